@@ -1,0 +1,216 @@
+"""The model card: the typed contract between training, which writes it, and the server, which obeys it.
+
+It is stored in the ONNX metadata under ``vireid.card`` and beside the model as ``card.json``. This module
+imports neither torch nor NumPy, so that a server can read a card without either.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "CARD_KEY",
+    "THRESHOLD_RATES",
+    "WORDING",
+    "Calibration",
+    "Card",
+    "DataSource",
+    "Evaluation",
+    "InputSpec",
+    "Measure",
+    "Modality",
+    "Precision",
+    "TrainingFacts",
+    "Variant",
+]
+
+CARD_KEY = "vireid.card"
+"""Key of the card in the ONNX metadata."""
+
+THRESHOLD_RATES = (1e-2, 1e-3, 1e-4)
+"""False match rates for which a card gives score thresholds."""
+
+WORDING = "implemented from the published description; the unpublished details are ours"
+"""What must be said wherever MTRL, ICRE or EMI is named."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Modality(StrEnum):
+    """What kind of light made the crop. ``index`` is the value of the graph's ``modality`` input."""
+
+    VISIBLE = "visible"
+    INFRARED = "infrared"
+
+    @property
+    def index(self) -> int:  # type: ignore[override]
+        """0 for visible, 1 for infrared."""
+        return 0 if self is Modality.VISIBLE else 1
+
+    @property
+    def opposite(self) -> Modality:
+        """The other modality."""
+        return Modality.INFRARED if self is Modality.VISIBLE else Modality.VISIBLE
+
+
+class Precision(StrEnum):
+    """Number format of an exported graph."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputSpec(_Part):
+    """How a decoded picture becomes a row of the graph's ``image`` input: uint8 RGB, resized, nothing else."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    resize: Literal["bilinear", "bicubic", "lanczos"]
+    """Pillow's filter of that name."""
+
+
+class Variant(_Part):
+    """One exported file of the model."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    sha256: Sha256
+    rank1_change: float | None = None
+    """Rank-1 of this file minus that of fp32, as a fraction, on the card's first evaluation; None if unmeasured."""
+    map_change: float | None = None
+
+
+class DataSource(_Part):
+    """Something the model was trained on."""
+
+    name: str
+    licence: str
+    identities: int | None = None
+    visible: int = Field(ge=0)
+    infrared: int = Field(ge=0)
+    remark: str = ""
+
+
+class TrainingFacts(_Part):
+    """How the weights came about; enough to run it again."""
+
+    data: tuple[DataSource, ...]
+    command: str
+    commit: str
+    config: dict[str, object]
+    seed: int
+    epochs: int
+    machine: str
+
+
+class Measure(_Part):
+    """A metric over trials: every trial, their mean and their standard deviation (ddof = 1; None for one trial)."""
+
+    mean: float
+    std: float | None
+    trials: tuple[float, ...]
+
+
+class Evaluation(_Part):
+    """A protocol and what it measured."""
+
+    protocol_id: str
+    protocol: dict[str, object]
+    data: str
+    counts: dict[str, int]
+    metrics: dict[str, Measure]
+    """``rank1``, ``rank5``, ``map``, ``minp``, ``chance_rank1``, … as fractions."""
+    command: str
+
+
+class Calibration(_Part):
+    """Impostor scores of one modality pair: what a score means as a false match rate.
+
+    ``rates`` fall and ``scores`` rise: of the impostor pairs, the share ``rates[i]`` scores at least ``scores[i]``.
+    """
+
+    query: Modality
+    gallery: Modality
+    data: str
+    impostor_pairs: int = Field(gt=0)
+    rates: tuple[Rate, ...] = Field(min_length=2)
+    scores: tuple[float, ...] = Field(min_length=2)
+    thresholds: dict[str, float | None]
+    """Rate (``"0.01"``, ``"0.001"``, ``"0.0001"``) → smallest score with at most that rate; None: too few pairs."""
+
+    @model_validator(mode="after")
+    def _monotone(self) -> Self:
+        if len(self.rates) != len(self.scores):
+            raise ValueError(f"{len(self.rates)} rates for {len(self.scores)} scores")
+        if any(a <= b for a, b in pairwise(self.rates)) or any(a > b for a, b in pairwise(self.scores)):
+            raise ValueError("rates must fall and scores must rise")
+        return self
+
+    def false_match_rate(self, score: float) -> float:
+        """Share of impostor pairs that score at least ``score``, interpolated; never below 1 / impostor_pairs."""
+        floor = 1 / self.impostor_pairs
+        if score <= self.scores[0]:
+            return self.rates[0]
+        for (low, high), (above, below) in zip(pairwise(self.scores), pairwise(self.rates), strict=True):
+            if score <= high:
+                share = (score - low) / (high - low) if high > low else 1.0
+                log_rate = (1 - share) * math.log(max(above, floor)) + share * math.log(max(below, floor))
+                return math.exp(log_rate)
+        return floor
+
+
+class Card(_Part):
+    """Everything a reader, a server or an auditor must know of a model."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    method: str
+    backbone: str
+    version: str
+    wording: str = ""
+    fingerprint: Sha256
+    """sha256 over the trained parameters and buffers; the same for every precision of one model."""
+    input: InputSpec
+    dimension: int = Field(gt=0)
+    parameters: int = Field(gt=0)
+    modalities: tuple[Modality, ...] = (Modality.VISIBLE, Modality.INFRARED)
+    precisions: dict[Precision, Variant]
+    training: TrainingFacts
+    evaluations: tuple[Evaluation, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    intended_use: str
+    limits: str
+
+    def calibration(self, query: Modality, gallery: Modality) -> Calibration | None:
+        """The calibration of that modality pair, if the card has one."""
+        return next((c for c in self.calibrations if (c.query, c.gallery) == (query, gallery)), None)
+
+    def embedded(self) -> Card:
+        """The card as it stands in the ONNX metadata: without ``precisions``, since no file can hold its own hash."""
+        return self.model_copy(update={"precisions": {}})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read ``card.json``.
+
+        Raises:
+            OSError: the file cannot be read.
+            pydantic.ValidationError: it is not a card of this schema.
+        """
+        return cls.model_validate_json(path.read_text("utf-8"))
+
+    def write(self, path: Path) -> None:
+        """Write ``card.json``."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")

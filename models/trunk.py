@@ -1,0 +1,111 @@
+"""The two-stream trunk: one stem per modality, shared stages, over any staged timm backbone.
+
+AGW family (Ye et al., TPAMI 2021): both stems start from the same pretrained weights, everything behind them is
+shared, and the last stage keeps its resolution (stride 1, no dilation).
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.card import Modality
+from models.weights import load_backbone
+
+__all__ = ["Maps", "Trunk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Feature maps in the order of the input batch: ``stages`` S1…S4, and ``out`` after the ``post`` head."""
+
+    stages: tuple[Tensor, ...]
+    out: Tensor
+
+
+class Trunk(nn.Module):
+    """Normalise, choose the stem by modality, run the shared stages.
+
+    Args:
+        backbone: a timm name of the ResNet, RegNet or EfficientNet / MobileNetV2 families.
+        weights: see :func:`models.weights.load_backbone`.
+
+    Raises:
+        ValueError: the backbone has no known division into stem, four stages and head.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: str, weights: str | Path | None = None) -> None:
+        super().__init__()
+        model, normalisation = load_backbone(backbone, weights)
+        stem, stages, post = _divide(model, backbone)
+        _keep_resolution(stages[-1])
+        self.backbone = backbone
+        self.stems = nn.ModuleDict({modality.value: deepcopy(stem) for modality in Modality})
+        self.stages = nn.ModuleList(stages)
+        self.post = post
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1))
+        self.stage_channels, self.channels = self._measure()
+
+    def forward(self, image: Tensor, modality: Tensor) -> Maps:
+        """``image`` uint8 RGB ``[N, H, W, 3]``, ``modality`` int64 ``[N]`` (0 visible, 1 infrared), any mixture."""
+        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        feature = self._stem((pixels - self.mean) / self.std, modality)
+        maps = []
+        for stage in self.stages:
+            feature = stage(feature)
+            maps.append(feature)
+        return Maps(tuple(maps), self.post(feature))
+
+    def _stem(self, pixels: Tensor, modality: Tensor) -> Tensor:
+        if not self.training:  # both stems on all rows: one static graph, and a stem is a small part of the work
+            both = {m: self.stems[m.value](pixels) for m in Modality}
+            infrared = (modality == Modality.INFRARED.index).view(-1, 1, 1, 1)
+            return torch.where(infrared, both[Modality.INFRARED], both[Modality.VISIBLE])
+        rows = [(modality == m.index).nonzero().squeeze(1) for m in Modality]
+        parts = [  # BatchNorm statistics of a stem come from its own modality alone
+            self.stems[m.value](pixels[own]) for m, own in zip(Modality, rows, strict=True) if len(own)
+        ]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
+
+    @torch.no_grad()
+    def _measure(self) -> tuple[tuple[int, ...], int]:
+        """Channels of each stage map and of ``out``, read from the tensors."""
+        was_training = self.training
+        self.eval()
+        maps = self(torch.zeros(1, 64, 32, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+        self.train(was_training)
+        return tuple(m.shape[1] for m in maps.stages), int(maps.out.shape[1])
+
+
+def _divide(model: nn.Module, backbone: str) -> tuple[nn.Module, list[nn.Module], nn.Module]:
+    """Stem, four stages and 1×1 head of a timm model."""
+    children = dict(model.named_children())
+    if {"layer1", "layer4", "maxpool"} <= children.keys():
+        stem = nn.Sequential(*(children[n] for n in ("conv1", "bn1", "act1", "maxpool")))
+        return stem, [children[f"layer{i}"] for i in range(1, 5)], nn.Identity()
+    if {"s1", "s4", "final_conv"} <= children.keys():
+        return children["stem"], [children[f"s{i}"] for i in range(1, 5)], children["final_conv"]
+    blocks = children.get("blocks")
+    if {"conv_stem", "bn2"} <= children.keys() and isinstance(blocks, nn.Sequential) and len(blocks) == 7:
+        stem = nn.Sequential(children["conv_stem"], children["bn1"], blocks[0])
+        stages: list[nn.Module] = [blocks[1], blocks[2], blocks[3:5], blocks[5:7]]
+        return stem, stages, nn.Sequential(children["conv_head"], children["bn2"])
+    raise ValueError(f"backbone {backbone!r} is none of the staged families known: ResNet, RegNet, EfficientNet")
+
+
+def _keep_resolution(stage: nn.Module) -> None:
+    """Set every stride of the stage to 1: the map keeps its size and no dilation comes in."""
+    for parent in stage.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d):
+                child.stride = (1, 1)
+            elif isinstance(child, nn.AvgPool2d):  # the shortcut of ResNet-D: with stride 1 it would only blur
+                setattr(parent, name, nn.Identity())

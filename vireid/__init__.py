@@ -1,0 +1,1 @@
+"""vireid: find the same person across visible and infrared cameras."""
