@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.card import Modality
+from training.data.augmentation import Augmentation, Stream
+from training.data.cache import CropCache
+from training.data.dataset import Batch, PlainCrops, TrainingCrops, batches, collate
+from training.data.images import load
+from training.data.misalignment import mirror_and_recrop
+from training.data.records import Record, label_of, with_imitations
+from training.data.sampler import BalancedSampler, Draw
+from training.data.translation import ChannelTranslation, translate_by_name
+
+SIZE = (48, 24)
+
+
+@pytest.fixture(scope="module")
+def records(people_records: list[Record]) -> list[Record]:
+    """Half of the identities with real infrared, half with imitations."""
+    kept = [r for r in people_records if r.modality is Modality.VISIBLE or r.identity < "0004"]
+    return with_imitations(kept)
+
+
+@pytest.fixture(scope="module")
+def cache(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> CropCache:
+    return CropCache.open(records, tmp_path_factory.mktemp("cache"), SIZE)
+
+
+def crops(records: list[Record], cache: CropCache, *streams: Stream, **changes: float) -> TrainingCrops:
+    return TrainingCrops(
+        records,
+        cache,
+        label_of(records),
+        seed=3,
+        augmentation=Augmentation(**changes),  # type: ignore[arg-type]
+        visible_streams=streams or (Stream.VISIBLE, Stream.EXCHANGED),
+    )
+
+
+def epochs(records: list[Record], cache: CropCache, workers: int) -> list[Batch]:
+    sampler = BalancedSampler(records, 3, 2, seed=1)
+    loader = batches(crops(records, cache, Stream.VISIBLE, Stream.TRANSITION), sampler, workers=workers)
+    found: list[Batch] = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        found.extend(loader)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_any_number_of_workers_gives_the_same_pictures(records: list[Record], cache: CropCache) -> None:
+    alone = epochs(records, cache, 0)
+    for workers in (1, 4):
+        others = epochs(records, cache, workers)
+        assert len(others) == len(alone) > 2
+        for a, b in zip(alone, others, strict=True):
+            for name in ("images", "identities", "modalities", "roles", "pairs"):
+                assert torch.equal(getattr(a, name), getattr(b, name))
+
+
+def test_epochs_and_repeated_draws_differ(records: list[Record], cache: CropCache) -> None:
+    data = crops(records, cache)
+    pictures = {data[Draw(0, epoch, place)][0].image.tobytes() for epoch in range(3) for place in range(3)}
+    assert len(pictures) == 9
+
+
+def test_loading_leaves_the_global_generators_alone(records: list[Record], cache: CropCache) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    epochs(records, cache, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_says_what_each_picture_is(records: list[Record], cache: CropCache) -> None:
+    labels = label_of(records)
+    sampler = BalancedSampler(records, 4, 2, seed=1)
+    draws = next(iter(sampler))
+    batch = next(iter(batches(crops(records, cache), sampler, workers=0)))
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.shape == (4 * 2 * 3, *SIZE, 3)
+    expected = []
+    for draw in draws:
+        record = records[draw.row]
+        many = 2 if record.modality is Modality.VISIBLE else 1
+        expected += [(labels[record.identity], record.modality.index, record.modality.index, -1)] * many
+    found = zip(batch.identities, batch.modalities, batch.roles, batch.pairs, strict=True)
+    assert [tuple(int(v) for v in row) for row in found] == expected
+    assert all(t.dtype == torch.int64 for t in (batch.identities, batch.modalities, batch.roles, batch.pairs))
+    assert len(batch.to("cpu")) == len(batch)
+
+
+def test_a_transition_shares_crop_and_flip_with_its_visible_source(records: list[Record], cache: CropCache) -> None:
+    data = TrainingCrops(
+        records,
+        cache,
+        label_of(records),
+        seed=3,
+        augmentation=Augmentation(erasing=0, translator=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)),
+        visible_streams=(Stream.TRANSITION, Stream.VISIBLE, Stream.EXCHANGED),
+    )
+    batch = collate([data[d] for d in next(iter(BalancedSampler(records, 4, 2, seed=1)))])
+    transitions = (batch.roles == 2).nonzero().ravel().tolist()
+    assert len(transitions) == 8
+    for row in transitions:
+        (source,) = ((batch.pairs == batch.pairs[row]) & (batch.roles == 0)).nonzero().ravel().tolist()
+        t, v = batch.images[row], batch.images[source]
+        assert any(torch.equal(t, v[..., [c, c, c]]) for c in range(3))
+        assert batch.modalities[row] == 1
+        assert batch.identities[row] == batch.identities[source]
+    assert (batch.pairs >= 0).sum() == 16
+
+
+def test_erasing_is_drawn_separately_for_a_transition(records: list[Record], cache: CropCache) -> None:
+    data = crops(records, cache, Stream.VISIBLE, Stream.TRANSITION, erasing=1)
+    fill = np.array(Augmentation().fill)
+    different = 0
+    for place in range(20):
+        v, t = data[Draw(0, 0, place)]
+        different += bool(((v.image == fill).all(2) != (t.image == fill).all(2)).any())
+    assert different == 20
+
+
+def test_imitated_infrared_is_grey(records: list[Record], cache: CropCache) -> None:
+    row = next(n for n, r in enumerate(records) if r.imitated)
+    (view,) = crops(records, cache, erasing=0)[Draw(row, 0, 0)]
+    assert view.stream is Stream.INFRARED
+    assert (view.image == view.image[..., :1]).all()
+
+
+@pytest.mark.parametrize("streams", [(Stream.INFRARED,), (Stream.TRANSITION,), ()])
+def test_impossible_streams_are_refused(records: list[Record], cache: CropCache, streams: tuple[Stream, ...]) -> None:
+    with pytest.raises(ValueError, match="stream"):
+        TrainingCrops(records, cache, label_of(records), seed=0, visible_streams=streams)
+
+
+def test_an_identity_without_a_label_is_named(records: list[Record], cache: CropCache) -> None:
+    with pytest.raises(ValueError, match="'0006'"):
+        TrainingCrops(records, cache, label_of(records[:25]), seed=0)
+
+
+def test_plain_crops_are_what_the_file_says(records: list[Record], cache: CropCache) -> None:
+    plain, moved = PlainCrops(records, cache), PlainCrops(records, cache, misaligned=True)
+    assert len(plain) == len(records)
+    for row, record in enumerate(records):
+        expected = load(record, SIZE)
+        if record.imitated:
+            expected = translate_by_name(expected, record.path.name, ChannelTranslation())
+        image, modality = plain[row]
+        assert (image == expected).all()
+        assert modality == record.modality.index
+        if record.modality is Modality.INFRARED:
+            expected = mirror_and_recrop(expected, record.path.name)
+        assert (moved[row][0] == expected).all()
+
+
+def test_plain_crops_do_not_depend_on_where_they_lie(records: list[Record], cache: CropCache, tmp_path: Path) -> None:
+    imitated = next(r for r in records if r.imitated)
+    copy = tmp_path / imitated.path.name
+    copy.write_bytes(imitated.path.read_bytes())
+    moved = [replace(imitated, path=copy)]
+    there = PlainCrops(moved, CropCache.open(moved, tmp_path / "cache", SIZE))
+    assert (there[0][0] == PlainCrops([imitated], cache)[0][0]).all()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.card import Modality
+from training.data.manifest import read_manifest, write_manifest
+from training.data.records import Record
+
+
+def test_what_is_written_is_read_back(people: Path, people_records: list[Record]) -> None:
+    write_manifest(people / "manifest.csv", people_records)
+    assert read_manifest(people / "manifest.csv") == people_records
+
+
+def test_further_columns_and_an_empty_camera_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "m.csv").write_text("camera,note,modality,identity,path\n,x,infrared,7,a.png\n")
+    assert read_manifest(tmp_path / "m.csv") == [Record(tmp_path / "a.png", "7", "0", Modality.INFRARED)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.png,7,thermal,1", r"line 3: modality 'thermal' is not one of visible, infrared"),
+        ("b.png,7,visible,1", r"line 3: 'b\.png' is not a file"),
+        ("a.png,,visible,1", r"line 3: identity is empty"),
+        (",7,visible,1", r"line 3: path is empty"),
+        ("ok.png,7,visible,1", r"line 3: 'ok\.png' was listed on line 2"),
+        ("a.png", r"line 3: identity is empty"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_value(tmp_path: Path, line: str, message: str) -> None:
+    for name in ("ok.png", "a.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "m.csv").write_text(f"path,identity,modality,camera\nok.png,7,visible,1\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_missing_columns_and_lines_are_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,identity\n")
+    with pytest.raises(ValueError, match="missing modality, camera"):
+        read_manifest(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text("path,identity,modality,camera\n")
+    with pytest.raises(ValueError, match="no line"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_an_imitation_is_not_written(people: Path, people_records: list[Record]) -> None:
+    imitated = replace(people_records[0], modality=Modality.INFRARED, imitated=True)
+    with pytest.raises(ValueError, match="imitations"):
+        write_manifest(people / "other.csv", [imitated])

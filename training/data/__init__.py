@@ -1,0 +1,1 @@
+"""Labelled crops: records, readers of data sets, cache, augmentation, sampling."""

@@ -1,0 +1,70 @@
+"""CSV manifests: one crop a line, with the columns path, identity, modality and camera."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from models.card import Modality
+from training.data.folder import NO_CAMERA
+from training.data.records import Record
+
+__all__ = ["COLUMNS", "read_manifest", "write_manifest"]
+
+COLUMNS = ("path", "identity", "modality", "camera")
+
+
+def read_manifest(manifest: Path) -> list[Record]:
+    """Records of a manifest, in its order; paths are relative to the manifest's folder.
+
+    Further columns are ignored. An empty camera is ``NO_CAMERA``.
+
+    Raises:
+        OSError: the manifest cannot be read.
+        ValueError: a column is missing, no line follows the header, or a line is wrong (an empty path or
+            identity, an unknown modality, a path that is no file or was listed before); names line and value.
+    """
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.DictReader(file)
+        if missing := [c for c in COLUMNS if c not in (lines.fieldnames or ())]:
+            raise ValueError(f"{manifest}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}")
+        seen: dict[Path, int] = {}
+        records = [_record(manifest, lines.line_num, line, seen) for line in lines]
+    if not records:
+        raise ValueError(f"{manifest}: no line after the header")
+    return records
+
+
+def write_manifest(manifest: Path, records: Iterable[Record]) -> None:
+    """Write a manifest that ``read_manifest`` reads back; every path must lie in or below its folder.
+
+    Raises:
+        ValueError: a path elsewhere, or an imitated record, which a manifest cannot say.
+    """
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(COLUMNS)
+        for record in records:
+            if record.imitated:
+                raise ValueError(f"{record.path}: a manifest lists files, not imitations")
+            path = record.path.relative_to(manifest.parent).as_posix()
+            lines.writerow((path, record.identity, record.modality.value, record.camera))
+
+
+def _record(manifest: Path, number: int, line: Mapping[str, str | None], seen: dict[Path, int]) -> Record:
+    def wrong(what: str) -> ValueError:
+        return ValueError(f"{manifest}, line {number}: {what}")
+
+    path, identity, modality, camera = ((line[column] or "").strip() for column in COLUMNS)
+    if not path or not identity:
+        raise wrong(f"{'path' if not path else 'identity'} is empty")
+    if modality not in set(Modality):
+        raise wrong(f"modality {modality!r} is not one of {', '.join(Modality)}")
+    file = manifest.parent / path
+    if not file.is_file():
+        raise wrong(f"{path!r} is not a file")
+    if file in seen:
+        raise wrong(f"{path!r} was listed on line {seen[file]}")
+    seen[file] = number
+    return Record(file, identity, camera or NO_CAMERA, Modality(modality))

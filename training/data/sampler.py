@@ -1,0 +1,128 @@
+"""Batches of P identities with K pictures of each modality."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from models.card import Modality
+from training.data.records import Record
+
+__all__ = ["BalancedSampler", "Draw"]
+
+
+class Draw(NamedTuple):
+    """A record chosen for a batch. All that a worker needs to know: there is no epoch to hand over."""
+
+    row: int
+    """Which record."""
+    epoch: int
+    place: int
+    """Running number of the draw in its epoch, counted over all ranks."""
+
+
+class BalancedSampler(Sampler[list[Draw]]):
+    """Yields batches of ``identities`` × ``images`` draws of each modality.
+
+    The identities are taken from one random order after another, ``identities`` at a time, the rest of an order
+    is dropped: none occurs twice in a batch, and all occur about equally often. An identity's ``images`` of a
+    modality are drawn without replacement when it has that many, else with.
+
+    An epoch has floor(max(#visible, #infrared) / (identities · images)) batches over all ranks, at least one a
+    rank; what does not divide by ``world_size`` is dropped. Every rank draws the same epoch and takes its slice.
+    What is drawn follows from (seed, epoch) alone.
+
+    Raises:
+        ValueError: an identity has one modality only and ``skip_single_modality`` is off; fewer identities than a
+            batch needs; a count below 1; a rank outside the world.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        identities: int = 8,
+        images: int = 4,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_single_modality: bool = False,
+    ) -> None:
+        if identities < 1 or images < 1:
+            raise ValueError(f"expected at least 1 identity and 1 image, got {identities} and {images}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected 0 ≤ rank < world_size, got rank {rank} of {world_size}")
+        rows = _rows(records)
+        single = sorted(name for name, of in rows.items() if len(of) < len(Modality))
+        if single and not skip_single_modality:
+            raise ValueError(
+                f"{len(single)} identities have one modality only: {', '.join(single[:5])}"
+                f"{', …' if len(single) > 5 else ''}; complete or leave them out"
+            )
+        self._rows = {name: rows[name] for name in sorted(rows.keys() - set(single))}
+        if len(self._rows) < identities:
+            raise ValueError(f"a batch needs {identities} identities with both modalities, found {len(self._rows)}")
+        self.identities, self.images = identities, images
+        self.seed, self.epoch = seed, 0
+        self.rank, self.world_size = rank, world_size
+        counts = [sum(len(of[m]) for of in self._rows.values()) for m in Modality]
+        self._length = max(max(counts) // (identities * images) // world_size, 1)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        yield from islice(self._all_batches(), self.rank, self._length * self.world_size, self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """What the coming draws depend on, apart from the records."""
+        return {"seed": self.seed, "epoch": self.epoch, "identities": self.identities, "images": self.images}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue another sampler's draws.
+
+        Raises:
+            ValueError: that sampler had another seed or batch.
+        """
+        mine = self.state_dict()
+        if different := [key for key in mine if key != "epoch" and mine[key] != state[key]]:
+            raise ValueError(
+                "; ".join(f"{key}: stored {state[key]}, this sampler has {mine[key]}" for key in different)
+            )
+        self.epoch = state["epoch"]
+
+    def _all_batches(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        place = 0
+        for people in self._people(rng):
+            rows = [row for name in people for m in Modality for row in self._choose(rng, self._rows[name][m])]
+            yield [Draw(row, self.epoch, place + n) for n, row in enumerate(rows)]
+            place += len(rows)
+
+    def _people(self, rng: np.random.Generator) -> Iterator[list[str]]:
+        names = list(self._rows)
+        while True:
+            order = rng.permutation(len(names))
+            for start in range(0, len(order) - self.identities + 1, self.identities):
+                yield [names[i] for i in order[start : start + self.identities]]
+
+    def _choose(self, rng: np.random.Generator, rows: list[int]) -> list[int]:
+        chosen = rng.choice(len(rows), self.images, replace=len(rows) < self.images)
+        return [rows[i] for i in chosen]
+
+
+def _rows(records: Sequence[Record]) -> dict[str, dict[Modality, list[int]]]:
+    """Row numbers of each identity and modality."""
+    rows: defaultdict[str, dict[Modality, list[int]]] = defaultdict(dict)
+    for row, record in enumerate(records):
+        rows[record.identity].setdefault(record.modality, []).append(row)
+    return rows
