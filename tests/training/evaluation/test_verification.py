@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from models.card import Modality
+from training.evaluation.embeddings import Embeddings
+from training.evaluation.exclusion import Exclusion
+from training.evaluation.verification import PairCounts, ScoreCounts, calibrate, count_pairs, identify, verify
+
+STEP = 2.0**-20
+
+
+def counted(scores: object) -> ScoreCounts:
+    return ScoreCounts.empty().plus(np.asarray(scores, np.float32))
+
+
+def people(count: int, seed: int, identities: int = 8) -> Embeddings:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).standard_normal((identities, 16))
+    who = rng.integers(0, identities, count)
+    vectors = centres[who] + rng.standard_normal((count, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cameras = rng.choice(["cam1", "cam2", "cam3"], count)
+    return Embeddings(vectors.astype(np.float32), who.astype(np.str_), cameras, np.zeros(count, dtype=np.int64))
+
+
+def test_fnmr_at_fmr_in_closed_form() -> None:
+    impostor = np.arange(1000) / 1024  # 0 … 999 of 1024, each once
+    genuine = np.arange(500, 1000) / 1024
+    pairs = PairCounts(counted(genuine), counted(impostor))
+    result = verify(pairs, 0.01)
+    # ten impostors may reach the threshold: the smallest one is just above the eleventh highest score, 989
+    assert result.threshold == 989 / 1024 + STEP
+    assert result.fmr == 0.01
+    assert result.fnmr == 490 / 500
+    assert (result.genuine_pairs, result.impostor_pairs) == (500, 1000)
+
+
+def test_tied_impostors_at_the_threshold_are_all_kept_out() -> None:
+    impostor = np.array([0.5] * 990 + [0.75] * 20 + [0.25] * 990)
+    result = verify(PairCounts(counted([0.75, 0.8]), counted(impostor)), 0.005)
+    assert result.threshold == 0.75 + STEP
+    assert result.fmr == 0.0
+    assert result.fnmr == 0.5
+
+
+@pytest.mark.parametrize(("impostors", "known"), [(999, False), (1000, True)])
+def test_too_few_impostor_pairs_give_null_instead_of_a_number(impostors: int, known: bool) -> None:
+    pairs = PairCounts(counted([0.9]), counted(np.linspace(-1, 1, impostors)))
+    result = verify(pairs, 0.01)
+    assert (result.threshold is not None) == (result.fnmr is not None) == (result.fmr is not None) == known
+    assert verify(pairs, 1e-4).fnmr is None
+
+
+def test_a_threshold_chosen_elsewhere_is_only_measured() -> None:
+    pairs = PairCounts(counted([0.2, 0.4, 0.6, 0.8]), counted(np.linspace(-1, 1, 2001)))
+    result = verify(pairs, 0.01, threshold=0.5)
+    assert (result.threshold, result.fnmr) == (0.5, 0.5)
+    assert result.fmr == pytest.approx(501 / 2001)
+
+
+@pytest.mark.parametrize("exclusion", Exclusion)
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_and_thresholds_equal_plain_loops(exclusion: Exclusion, seed: int) -> None:
+    query, gallery = people(60, seed), people(80, seed + 50)
+    genuine: list[float] = []
+    impostor: list[float] = []
+    for q in range(60):
+        for g in range(80):
+            same = query.identities[q] == gallery.identities[g]
+            cameras = (query.cameras[q], gallery.cameras[g])
+            if exclusion is Exclusion.CAM3_CAM2 and cameras == ("cam3", "cam2"):
+                continue
+            if exclusion is Exclusion.SAME_ID_SAME_CAM and same and cameras[0] == cameras[1]:
+                continue
+            score = float(np.dot(query.vectors[q].astype(np.float64), gallery.vectors[g]))
+            (genuine if same else impostor).append(score)
+    pairs = count_pairs(query, gallery, exclusion)
+    assert (pairs.genuine.total, pairs.impostor.total) == (len(genuine), len(impostor))
+    for rate in (0.5, 0.1, 0.01):
+        result = verify(pairs, rate)
+        threshold, fmr, fnmr = result.threshold, result.fmr, result.fnmr
+        assert threshold is not None
+        assert fmr is not None
+        assert fnmr is not None
+        near = sum(abs(score - threshold) < 1e-6 for score in impostor + genuine)  # the float32 score may differ
+        assert fmr <= rate
+        assert abs(fmr * len(impostor) - sum(score >= threshold for score in impostor)) <= near
+        assert abs(fnmr * len(genuine) - sum(score < threshold for score in genuine)) <= near
+        assert sum(score >= threshold - 2 * STEP for score in impostor) > rate * len(impostor)
+
+
+def test_identification_counts_the_right_identity_above_the_threshold() -> None:
+    angles = np.linspace(0, 1, 200)
+    unmated = np.stack([np.cos(1.2 + angles / 10), np.sin(1.2 + angles / 10)], axis=1)  # scores below 0.37
+    mated = np.array([[1.0, 0.0], [0.8, 0.6], [0.2, math.sqrt(0.96)], [0.6, -0.8]])
+    query = Embeddings(
+        np.concatenate((mated, unmated)).astype(np.float32),
+        np.array(["A", "A", "A", "B"] + ["X"] * 200),
+        np.full(204, "1"),
+        np.zeros(204, dtype=np.int64),
+    )
+    gallery = Embeddings(
+        np.array([[1, 0], [-1, 0]], np.float32), np.array(["A", "B"]), np.full(2, "2"), np.zeros(2, dtype=np.int64)
+    )
+    result = identify(query, gallery, Exclusion.NONE, 0.1)
+    # the third A scores 0.2, below every unmated probe; B's best match is A
+    assert (result.mated_probes, result.unmated_probes) == (4, 200)
+    assert result.tpir == 0.5
+    assert result.fpir == 0.1
+    assert result.threshold == pytest.approx(math.cos(1.2 + angles[20] / 10), abs=1e-5)
+    assert identify(query, gallery, Exclusion.NONE, 0.01).tpir is None
+
+
+def test_a_probe_without_any_gallery_is_unmated_and_never_a_false_positive() -> None:
+    def images(identities: str, camera: str) -> Embeddings:
+        count = len(identities)
+        vectors = np.ones((count, 1), np.float32)
+        return Embeddings(vectors, np.array(list(identities)), np.full(count, camera), np.zeros(count, dtype=np.int64))
+
+    query = images("X" * 100, "cam3")
+    known = images("A", "cam6")
+    both = Embeddings(
+        *(
+            np.concatenate((getattr(query, name), getattr(known, name)))
+            for name in ("vectors", "identities", "cameras", "modalities")
+        )
+    )
+    result = identify(both, images("A", "cam2"), Exclusion.CAM3_CAM2, 0.1)
+    assert (result.mated_probes, result.unmated_probes) == (1, 100)
+    assert (result.tpir, result.fpir) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("count", [200, 5000, 300_000])
+def test_calibration_tells_the_share_of_impostors_at_a_score(count: int) -> None:
+    scores = np.random.default_rng(count).normal(0.1, 0.15, count).clip(-1, 1).astype(np.float32)
+    card = calibrate(counted(scores), Modality.VISIBLE, Modality.INFRARED, "drawn")
+    assert card.impostor_pairs == count
+    assert 20 < len(card.rates) <= 64
+    assert card.rates[0] == 1.0
+    assert card.rates[-1] == pytest.approx(1 / count)
+    for rate, score in zip(card.rates, card.scores, strict=True):
+        assert rate == pytest.approx((scores >= score).mean())
+    for score in np.linspace(-0.2, 0.5, 15):
+        share = (scores >= score).mean()
+        assert card.false_match_rate(float(score)) == pytest.approx(share, rel=0.25, abs=2 / count)
+    for rate in (1e-2, 1e-3, 1e-4):
+        threshold = card.thresholds[str(rate)]
+        if rate * count < 10:
+            assert threshold is None
+        else:
+            assert threshold is not None
+            assert (scores >= threshold).mean() <= rate < (scores >= threshold - 2 * STEP).mean()
+
+
+def test_calibration_needs_different_scores() -> None:
+    with pytest.raises(ValueError, match="found 0"):
+        calibrate(counted([]), Modality.VISIBLE, Modality.INFRARED, "drawn")
+    with pytest.raises(ValueError, match="one score"):
+        calibrate(counted([0.5] * 100), Modality.VISIBLE, Modality.INFRARED, "drawn")
+
+
+def test_scores_that_are_no_cosines_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"-3\.0 to 0\.5"):
+        counted([0.5, -3])
+    assert counted([1 + 1e-6, -1 - 1e-6]).total == 2

@@ -1,0 +1,129 @@
+"""The configuration says what is wrong with it, and overrides reach every part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import training
+from training.config import AdamW, Folder, Sgd, TrainingConfig, read_config
+
+CONFIGS = sorted((Path(training.__file__).parent / "configs").glob("*/*.yaml"))
+
+MINIMAL = """
+data:
+  - {kind: folder, root: crops, name: own}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(MINIMAL, "utf-8")
+    return path
+
+
+def test_there_is_a_configuration_for_every_data_set() -> None:
+    names = {path.stem for path in CONFIGS if path.parent.name == "baseline"}
+    assert names >= {"light", "sysu_mm01", "regdb", "llcm"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_shipped_configuration_is_valid_and_survives_being_written_down(path: Path) -> None:
+    config = read_config(path)
+    assert config.method == path.parent.name
+    assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
+    assert TrainingConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_the_full_size_recipe_is_that_of_the_field() -> None:
+    config = read_config(next(path for path in CONFIGS if path.stem == "sysu_mm01"))
+    assert (config.input.height, config.input.width) == (288, 144)
+    assert (config.batch.identities, config.batch.images, len(config.batch.streams)) == (8, 4, 3)
+    assert config.optimiser == Sgd(learning_rate=0.1, pretrained_factor=0.1, weight_decay=5e-4, momentum=0.9)
+    assert config.epochs == 81
+    assert config.validation.select == "last"
+
+
+@pytest.mark.parametrize("override", ["leraning_rate=1", "optimiser.momentun=0.5", "data.0.rot=x", "batch.identites=3"])
+def test_an_unknown_key_is_an_error_that_names_it(file: Path, override: str) -> None:
+    with pytest.raises(ValidationError, match=override.partition("=")[0].rpartition(".")[2]):
+        read_config(file, [override])
+
+
+def test_an_unknown_key_in_the_file_is_an_error_that_names_it(file: Path) -> None:
+    file.write_text(MINIMAL + "epoch: 3\n", "utf-8")
+    with pytest.raises(ValidationError, match="epoch\n"):
+        read_config(file)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("True", True), ("no", False)])
+def test_booleans_can_be_switched_on_and_off(file: Path, text: str, value: bool) -> None:
+    config = read_config(file, [f"batch.skip_single_modality={text}"])
+    assert config.batch.skip_single_modality is value
+
+
+def test_overrides_are_yaml_values_at_dotted_keys(file: Path) -> None:
+    config = read_config(
+        file,
+        [
+            "optimiser={kind: adamw}",
+            "optimiser.learning_rate=1e-3",
+            "schedule.milestones=[5, 9]",
+            "clip=5",
+            "ema=null",
+            "data.0.root=/elsewhere/a=b",
+            "data.0.imitate=channel",
+        ],
+    )
+    assert config.optimiser == AdamW(learning_rate=1e-3)
+    assert config.schedule.model_dump()["milestones"] == (5, 9)
+    assert config.clip == 5
+    assert config.ema is None
+    source = config.data[0]
+    assert isinstance(source, Folder)
+    assert (source.root, source.imitate) == (Path("/elsewhere/a=b"), "channel")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("data.1.root=x", "index below 1"),
+        ("data.first.root=x", "index below 1"),
+        ("data.0.root.more=x", "data.0.root is a value"),
+        ("epochs=[1", "not YAML"),
+        ("epochs=0", "epochs"),
+        ("epochs=3", "warm-up"),
+        ("schedule.milestones=[50, 20]", "must rise"),
+        ("optimiser=3", "optimiser"),
+        ("validation={share: 0, select: best}", "needs validation identities"),
+        ("data=[]", "data"),
+        ("data.0.camera_pattern=_c", "has no group"),
+        ("data.0.group_pattern=(", "no regular expression"),
+        ("optimiser.kind=adam", "adamw"),
+        ("precision=half", "precision"),
+        ("ema=1", "ema"),
+        ("clip=.inf", "clip"),
+        ("batch.streams=[visible, thermal]", "streams"),
+    ],
+)
+def test_a_bad_override_is_an_error_that_says_why(file: Path, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config(file, [override])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "3"])
+def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
+    file.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=r"not YAML|expected a mapping"):
+        read_config(file)
+
+
+def test_a_configuration_cannot_be_changed(file: Path) -> None:
+    config = read_config(file)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(config, "epochs", 3)  # noqa: B010 - mypy knows that it is read-only

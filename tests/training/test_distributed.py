@@ -1,0 +1,172 @@
+"""Two processes on the CPU learn what one would from the joint batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import models.registry
+import training.methods
+from models.registry import build
+from tests.drawing import write_people
+from tests.training.engine_toys import SIZE, Toy, drawn_batches, joined, run, toy_config
+from training.checkpoint import load_trained
+from training.distributed import Process, gather, processes, replicate, synchronise
+from training.losses import CrossEntropy, Loss, Triplet, WeightedTriplet
+from training.methods.baseline import Baseline as BaselineMethod
+
+WORLD = 2
+LOSSES: dict[str, Loss] = {"triplet": Triplet(), "weighted": WeightedTriplet(), "identity": CrossEntropy()}
+
+
+def register() -> None:
+    models.registry.METHODS["toy-together"] = Toy
+    training.methods.METHODS["toy-together"] = BaselineMethod
+
+
+def joint_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = torch.randn(16, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rows, torch.arange(4).repeat(4), torch.arange(2).repeat(8)
+
+
+def linear() -> nn.Linear:
+    layer = nn.Linear(6, 5, bias=False).double()
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    return layer
+
+
+def compare_losses(out: Path) -> None:
+    """Value and gradient of each loss, of this process's share of the joint batch; gathered where pairs matter."""
+    with processes() as process:
+        share = slice(process.rank * 8, process.rank * 8 + 8)
+        for name, loss in LOSSES.items():
+            layer = linear()
+            rows, identities, modalities = (part[share] for part in joint_batch())
+            features = replicate(layer, process)(rows)
+            parts = (features, identities, modalities)
+            value = loss(*(map(gather, parts) if name != "identity" else parts))
+            value.backward()
+            torch.save((value.detach(), layer.weight.grad), out / f"{name}-{process.rank}.pt")
+
+
+def train_together(out: Path) -> None:
+    register()
+    run(toy_config(out / "people", **TOGETHER), out / "run", cache=out / "cache")
+
+
+TOGETHER: dict[str, Any] = {
+    "method": "toy-together",
+    "batch": {"identities": 2, "images": 2},
+    "epochs": 2,
+    "accumulation": 2,
+}
+
+
+def _child(work: Callable[[Path], None], out: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    work(out)
+
+
+def together(work: Callable[[Path], None], out: Path) -> None:
+    """Do the work in two processes, with the environment that torchrun gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    context = multiprocessing.get_context("forkserver")  # imports once
+    context.set_forkserver_preload([__name__])
+    started = []
+    for rank in range(WORLD):
+        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        started.append(context.Process(target=_child, args=(work, out, environment)))
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [0] * WORLD
+
+
+def test_gathered_losses_and_their_gradients_are_those_of_the_joint_batch(tmp_path: Path) -> None:
+    together(compare_losses, tmp_path)
+    for name, loss in LOSSES.items():
+        layer = linear()
+        rows, identities, modalities = joint_batch()
+        expected = loss(layer(rows), identities, modalities)
+        expected.backward()
+        found = [torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(WORLD)]
+        torch.testing.assert_close(torch.stack([value for value, _ in found]).mean(), expected.detach())
+        for _, gradient in found:
+            torch.testing.assert_close(gradient, layer.weight.grad)
+
+
+def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_people(tmp_path / "people", range(6), images=4, size=SIZE)
+    together(train_together, tmp_path)
+
+    config = toy_config(tmp_path / "people", **TOGETHER)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = Toy("toy", 6)
+    groups = [list(network.trunk.parameters()), list(network.classifier.parameters())]
+    optimiser = torch.optim.SGD(
+        [{"params": group, "lr": rate} for group, rate in zip(groups, (0.01, 0.1), strict=True)],
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+    for steps in drawn_batches(config, tmp_path / "cache", WORLD):
+        for start in range(0, len(steps), 2):
+            optimiser.zero_grad()
+            group = steps[start : start + 2]
+            for ranks in group:
+                batch = joined(ranks)
+                output = network(batch.images, batch.modalities)
+                labels = (batch.identities, batch.modalities)
+                total = CrossEntropy()(output.logits, *labels) + WeightedTriplet()(output.pooled, *labels)
+                (total / len(group)).backward()
+            optimiser.step()
+
+    monkeypatch.setitem(models.registry.METHODS, "toy-together", Toy)
+    trained = load_trained(tmp_path / "run" / "model.pt")
+    for name, value in trained.network.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-4, atol=1e-6)
+    assert (tmp_path / "run" / "training.csv").read_text("utf-8").count("\n") == 3, "one process writes"
+
+
+def test_alone_nothing_is_gathered_or_replicated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    rows, layer = torch.ones(2, 3), nn.Linear(3, 3)
+    with processes() as process:
+        assert (process.rank, process.world_size, process.is_first) == (0, 1, True)
+        assert gather(rows) is rows
+        assert replicate(layer, process) is layer
+        assert synchronise(layer, process) is layer
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "efficientnet_lite0"])
+def test_norms_over_all_processes_change_nothing_but_the_statistics(backbone: str) -> None:
+    network = build("baseline", backbone, 4).eval()
+    image = torch.randint(0, 256, (4, 64, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    modality = torch.tensor([0, 1, 0, 1])
+    with torch.no_grad():
+        expected = network(image, modality)
+        converted = synchronise(network, Process(0, 2, torch.device("cuda", 0)))
+        found = converted(image, modality)
+    norms = [m for m in converted.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    torch.testing.assert_close(found.embedding, expected.embedding)
+    assert not converted.neck.bias.requires_grad
+    assert network.state_dict().keys() == converted.state_dict().keys()

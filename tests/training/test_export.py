@@ -1,0 +1,103 @@
+"""The exported graph computes what the network computes, and one that does not is never released."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from models.card import CARD_KEY, Card, InputSpec, Precision, TrainingFacts
+from models.registry import METHODS, build
+from training import export as exporting
+from training.export import ParityError, export, fingerprint, measure_parity, random_crops
+
+HEIGHT, WIDTH = 64, 32
+
+
+def card_of(network: torch.nn.Module, dimension: int) -> Card:
+    return Card(
+        name="drawn", method="baseline", backbone="test_resnet", version="1", fingerprint=fingerprint(network),  # type: ignore[arg-type]
+        input=InputSpec(height=HEIGHT, width=WIDTH, resize="bilinear"), dimension=dimension,
+        parameters=sum(p.numel() for p in network.parameters()), precisions={},
+        training=TrainingFacts(data=(), command="", commit="", config={}, seed=0, epochs=0, machine=""),
+        intended_use="tests", limits="none",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def exported(request, tmp_path_factory):  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    network = build(request.param, "test_resnet", identities=3).eval()
+    directory = tmp_path_factory.mktemp("zoo") / request.param
+    parity = export(network, card_of(network, network.dimension), directory)
+    return network, directory, parity
+
+
+def test_parity_is_measured_at_every_batch_in_both_modalities(exported) -> None:  # type: ignore[no-untyped-def]
+    _, _, parity = exported
+    assert parity.passed
+    assert parity.batches == (1, 3, 8)
+    assert parity.max_error < 1e-4
+    assert parity.min_cosine > 0.9999
+
+
+def test_the_graph_obeys_the_contract(exported) -> None:  # type: ignore[no-untyped-def]
+    network, directory, _ = exported
+    session = onnxruntime.InferenceSession(str(directory / "model.onnx"), providers=["CPUExecutionProvider"])
+    described = {i.name: (i.type, i.shape) for i in (*session.get_inputs(), *session.get_outputs())}
+    assert described == {
+        "image": ("tensor(uint8)", ["N", HEIGHT, WIDTH, 3]),
+        "modality": ("tensor(int64)", ["N"]),
+        "embedding": ("tensor(float)", ["N", network.dimension]),
+    }
+    for count in (1, 2, 5, 17):
+        (vectors,) = session.run(
+            None, {"image": random_crops(count, HEIGHT, WIDTH), "modality": np.arange(count, dtype=np.int64) % 2}
+        )
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), np.ones(count), atol=1e-5)
+
+
+def test_the_card_travels_in_the_file_and_beside_it(exported) -> None:  # type: ignore[no-untyped-def]
+    _, directory, _ = exported
+    card = Card.read(directory / "card.json")
+    session = onnxruntime.InferenceSession(str(directory / "model.onnx"), providers=["CPUExecutionProvider"])
+    inside = Card.model_validate_json(session.get_modelmeta().custom_metadata_map[CARD_KEY])
+    assert inside == card.embedded()
+    variant = card.precisions[Precision.FP32]
+    assert variant.sha256 == hashlib.sha256((directory / variant.file).read_bytes()).hexdigest()
+
+
+def test_the_modality_chooses_the_stem_inside_the_graph(exported) -> None:  # type: ignore[no-untyped-def]
+    network, directory, _ = exported
+    with torch.no_grad():
+        next(network.trunk.stems["infrared"].parameters()).mul_(-1)
+    try:
+        parity = measure_parity(network, directory / "model.onnx", random_crops(8, HEIGHT, WIDTH))
+    finally:
+        with torch.no_grad():
+            next(network.trunk.stems["infrared"].parameters()).mul_(-1)
+    assert not parity.passed  # the graph still has the old infrared stem, and the check sees it
+
+
+def test_a_graph_that_disagrees_is_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build("baseline", "test_resnet", identities=3).eval()
+    monkeypatch.setattr(exporting, "MAX_ERROR", 0.0)  # no two engines agree to the last bit
+    with pytest.raises(ParityError, match="max_error"):
+        export(network, card_of(network, network.dimension), tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fingerprint_follows_the_weights_and_ignores_the_classifier() -> None:
+    network = build("baseline", "test_resnet", identities=3)
+    before = fingerprint(network)
+    with torch.no_grad():
+        network.classifier.weight.add_(1)
+    assert fingerprint(network) == before
+    with torch.no_grad():
+        network.neck.weight.add_(1e-3)
+    assert fingerprint(network) != before

@@ -1,0 +1,95 @@
+"""Files of a run: the checkpoint it goes on from, and the trained network it gives out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.baseline import Baseline
+from models.card import DataSource
+from models.registry import build
+from training.config import TrainingConfig
+from training.evaluation.environment import Environment
+
+__all__ = ["Trained", "config_differences", "load_trained", "save"]
+
+FREE_TO_CHANGE = frozenset({"workers", "checkpoint_minutes"})
+"""Keys of a configuration that change no result, and so may differ when a run goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained network and what is known of it."""
+
+    network: Baseline
+    config: TrainingConfig
+    labels: dict[str, int]
+    """Label of each training identity."""
+    held_out: tuple[str, ...]
+    """Identities kept out of training."""
+    sources: tuple[DataSource, ...]
+    epoch: int
+    """How many epochs it was trained."""
+    metrics: dict[str, float]
+    """Of the validation after that epoch; empty without one."""
+    command: str
+    """What started the run, or went on with it."""
+    environment: Environment
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` so that the file is either the old one or the whole new one, even after power loss."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load_trained(path: Path) -> Trained:
+    """Read the file that :func:`training.engine.train` gives out; the network is in evaluation mode on the CPU.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is another kind of file.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or "network" not in state or "metrics" not in state:
+        raise ValueError(f"{path}: not a trained network; expected the model.pt of a run")
+    config = TrainingConfig.model_validate(state["config"])
+    network = build(config.method, config.backbone, len(state["labels"]))
+    network.load_state_dict(state["network"])
+    return Trained(
+        network=network.eval(),
+        config=config,
+        labels=state["labels"],
+        held_out=tuple(state["held_out"]),
+        sources=tuple(DataSource.model_validate(source) for source in state["sources"]),
+        epoch=state["epoch"],
+        metrics=state["metrics"],
+        command=state["command"],
+        environment=Environment.model_validate(state["environment"]),
+    )
+
+
+def config_differences(stored: Mapping[str, Any], config: TrainingConfig) -> list[str]:
+    """Dotted keys, each with both values, in which a stored configuration differs in a way that matters."""
+    old, new = _flat(stored), _flat(config.model_dump(mode="json"))
+    return [
+        f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if key not in FREE_TO_CHANGE and old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: Any, key: str = "") -> dict[str, Any]:
+    parts = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
+    if parts is None:
+        return {key: tree}
+    return {k: v for name, part in parts for k, v in _flat(part, f"{key}.{name}" if key else str(name)).items()}

@@ -1,0 +1,1 @@
+"""How a network is judged: protocols, metrics, calibration, results and pictures."""

@@ -1,0 +1,107 @@
+"""Embeddings with the labels that an evaluation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import Modality
+
+__all__ = ["Embeddings", "Labelled", "Vectors", "embed_records"]
+
+Vectors = NDArray[np.float32]
+
+
+class Labelled(Protocol):
+    """What an evaluation must know of an image; ``training.data.records.Record`` is one."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def camera(self) -> str: ...
+    @property
+    def modality(self) -> Modality: ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Embeddings:
+    """Embeddings and labels of N images; read-only for every evaluator.
+
+    Args:
+        vectors: float32 ``[N, D]``, finite.
+        identities: str ``[N]``.
+        cameras: str ``[N]``.
+        modalities: int64 ``[N]``, ``Modality.index``.
+
+    Raises:
+        ValueError: shapes, types or values are not as stated.
+    """
+
+    vectors: Vectors
+    identities: NDArray[np.str_]
+    cameras: NDArray[np.str_]
+    modalities: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
+            raise ValueError(f"expected float32 vectors [N, D], found {self.vectors.dtype} {self.vectors.shape}")
+        if not np.isfinite(self.vectors).all():
+            raise ValueError(f"{int((~np.isfinite(self.vectors)).any(axis=1).sum())} vectors are not finite")
+        for name in ("identities", "cameras", "modalities"):
+            labels = getattr(self, name)
+            if labels.shape != (len(self),):
+                raise ValueError(f"expected {len(self)} {name}, one for each vector, found shape {labels.shape}")
+        if not np.isin(self.modalities, [modality.index for modality in Modality]).all():
+            raise ValueError(f"expected modalities 0 or 1, found {sorted(set(np.unique(self.modalities).tolist()))}")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def of(cls, vectors: Vectors, records: Sequence[Labelled]) -> Self:
+        """Join the vectors, float32 ``[N, D]``, with the labels of the N records they were made from."""
+        return cls(
+            vectors,
+            np.array([record.identity for record in records], dtype=np.str_),
+            np.array([record.camera for record in records], dtype=np.str_),
+            np.array([record.modality.index for record in records], dtype=np.int64),
+        )
+
+    def take(self, rows: NDArray[np.int64] | slice) -> Embeddings:
+        """The images of those rows, in that order."""
+        return Embeddings(self.vectors[rows], self.identities[rows], self.cameras[rows], self.modalities[rows])
+
+
+def embed_records(
+    records: Sequence[Labelled],
+    load: Callable[[Labelled], NDArray[np.uint8]],
+    embed: Callable[[NDArray[np.uint8], NDArray[np.int64]], Vectors],
+    *,
+    batch: int = 64,
+) -> Embeddings:
+    """Embed the image of every record, each as an image of its own modality, whatever its role.
+
+    Args:
+        records: at least one.
+        load: gives the image of a record, uint8 ``[H, W, 3]``.
+        embed: images uint8 ``[n, H, W, 3]`` and modalities int64 ``[n]`` → vectors float32 ``[n, D]``.
+        batch: images at a time.
+
+    Raises:
+        ValueError: there is no record.
+    """
+    if not records:
+        raise ValueError("expected at least one record to embed, found none")
+    parts: list[Vectors] = []
+    for start in range(0, len(records), batch):
+        part = records[start : start + batch]
+        modalities = np.array([record.modality.index for record in part], dtype=np.int64)
+        parts.append(np.asarray(embed(np.stack([load(record) for record in part]), modalities), np.float32))
+    return Embeddings.of(np.concatenate(parts), records)

@@ -1,0 +1,94 @@
+"""Queries and their first hits, right and wrong marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from models.card import Modality
+from training.evaluation.embeddings import Embeddings
+from training.evaluation.exclusion import Exclusion, excluded
+from training.evaluation.ranking import nearest
+from training.evaluation.similarity import Similarity
+
+__all__ = ["Hit", "Shown", "draw_ranklist", "find_hits"]
+
+Pixels = NDArray[np.uint8]
+
+_RIGHT, _WRONG, _QUERY = "#1a7f37", "#cf222e", "#57606a"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A gallery image in a query's ranking."""
+
+    row: int
+    """In the gallery."""
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shown:
+    """An image of a rank list: uint8 ``[H, W, 3]``, the line above it, and whether it is right (None: a query)."""
+
+    image: Pixels
+    text: str
+    right: bool | None = None
+
+
+def find_hits(
+    query: Embeddings, gallery: Embeddings, count: int, exclusion: Exclusion = Exclusion.NONE
+) -> list[list[Hit]]:
+    """The first ``count`` hits of each query, ranked as :func:`metrics.evaluate` ranks; fewer if fewer are left."""
+    scores = Similarity(query.vectors, gallery.vectors)(slice(0, len(query)))
+    columns = nearest(scores, min(count, len(gallery)), excluded(exclusion, query, gallery))
+    return [
+        [
+            Hit(column, float(scores[row, column]), bool(query.identities[row] == gallery.identities[column]))
+            for column in found
+            if column >= 0
+        ]
+        for row, found in enumerate(columns.tolist())
+    ]
+
+
+def draw_ranklist(rows: Sequence[Sequence[Shown]]) -> Figure:
+    """One line a query: the query first, then its hits from the best on; green is right, red is wrong.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    widest = max((len(row) for row in rows), default=0)
+    if not widest:
+        raise ValueError("expected at least one query to draw, found none")
+    figure = Figure(figsize=(1.15 * widest + 0.3, 2.55 * len(rows)), layout="constrained")
+    for number, (row, line) in enumerate(zip(rows, figure.subplots(len(rows), widest, squeeze=False), strict=True)):
+        for place, axes in enumerate(line):
+            if place < len(row):
+                _draw(axes, row[place], f"{place}" if place else f"query {number + 1}")
+            else:
+                axes.axis("off")
+    return figure
+
+
+def describe(modality: Modality, identity: str, camera: str) -> str:
+    """The line above an image."""
+    return f"{identity}\n{modality} c{camera}"
+
+
+def _draw(axes: Axes, shown: Shown, place: str) -> None:
+    colour = {None: _QUERY, True: _RIGHT, False: _WRONG}[shown.right]
+    mark = {None: "", True: " ✓", False: " ✗"}[shown.right]
+    axes.imshow(shown.image)
+    axes.set_title(f"{place}{mark}", fontsize=9, color=colour, fontweight="bold", pad=3)
+    axes.set_xlabel(shown.text, fontsize=7, color="#24292f", labelpad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=3)

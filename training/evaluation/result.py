@@ -1,0 +1,241 @@
+"""What an evaluation leaves behind: one JSON file that says what was measured, on what, by whom."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.card import WORDING, Evaluation, InputSpec, Measure, TrainingFacts
+from training.evaluation.environment import Environment
+from training.evaluation.protocol import Protocol, ProtocolError
+from training.evaluation.run import OpenSet, Outcome, TrialCounts
+
+__all__ = ["Data", "Flags", "ModelFacts", "Preprocessing", "Result", "data_fingerprint", "join_trials", "needs_wording"]
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_METHODS_OF_OTHERS = re.compile(r"(?<![a-z])(mtrl|icre|emi)(?![a-z])", re.IGNORECASE)
+
+
+def needs_wording(*names: str) -> bool:
+    """Whether a text names a method whose details are ours in part (``models.card.WORDING`` must stand by it).
+
+    >>> needs_wording("emi-lite"), needs_wording("semi-hard baseline")
+    (True, False)
+    """
+    return any(_METHODS_OF_OTHERS.search(name) for name in names)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(_Part):
+    """The images judged on."""
+
+    name: str
+    sha256: _Sha256
+    """Of the sorted relative paths and sizes, see :func:`data_fingerprint`."""
+    identities: int
+    train_identities: int | None
+    """Identities the model was trained on, none of which is among the others; None: unknown."""
+
+
+class ModelFacts(_Part):
+    """The network judged."""
+
+    name: str
+    method: str
+    backbone: str
+    parameters: int
+    dimension: int
+    checkpoints: tuple[_Sha256, ...]
+    """Of the weights: one, or one for each trial where each has its own model."""
+    epoch: int
+    wording: str = ""
+
+    @model_validator(mode="after")
+    def _honest(self) -> Self:
+        if needs_wording(self.name, self.method) and self.wording != WORDING:
+            raise ValueError(f"{self.name}: expected the wording {WORDING!r}, found {self.wording!r}")
+        return self
+
+
+class Preprocessing(InputSpec):
+    """How a file became the network's input; the network itself normalises."""
+
+    colour: Literal["RGB"] = "RGB"
+    one_channel: Literal["replicated"] = "replicated"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Flags(_Part):
+    """What makes a number incomparable to a plain one."""
+
+    flip: bool
+    rerank: str | None
+    ensemble: bool
+    """Several models or views beyond the flip were joined."""
+    swapped_roles: bool
+
+    @classmethod
+    def of(cls, protocol: Protocol, *, ensemble: bool = False) -> Self:
+        """The flags that a protocol implies."""
+        rerank = protocol.rerank.id if protocol.rerank else None
+        return cls(flip=protocol.flip, rerank=rerank, ensemble=ensemble, swapped_roles=protocol.swapped)
+
+
+class Result(_Part):
+    """Result of one protocol: every trial, mean and deviation, and all that is needed to run it again."""
+
+    schema_version: Literal[1] = 1
+    protocol: Protocol
+    protocol_id: str
+    flags: Flags
+    data: Data
+    counts: tuple[TrialCounts, ...]
+    metrics: dict[str, Measure]
+    """``rank1``, ``rank5``, ``rank10``, ``rank20``, ``map``, ``minp``, ``chance_rank1``, as fractions."""
+    open_set: OpenSet | None = None
+    model: ModelFacts
+    training: TrainingFacts | None
+    """None where the model's origin does not tell."""
+    preprocessing: Preprocessing
+    environment: Environment
+    command: str
+    seconds: float = Field(ge=0)
+    """Wall time of embedding and evaluation."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.protocol_id != self.protocol.id:
+            raise ValueError(f"protocol_id must be {self.protocol.id!r}, found {self.protocol_id!r}")
+        if self.flags != Flags.of(self.protocol, ensemble=self.flags.ensemble):
+            raise ValueError(f"flags must be those of {self.protocol_id}, found {self.flags}")
+        lengths = {len(self.counts), *(len(measure.trials) for measure in self.metrics.values())}
+        if lengths != {len(self.protocol.trials)}:
+            raise ValueError(f"expected {len(self.protocol.trials)} trials everywhere, found {sorted(lengths)}")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        protocol: Protocol,
+        outcome: Outcome,
+        *,
+        data: Data,
+        model: ModelFacts,
+        training: TrainingFacts | None,
+        preprocessing: Preprocessing,
+        environment: Environment,
+        command: str,
+        seconds: float,
+        open_set: OpenSet | None = None,
+        ensemble: bool = False,
+    ) -> Self:
+        """Join an outcome with what is known of data, model and machine."""
+        values = [metrics.values() for metrics in outcome.metrics]
+        return cls(
+            protocol=protocol,
+            protocol_id=protocol.id,
+            flags=Flags.of(protocol, ensemble=ensemble),
+            data=data,
+            counts=outcome.counts,
+            metrics={name: _measure([trial[name] for trial in values]) for name in values[0]},
+            open_set=open_set,
+            model=model,
+            training=training,
+            preprocessing=preprocessing,
+            environment=environment,
+            command=command,
+            seconds=seconds,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a result file.
+
+        Raises:
+            OSError: the file cannot be read.
+            pydantic.ValidationError: it is not a result of this schema, or contradicts itself.
+        """
+        return cls.model_validate_json(path.read_text("utf-8"))
+
+    def write(self, path: Path) -> None:
+        """Write a result file."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+
+    def for_card(self) -> Evaluation:
+        """The part that a model card keeps; counts are those of the first trial."""
+        first = self.counts[0]
+        return Evaluation(
+            protocol_id=self.protocol_id,
+            protocol=self.protocol.model_dump(mode="json"),
+            data=self.data.name,
+            counts={
+                "trials": len(self.counts),
+                "queries": first.queries,
+                "valid_queries": first.valid_queries,
+                "gallery": first.gallery,
+                "gallery_identities": first.gallery_identities,
+            },
+            metrics=self.metrics,
+            command=self.command,
+        )
+
+
+def join_trials(results: Iterable[Result]) -> Result:
+    """One result from those of several trials that each have their own model (RegDB): they are averaged.
+
+    What is told once (epoch, training, environment, command) is that of the first trial.
+
+    Raises:
+        ProtocolError: the results differ in more than their trial, or a trial comes twice.
+    """
+    parts = sorted(results, key=lambda result: result.protocol.trials)
+    if not parts:
+        raise ProtocolError("expected the results of at least one trial, found none")
+    first = parts[0]
+    numbers = tuple(trial for part in parts for trial in part.protocol.trials)
+    joined = first.protocol.changed(trials=numbers, train_ids=None if len(numbers) > 1 else first.protocol.train_ids)
+    for part in parts:
+        same_rules = part.protocol.changed(trials=first.protocol.trials, train_ids=first.protocol.train_ids)
+        if (same_rules, part.model.name, part.data.name) != (first.protocol, first.model.name, first.data.name):
+            raise ProtocolError(
+                f"expected trials of {first.model.name} on {first.data.name} under {first.protocol_id}, "
+                f"found {part.model.name} on {part.data.name} under {part.protocol_id}"
+            )
+    return first.model_copy(
+        update={
+            "protocol": joined,
+            "protocol_id": joined.id,
+            "counts": tuple(counts for part in parts for counts in part.counts),
+            "metrics": {
+                name: _measure([value for part in parts for value in part.metrics[name].trials])
+                for name in first.metrics
+            },
+            "open_set": None,
+            "model": first.model.model_copy(
+                update={"checkpoints": tuple(c for part in parts for c in part.model.checkpoints)}
+            ),
+            "seconds": sum(part.seconds for part in parts),
+        }
+    )
+
+
+def data_fingerprint(root: Path, paths: Iterable[Path]) -> str:
+    """sha256 over the sorted relative paths and sizes of the files of a data set."""
+    digest = hashlib.sha256()
+    for path in sorted(path.relative_to(root).as_posix() for path in paths):
+        digest.update(f"{path} {(root / path).stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _measure(trials: Sequence[float]) -> Measure:
+    return Measure(mean=fmean(trials), std=stdev(trials) if len(trials) > 1 else None, trials=tuple(trials))

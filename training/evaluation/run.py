@@ -1,0 +1,126 @@
+"""Carry a protocol out: draw its trials, rank, measure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from models.card import THRESHOLD_RATES
+from training.evaluation.embeddings import Embeddings, Labelled, Vectors
+from training.evaluation.flip import join_mirrored
+from training.evaluation.metrics import Metrics, evaluate
+from training.evaluation.protocol import Protocol, ProtocolError
+from training.evaluation.rerank import Reranked
+from training.evaluation.sampling import Permutation, trials
+from training.evaluation.verification import FPIR_RATES, Identification, Verification, count_pairs, identify, verify
+
+__all__ = ["OpenSet", "Outcome", "TrialCounts", "measure_open_set", "run"]
+
+
+class TrialCounts(BaseModel):
+    """How many images a trial compared; a valid query has a positive left after exclusion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queries: int
+    valid_queries: int
+    gallery: int
+    gallery_identities: int
+    queries_of_camera: dict[str, int]
+    gallery_of_camera: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a protocol measured, one entry a trial."""
+
+    metrics: tuple[Metrics, ...]
+    counts: tuple[TrialCounts, ...]
+
+
+class OpenSet(BaseModel):
+    """Error rates over all cross-modality pairs of the test set, and identification in each trial's gallery."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verification: tuple[Verification, ...]
+    identification: tuple[tuple[Identification, ...], ...]
+    """For each false positive identification rate, the trials."""
+
+
+def run(
+    protocol: Protocol,
+    records: Sequence[Labelled],
+    vectors: Vectors,
+    *,
+    mirrored: Vectors | None = None,
+    permutation: Permutation | None = None,
+) -> Outcome:
+    """Measure retrieval vectors under a protocol.
+
+    Args:
+        protocol: what to do.
+        records: the N test images of both modalities, see :func:`sampling.trials`.
+        vectors: their vectors, float32 ``[N, D]`` of unit length, of the feature that the protocol names.
+        mirrored: vectors of their mirror images, where the protocol asks for the flip test, and only there.
+        permutation: see :func:`sampling.trials`.
+
+    Raises:
+        ProtocolError: something does not fit the protocol.
+        ValueError: a trial has no valid query.
+    """
+    images = _prepare(protocol, records, vectors, mirrored)
+    metrics, counts = [], []
+    for trial in trials(protocol, records, permutation):
+        query, gallery = images.take(trial.query), images.take(trial.gallery)
+        scores = Reranked(query.vectors, gallery.vectors, protocol.rerank) if protocol.rerank else None
+        found = evaluate(query, gallery, protocol.exclusion, protocol.cmc, max_rank=protocol.max_rank, scores=scores)
+        metrics.append(found)
+        counts.append(
+            TrialCounts(
+                queries=found.queries,
+                valid_queries=found.valid_queries,
+                gallery=found.gallery,
+                gallery_identities=found.gallery_identities,
+                queries_of_camera=dict(sorted(Counter(query.cameras.tolist()).items())),
+                gallery_of_camera=dict(sorted(Counter(gallery.cameras.tolist()).items())),
+            )
+        )
+    return Outcome(tuple(metrics), tuple(counts))
+
+
+def measure_open_set(
+    protocol: Protocol,
+    records: Sequence[Labelled],
+    vectors: Vectors,
+    *,
+    mirrored: Vectors | None = None,
+    permutation: Permutation | None = None,
+) -> OpenSet:
+    """FNMR@FMR and TPIR@FPIR of the plain scores; arguments and errors are those of :func:`run`."""
+    images = _prepare(protocol, records, vectors, mirrored)
+    query, gallery = (
+        images.take(np.flatnonzero(images.modalities == modality.index))
+        for modality in (protocol.direction.query, protocol.direction.gallery)
+    )
+    pairs = count_pairs(query, gallery, protocol.exclusion)
+    drawn = [(images.take(t.query), images.take(t.gallery)) for t in trials(protocol, records, permutation)]
+    return OpenSet(
+        verification=tuple(verify(pairs, rate) for rate in THRESHOLD_RATES),
+        identification=tuple(
+            tuple(identify(*trial, protocol.exclusion, rate) for trial in drawn) for rate in FPIR_RATES
+        ),
+    )
+
+
+def _prepare(protocol: Protocol, records: Sequence[Labelled], vectors: Vectors, mirrored: Vectors | None) -> Embeddings:
+    if protocol.flip != (mirrored is not None):
+        raise ProtocolError(f"{protocol.id}: expected vectors of mirror images exactly where the protocol flips")
+    images = Embeddings.of(vectors if mirrored is None else join_mirrored(vectors, mirrored), records)
+    if not np.allclose(np.linalg.norm(images.vectors, axis=1), 1, atol=1e-3):
+        raise ProtocolError(f"{protocol.id}: expected vectors of unit length, one norm for each")
+    return images

@@ -1,0 +1,194 @@
+"""Judge a network on labelled crops: choose the protocols, embed every image once, measure each protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import Calibration, Modality
+from training.config import LLCM, Folder, Manifest, Pairs, RegDB, Source, SysuMM01, TrainingConfig
+from training.data import llcm, regdb, sysu_mm01
+from training.data.cache import CropCache
+from training.data.dataset import PlainCrops
+from training.data.records import Record
+from training.evaluation import protocol as protocols
+from training.evaluation.embeddings import Embeddings
+from training.evaluation.environment import Environment
+from training.evaluation.exclusion import Exclusion
+from training.evaluation.protocol import Dataset, Direction, Mode, Protocol, check_training, custom
+from training.evaluation.rerank import KReciprocal
+from training.evaluation.result import Data, Result, data_fingerprint
+from training.evaluation.run import measure_open_set, run
+from training.evaluation.sampling import Permutation
+from training.evaluation.verification import calibrate, count_pairs
+from training.sources import read_data, read_source
+from training.subject import Subject
+
+__all__ = ["EvaluationSet", "calibrations", "evaluation_set", "held_out_sets", "judge"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Labelled crops of both modalities and the protocols they are judged by."""
+
+    name: str
+    root: Path
+    records: tuple[Record, ...]
+    protocols: tuple[Protocol, ...]
+    permutation: Permutation | None = None
+    misaligned: bool = False
+    """Infrared crops are mirrored and cut, so that aligned pairs do not give themselves away by their outline."""
+
+
+def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
+    """The identities that the configuration keeps out of training, a set for each data set, both directions."""
+    return [
+        EvaluationSet(
+            name=f"{part.name}, kept-out identities" + (", mirrored and re-cropped" if part.misaligned else ""),
+            root=source.root,
+            records=part.records,
+            protocols=_both_ways(part.records),
+            misaligned=part.misaligned,
+        )
+        for part in read_data(config).held_out
+        for source in config.data
+        if source.name == part.name
+    ]
+
+
+def evaluation_set(source: Source, *, misaligned: bool = False) -> EvaluationSet:
+    """The test part of a published data set under its usual protocols, or all of a folder, manifest or pairs.
+
+    Raises:
+        OSError: a part of the data set is missing.
+        ValueError: it is not as it should be.
+    """
+    match source:
+        case SysuMM01():
+            records = [r for m in Modality for r in sysu_mm01.evaluation_records(source.root, m)]
+            chosen = tuple(protocols.sysu(mode, train_ids=source.identities) for mode in Mode)
+            cells = sysu_mm01.permutation(source.root / "exp" / "rand_perm_cam.mat")
+            return EvaluationSet(source.name, source.root, tuple(records), chosen, cells)
+        case RegDB():
+            records = [r for m in Modality for r in regdb.evaluation_records(source.root, source.trial, m)]
+            chosen = tuple(protocols.regdb(direction, source.trial) for direction in Direction)
+        case LLCM():
+            records = [r for m in Modality for r in llcm.evaluation_records(source.root, m)]
+            chosen = tuple(protocols.llcm(direction) for direction in Direction)
+        case Folder() | Manifest() | Pairs():
+            records = read_source(source)
+            chosen = _both_ways(records)
+    name = f"{source.name}, mirrored and re-cropped" if misaligned else source.name
+    return EvaluationSet(name, source.root, tuple(records), chosen, misaligned=misaligned)
+
+
+def judge(
+    subject: Subject,
+    data: EvaluationSet,
+    cache: Path,
+    command: str,
+    *,
+    flip: bool = False,
+    rerank: KReciprocal | None = None,
+) -> list[Result]:
+    """Measure every protocol of the set; every image is embedded once, through the stem of its own modality.
+
+    Args:
+        cache: folder for decoded crops.
+        command: how it was asked for, kept in the results.
+        flip: average each vector with that of the mirror image.
+        rerank: k-reciprocal re-ranking, a result of its own beside the plain one.
+
+    Raises:
+        ProtocolError: the network was trained on another split than the protocol says.
+        ValueError: a trial has no valid query.
+    """
+    for protocol in data.protocols:
+        check_training(protocol, _split_trained_on(subject.config, protocol))
+    started = time.monotonic()
+    vectors = _embed(subject, data, cache, mirrored=False)
+    mirrored = _embed(subject, data, cache, mirrored=True) if flip else None
+    results = []
+    for protocol, method in product(data.protocols, (None, rerank) if rerank else (None,)):
+        asked = protocol.changed(flip=flip, rerank=method.model_dump() if method else None)
+        outcome = run(asked, data.records, vectors, mirrored=mirrored, permutation=data.permutation)
+        open_set = None
+        if method is None:
+            open_set = measure_open_set(asked, data.records, vectors, mirrored=mirrored, permutation=data.permutation)
+        results.append(
+            Result.of(
+                asked,
+                outcome,
+                data=_describe(subject, data),
+                model=subject.facts,
+                training=subject.training,
+                preprocessing=subject.preprocessing,
+                environment=Environment.here(subject.device, subject.precision),
+                command=command,
+                seconds=time.monotonic() - started,
+                open_set=open_set,
+            )
+        )
+    return results
+
+
+def calibrations(subject: Subject, data: EvaluationSet, cache: Path) -> list[Calibration]:
+    """What a score means, for each pair of modalities: impostor scores among the set's identities.
+
+    Raises:
+        ValueError: a modality is missing, or there are too few pairs.
+    """
+    images = Embeddings.of(_embed(subject, data, cache, mirrored=False), data.records)
+    sides = {m: images.take(np.flatnonzero(images.modalities == m.index)) for m in Modality}
+    return [
+        calibrate(count_pairs(sides[query], sides[gallery]).impostor, query, gallery, data.name)
+        for query, gallery in product(Modality, Modality)
+    ]
+
+
+def _both_ways(records: Sequence[Record]) -> tuple[Protocol, ...]:
+    """All against all in both directions; an identity's own camera is left out where cameras are told apart."""
+    cameras = {m: {r.camera for r in records if r.modality is m} for m in Modality}
+    shared = set.intersection(*cameras.values())
+    distinct = len(shared) != 1 or len(set.union(*cameras.values())) > 1
+    rule = Exclusion.SAME_ID_SAME_CAM if distinct else Exclusion.NONE
+    return tuple(custom(direction, rule) for direction in Direction)
+
+
+def _embed(subject: Subject, data: EvaluationSet, cache: Path, *, mirrored: bool) -> NDArray[np.float32]:
+    size = subject.preprocessing
+    opened = CropCache.open(data.records, cache, (size.height, size.width), size.resize)
+    crops = PlainCrops(data.records, opened, misaligned=data.misaligned)
+    parts = []
+    for start in range(0, len(crops), _BATCH):
+        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
+        batch = np.stack(images)
+        parts.append(subject.embed(batch[:, :, ::-1].copy() if mirrored else batch, np.array(modalities)))
+    return np.concatenate(parts)
+
+
+def _describe(subject: Subject, data: EvaluationSet) -> Data:
+    return Data(
+        name=data.name,
+        sha256=data_fingerprint(data.root, {r.path for r in data.records}),
+        identities=len({r.identity for r in data.records}),
+        train_identities=subject.identities,
+    )
+
+
+def _split_trained_on(config: TrainingConfig, protocol: Protocol) -> int | None:
+    """The RegDB trial or the number of SYSU-MM01 identities trained on; a network of other data has seen neither."""
+    for source in config.data:
+        if isinstance(source, SysuMM01) and protocol.dataset is Dataset.SYSU:
+            return source.identities
+        if isinstance(source, RegDB) and protocol.dataset is Dataset.REGDB:
+            return source.trial
+    return protocol.train_ids

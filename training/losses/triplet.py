@@ -1,0 +1,36 @@
+"""Batch-hard triplet loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.losses.base import Loss
+from training.losses.pairs import pair_masks, pairwise_distances
+
+__all__ = ["Triplet"]
+
+
+class Triplet(Loss):
+    """Hardest positive against hardest negative of each anchor (Hermans, Beyer and Leibe, 2017).
+
+        L = mean_i max(0, margin + max_{j in P(i)} d_ij - min_{j in N(i)} d_ij)
+
+    ``d`` is the Euclidean distance of the embeddings as they are; P(i) are the other rows of the same identity and
+    N(i) those of other identities, of whatever modality. An anchor without a positive or without a negative is left
+    out; with none left the loss is zero.
+    """
+
+    def __init__(self, margin: float = 0.3) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def compute(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:  # noqa: ARG002
+        positive, negative = pair_masks(identities)
+        usable = positive.any(1) & negative.any(1)
+        if not usable.any():
+            return embeddings.sum() * 0
+        distances = pairwise_distances(embeddings)
+        farthest = distances.masked_fill(~positive, -torch.inf).amax(1)[usable]
+        nearest = distances.masked_fill(~negative, torch.inf).amin(1)[usable]
+        return (self.margin + farthest - nearest).relu().mean()

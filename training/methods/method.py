@@ -1,0 +1,38 @@
+"""What distinguishes one way of learning from another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from models.baseline import Output
+from training.data.augmentation import Stream
+from training.data.dataset import Batch
+
+__all__ = ["Method"]
+
+
+class Method(nn.Module, ABC):
+    """The streams a method needs and the loss terms it makes of what its network puts out.
+
+    The total loss is the sum of the terms, each times its weight at that time. A method that looks at more than
+    the baseline takes its own subclass of ``Output``, and the roles and pairs of the batch.
+    """
+
+    streams: ClassVar[frozenset[Stream]]
+    """Streams without which the terms make no sense; a run may draw others beside them."""
+
+    @abstractmethod
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The unweighted terms by name, scalars; always the same names in the same order.
+
+        Over several processes ``output`` and ``batch`` are this process's share: a term over pairs of rows
+        gathers what it needs, a mean over rows does not.
+        """
+
+    def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002
+        """Weight of each term at ``epoch`` (with its fraction); a term that is not named weighs 1."""
+        return {}

@@ -1,0 +1,138 @@
+"""From the data sets a configuration names to the records of one run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from models.card import DataSource, Modality
+from training.config import LLCM, Folder, Manifest, Pairs, RegDB, Source, SysuMM01, TrainingConfig
+from training.data import llcm, regdb, sysu_mm01
+from training.data.folder import read_folder, read_pairs
+from training.data.manifest import read_manifest
+from training.data.records import Record, label_of, split_identities, with_imitations
+
+__all__ = ["HeldOut", "TrainingData", "read_data", "read_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Records of identities that take no part in training, of one data set."""
+
+    name: str
+    records: tuple[Record, ...]
+    misaligned: bool
+    """Its pictures are aligned pairs, which count in the misaligned form only."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a run learns from, and what it is judged on."""
+
+    train: tuple[Record, ...]
+    held_out: tuple[HeldOut, ...]
+    """One for each data set that has two identities or more to be judged on."""
+    labels: dict[str, int]
+    """Label of each training identity."""
+    sources: tuple[DataSource, ...]
+    """What each data set holds, held-out identities included; imitations are not counted as infrared."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over what is known of every record but its folder: a resumed run must find the same."""
+        digest = hashlib.sha256()
+        for part in (self.train, *(held_out.records for held_out in self.held_out)):
+            for r in part:
+                digest.update(f"{r.path.name}|{r.identity}|{r.camera}|{r.modality}|{r.imitated}\n".encode())
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+
+def read_data(config: TrainingConfig) -> TrainingData:
+    """Read every source and keep the validation identities out.
+
+    With several sources an identity is called ``SOURCE/IDENTITY``: equal names in two data sets are two people.
+
+    Raises:
+        OSError: a data set or a part of it is missing.
+        ValueError: a data set is not as it should be, or two have the same name.
+    """
+    names = [source.name for source in config.data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the data sets need different names, found {names}")
+    train: list[Record] = []
+    held_out = []
+    facts = []
+    for source in config.data:
+        found = read_source(source)
+        facts.append(_describe(source, found))
+        if len(config.data) > 1:
+            found = [replace(r, identity=f"{source.name}/{r.identity}") for r in found]
+        learnt, kept = split_identities(found, config.validation.share, config.validation.seed, _grouping(source))
+        train += learnt
+        if _can_judge(kept):
+            held_out.append(HeldOut(source.name, tuple(kept), isinstance(source, Pairs)))
+    if config.validation.share and not held_out:
+        raise ValueError(
+            f"a share of {config.validation.share} leaves no data set two identities with both modalities "
+            "to validate on: raise validation.share, or set it to 0"
+        )
+    return TrainingData(tuple(train), tuple(held_out), label_of(train), tuple(facts))
+
+
+def _can_judge(records: Sequence[Record]) -> bool:
+    """Whether at least two identities were seen in both modalities."""
+    seen = [{r.identity for r in records if r.modality is modality} for modality in Modality]
+    return len(set.intersection(*seen)) >= 2
+
+
+def read_source(source: Source) -> list[Record]:
+    """The records of one source, imitations included; of a published data set its training part.
+
+    Raises:
+        OSError: a part of it is missing.
+        ValueError: it is not as it should be.
+    """
+    match source:
+        case Folder():
+            records = read_folder(source.root, source.modality, source.camera_pattern)
+            return with_imitations(records) if source.imitate else records
+        case Manifest():
+            records = read_manifest(source.root)
+            return with_imitations(records) if source.imitate else records
+        case Pairs():
+            return read_pairs(source.root)
+        case SysuMM01():
+            return sysu_mm01.training_records(source.root, source.identities)
+        case RegDB():
+            return regdb.training_records(source.root, source.trial)
+        case LLCM():
+            return llcm.training_records(source.root)
+
+
+def _grouping(source: Source) -> Callable[[str], str]:
+    """Which group an identity belongs to for the split: its own, unless the source's pattern says otherwise."""
+    pattern = source.group_pattern if isinstance(source, Folder | Manifest) else None
+    if pattern is None:
+        return str
+
+    def group_of(identity: str) -> str:
+        match = re.search(pattern, identity)
+        return match[1] if match else identity
+
+    return group_of
+
+
+def _describe(source: Source, records: Sequence[Record]) -> DataSource:
+    infrared = sum(r.modality is Modality.INFRARED and not r.imitated for r in records)
+    imitated = sum(r.imitated for r in records)
+    return DataSource(
+        name=source.name,
+        licence=source.licence,
+        identities=len({r.identity for r in records}),
+        visible=len(records) - infrared - imitated,
+        infrared=infrared,
+        remark=f"{imitated} infrared pictures imitated from visible ones" if imitated else "",
+    )

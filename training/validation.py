@@ -1,0 +1,68 @@
+"""Judging a network on identities that took no part in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from models.baseline import Baseline
+from models.card import Modality
+from training.data.cache import CropCache
+from training.data.dataset import PlainCrops
+from training.evaluation.embeddings import Embeddings
+from training.evaluation.exclusion import Exclusion
+from training.evaluation.metrics import evaluate
+from training.sources import HeldOut
+
+__all__ = ["Measure", "embed_crops", "measure", "selection_score", "validate"]
+
+Measure = Callable[[Embeddings, Embeddings], Mapping[str, float]]
+"""Metrics by name of a query and a gallery; ``map`` must be among them."""
+
+_BATCH = 64
+
+
+def measure(query: Embeddings, gallery: Embeddings) -> Mapping[str, float]:
+    """Rank-k, mAP and mINP; a gallery image of the query's identity from its own camera is ignored.
+
+    That rule matters for imitated infrared: a picture must not be found by its own imitation.
+    """
+    return evaluate(query, gallery, Exclusion.SAME_ID_SAME_CAM).values()
+
+
+def validate(network: Baseline, held_out: Sequence[HeldOut], cache: CropCache, measure: Measure) -> dict[str, float]:
+    """Metrics ``DATA SET/QUERY_to_GALLERY/METRIC`` of each data set, visible to infrared and back.
+
+    The network's mode is the caller's again afterwards.
+    """
+    was_training = network.training
+    network.eval()
+    metrics: dict[str, float] = {}
+    for part in held_out:
+        found = embed_crops(network, PlainCrops(part.records, cache, misaligned=part.misaligned))
+        for query in Modality:
+            rows = [np.flatnonzero(found.modalities == side.index) for side in (query, query.opposite)]
+            values = measure(*(found.take(of_side) for of_side in rows))
+            metrics |= {f"{part.name}/{query}_to_{query.opposite}/{key}": v for key, v in values.items()}
+    network.train(was_training)
+    return metrics
+
+
+def selection_score(metrics: Mapping[str, float]) -> float:
+    """What the best epoch is chosen by: the mean mAP over data sets and directions."""
+    values = [value for name, value in metrics.items() if name.rsplit("/", 1)[-1] == "map"]
+    return sum(values) / len(values)
+
+
+@torch.inference_mode()
+def embed_crops(network: Baseline, crops: PlainCrops) -> Embeddings:
+    """Embed every crop with the network as it is, on the network's device."""
+    device = next(network.parameters()).device
+    parts = []
+    for start in range(0, len(crops), _BATCH):
+        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
+        batch = torch.from_numpy(np.stack(images)).to(device), torch.tensor(modalities, device=device)
+        parts.append(network.embed(*batch).float().cpu().numpy())
+    return Embeddings.of(np.concatenate(parts), crops.records)

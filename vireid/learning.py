@@ -1,0 +1,218 @@
+"""The commands that train, judge and export. What they need is imported when one of them runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from training.config import Source
+    from training.evaluation.result import Result
+
+__all__ = ["app", "dataset"]
+
+app = typer.Typer(no_args_is_help=True)
+dataset = typer.Typer(no_args_is_help=True, help="Check and prepare training data.")
+app.add_typer(dataset, name="dataset")
+
+CACHE = Path("runs/cache")
+CONFIG_HELP = "A YAML file, or METHOD/NAME of those that come with vireid (baseline/light, baseline/sysu_mm01, …)."
+ON_HELP = (
+    "KIND:PATH to judge on, KIND one of folder, manifest, pairs, sysu_mm01, regdb, llcm; none: kept-out identities."
+)
+
+Run = Annotated[Path, typer.Argument(help="Folder of a run, or of an exported model.")]
+Cache = Annotated[Path, typer.Option(help="Folder for decoded crops, shared between runs.")]
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help=CONFIG_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs, network.")],
+    overrides: Annotated[list[str], typer.Option("--set", help="KEY=VALUE laid over the file; may be repeated.")] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option(help="Go on where the run in OUT stopped.")] = False,
+    cache: Cache = CACHE,
+) -> None:
+    """Train a network; everything needed to go on after an interruption is kept in OUT."""
+    with _clear_errors():
+        from training.config import read_config
+        from training.engine import train as run
+
+        result = run(read_config(_config_path(config), overrides), out, resume=resume, cache=cache, command=_command())
+        Console().print(f"trained network: {result}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    on: Annotated[str | None, typer.Option(help=ON_HELP)] = None,
+    modality: Annotated[str | None, typer.Option(help="Of all crops in a folder:ROOT/IDENTITY/*.")] = None,
+    imitate: Annotated[bool, typer.Option(help="Make infrared crops for identities that have none.")] = False,
+    misaligned: Annotated[bool, typer.Option(help="Mirror and re-crop infrared, for aligned pairs.")] = False,
+    trial: Annotated[int, typer.Option(help="RegDB: which of the ten splits.")] = 1,
+    flip: Annotated[bool, typer.Option(help="Average each vector with that of the mirror image.")] = False,
+    rerank: Annotated[bool, typer.Option(help="Add a row with k-reciprocal re-ranking.")] = False,
+    cache: Cache = CACHE,
+) -> None:
+    """Judge a network under the protocols of a data set; results go to RUN/results, one JSON file each."""
+    with _clear_errors():
+        from training.evaluation.rerank import KReciprocal
+        from training.evaluation.table import markdown
+        from training.judging import calibrations, evaluation_set, held_out_sets, judge
+        from training.release import RESULTS, write_calibrations
+        from training.subject import load_subject
+
+        subject = load_subject(run)
+        if on:
+            sets = [evaluation_set(_source(on, modality, imitate, trial), misaligned=misaligned)]
+        else:
+            sets = held_out_sets(subject.config)
+        method = KReciprocal() if rerank else None
+        results = [r for data in sets for r in judge(subject, data, cache, _command(), flip=flip, rerank=method)]
+        (run / RESULTS).mkdir(exist_ok=True)
+        for result in results:
+            result.write(run / RESULTS / f"{_file_name(result)}.json")
+        if not on and sets:
+            write_calibrations(run, calibrations(subject, sets[0], cache))
+        Console().print(markdown(results, mixed=True), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: Run,
+    name: Annotated[str, typer.Option(help="Name of the model, for instance baseline-lite.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx and card.json; the server loads MODEL_DIR/NAME.")],
+    version: Annotated[str, typer.Option(help="Version written into the card.")] = "1",
+) -> None:
+    """Export a network to ONNX with its card, if both compute the same; exit code 1 and nothing written otherwise."""
+    with _clear_errors():
+        from training.export import ParityError
+        from training.release import release
+
+        try:
+            parity = release(run, name, version, out)
+        except ParityError as error:
+            Console(stderr=True).print(str(error), style="red", highlight=False)
+            raise typer.Exit(1) from error
+        Console().print(
+            f"{out / 'model.onnx'}: parity at batch {', '.join(map(str, parity.batches))} in both modalities: "
+            f"max error {parity.max_error:.1e}, min cosine {parity.min_cosine:.7f}, "
+            f"{parity.ranking_differs} of {parity.probes} rankings differ",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or exported models, or result files.")],
+    latex: Annotated[bool, typer.Option(help="LaTeX instead of Markdown.")] = False,
+    mixed: Annotated[bool, typer.Option(help="Allow results of different protocols in one table.")] = False,
+) -> None:
+    """Print one table of any set of results."""
+    with _clear_errors():
+        from training.evaluation import table as tables
+        from training.evaluation.result import Result
+        from training.release import read_results
+
+        results = [r for path in runs for r in (read_results(path) if path.is_dir() else [Result.read(path)])]
+        sys.stdout.write((tables.latex if latex else tables.markdown)(results, mixed=mixed) + "\n")
+
+
+@dataset.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="SYSU-MM01, RegDB, LLCM, a folder of crops or a manifest.")],
+    kind: Annotated[str | None, typer.Option(help="Say what it is instead of letting it be guessed.")] = None,
+) -> None:
+    """Compare a data set on disk with what it should hold; exit code 1 and the first thing wrong if it differs."""
+    with _clear_errors():
+        from training.data.check import check as check_data
+
+        report = check_data(path, kind)
+        console = Console()
+        shown = Table("", "expected", "found", title=f"{report.kind} in {report.root}")
+        for count in report.counts:
+            expected = "" if count.expected is None else f"{count.expected:,}"
+            shown.add_row(count.what, expected, f"{count.found:,}", style=None if count.ok else "red")
+        console.print(shown)
+        for problem in report.problems():
+            console.print(problem, style="red", highlight=False, soft_wrap=True)
+        if not report.ok:
+            raise typer.Exit(1)
+
+
+@dataset.command()
+def windows(
+    frames: Annotated[Path, typer.Argument(help="Folder with aligned frames of equal name in visible/ and infrared/.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write crops to, a folder of its own for each place.")],
+    per_frame: Annotated[int, typer.Option(min=1, help="Places cut from a frame.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Other windows for another seed.")] = 0,
+) -> None:
+    """Cut person-shaped windows out of aligned frames: real pairs for training where no identities exist."""
+    with _clear_errors():
+        from training.data.windows import Windows, cut_windows
+
+        places = cut_windows(frames, out, Windows(per_frame=per_frame), seed)
+        Console().print(f"{places} places in {out}", highlight=False)
+
+
+def _config_path(config: str) -> Path:
+    """A file, or one of the configurations in the package."""
+    from training.config import CONFIGS
+
+    given, packaged = Path(config), CONFIGS / f"{config}.yaml"
+    if given.is_file() or not packaged.is_file():
+        return given
+    return packaged
+
+
+def _source(on: str, modality: str | None, imitate: bool, trial: int) -> Source:
+    """The data set that ``KIND:PATH`` and the options describe, checked as in a configuration."""
+    from pydantic import TypeAdapter
+
+    from training.config import Source
+
+    kind, colon, path = on.partition(":")
+    if not colon:
+        raise ValueError(f"--on {on}: expected KIND:PATH, for instance folder:datasets/crops")
+    fields: dict[str, object] = {"kind": kind, "root": path, "name": Path(path).name}
+    if modality:
+        fields["modality"] = modality
+    if imitate:
+        fields["imitate"] = "channel"
+    if kind == "regdb":
+        fields["trial"] = trial
+    return TypeAdapter[Source](Source).validate_python(fields)
+
+
+def _file_name(result: Result) -> str:
+    words = f"{result.data.name} {result.protocol_id}".lower()
+    return re.sub(r"[^a-z0-9_+]+", "-", words).strip("-")
+
+
+def _command() -> str:
+    return shlex.join(["vireid", *sys.argv[1:]])
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Say what is wrong in one line: what a user can cause is no reason for a traceback."""
+    try:
+        yield
+    except ImportError as error:
+        message = f"{error.name} is missing: install vireid with the extra 'training'"
+    except (OSError, ValueError, RuntimeError) as error:
+        message = str(error)
+    else:
+        return
+    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
