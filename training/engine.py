@@ -64,8 +64,9 @@ def train(
 
     ``out`` gets also ``config.yaml``, ``last.pt`` (all that is needed to go on), ``training.csv``,
     ``validation.csv`` and ``tensorboard/``. Started by torchrun, every process calls this with the same arguments
-    and the first one writes. Everything random follows from the configuration's seed; the caller's generators
-    are left as they were.
+    and the first one writes. Everything random follows from the configuration's seed, so that an
+    interrupted run ends as an uninterrupted one, bit for bit on a CPU with the same number of threads; the caller's
+    generators are left as they were.
 
     Args:
         resume: go on from ``last.pt``, or start if there is none yet.

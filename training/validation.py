@@ -18,33 +18,36 @@ from training.sources import HeldOut
 
 __all__ = ["Measure", "embed_crops", "measure", "selection_score", "validate"]
 
-Measure = Callable[[Embeddings, Embeddings], Mapping[str, float]]
-"""Metrics by name of a query and a gallery; ``map`` must be among them."""
+Measure = Callable[[Embeddings, Embeddings, Exclusion], Mapping[str, float]]
+"""Metrics by name of a query and a gallery under an exclusion rule; ``map`` must be among them."""
 
 _BATCH = 64
 
 
-def measure(query: Embeddings, gallery: Embeddings) -> Mapping[str, float]:
-    """Rank-k, mAP and mINP; a gallery image of the query's identity from its own camera is ignored.
-
-    That rule matters for imitated infrared: a picture must not be found by its own imitation.
-    """
-    return evaluate(query, gallery, Exclusion.SAME_ID_SAME_CAM).values()
+def measure(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
+    """Rank-k, mAP and mINP."""
+    return evaluate(query, gallery, exclusion).values()
 
 
 def validate(network: Baseline, held_out: Sequence[HeldOut], cache: CropCache, measure: Measure) -> dict[str, float]:
     """Metrics ``DATA SET/QUERY_to_GALLERY/METRIC`` of each data set, visible to infrared and back.
 
-    The network's mode is the caller's again afterwards.
+    Where infrared is imitated, a query ignores its own identity in its own camera: a picture must not be found by
+    its imitation, nor by that of the frame before. The network's mode is the caller's again afterwards.
+
+    Raises:
+        ValueError: by that rule no query has an answer left, as without any camera names.
     """
     was_training = network.training
     network.eval()
     metrics: dict[str, float] = {}
     for part in held_out:
         found = embed_crops(network, PlainCrops(part.records, cache, misaligned=part.misaligned))
+        imitated = any(record.imitated for record in part.records)
+        exclusion = Exclusion.SAME_ID_SAME_CAM if imitated else Exclusion.NONE
         for query in Modality:
             rows = [np.flatnonzero(found.modalities == side.index) for side in (query, query.opposite)]
-            values = measure(*(found.take(of_side) for of_side in rows))
+            values = measure(found.take(rows[0]), found.take(rows[1]), exclusion)
             metrics |= {f"{part.name}/{query}_to_{query.opposite}/{key}": v for key, v in values.items()}
     network.train(was_training)
     return metrics

@@ -51,8 +51,8 @@ def compare_losses(out: Path) -> None:
         for name, loss in LOSSES.items():
             layer = linear()
             rows, identities, modalities = (part[share] for part in joint_batch())
-            features = replicate(layer, process)(rows)
-            parts = (features, identities, modalities)
+            replica = replicate(layer, process)
+            parts = (replica(rows), identities, modalities)
             value = loss(*(map(gather, parts) if name != "identity" else parts))
             value.backward()
             torch.save((value.detach(), layer.weight.grad), out / f"{name}-{process.rank}.pt")

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch.nn import functional as F
 
 import models.registry
 import training.methods
-from tests.drawing import write_people
+from models.card import Modality
+from tests.drawing import draw_person, write_people
 from tests.training.engine_toys import (
     SIZE,
     Classification,
@@ -30,10 +32,13 @@ from tests.training.engine_toys import (
     toy_config,
 )
 from training.checkpoint import load_trained
-from training.config import TrainingConfig
+from training.config import TrainingConfig, read_config
+from training.data import miniature
 from training.engine import NonFiniteLossError, train
 from training.evaluation.embeddings import Embeddings
+from training.evaluation.exclusion import Exclusion
 from training.methods.baseline import Baseline as BaselineMethod
+from training.sources import read_data
 
 
 @pytest.fixture(autouse=True)
@@ -187,8 +192,8 @@ def test_a_method_whose_streams_are_not_drawn_is_refused(people: Path, cache: Pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"ema": 0.9}, {"precision": "fp16"}, {"accumulation": 2}, {"optimiser": {"kind": "adamw"}}],
-    ids=str,
+    [{}, {"ema": 0.9, "precision": "fp16", "accumulation": 2, "optimiser": {"kind": "adamw"}}],
+    ids=["plain", "everything"],
 )
 @pytest.mark.parametrize("interrupted_at", [4, 7, 8, 18], ids=["inside", "last", "first", "epoch 3"])
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
@@ -238,7 +243,7 @@ def test_rows_written_after_the_last_checkpoint_do_not_appear_twice(people: Path
 
     calls = iter(range(10))  # two directions after epoch 0, two after epoch 1, then
 
-    def fails_after_epoch_two(query: Embeddings, gallery: Embeddings) -> Mapping[str, float]:
+    def fails_after_epoch_two(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
         if next(calls) == 4:
             raise Interrupted
         return {"map": 0.5}
@@ -311,9 +316,10 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_batch(
 def test_validation_identities_take_no_part_in_training(people: Path, cache: Path, tmp_path: Path) -> None:
     seen: set[str] = set()
 
-    def note(query: Embeddings, gallery: Embeddings) -> Mapping[str, float]:
+    def note(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
         seen.update(query.identities.tolist(), gallery.identities.tolist())
         assert {len(set(side.modalities.tolist())) for side in (query, gallery)} == {1}
+        assert exclusion is Exclusion.NONE
         return {"map": 0.5}
 
     config = toy_config(people, validation={"share": 0.3})
@@ -330,7 +336,7 @@ def test_the_released_network_is_the_one_selected(
 ) -> None:
     scores = iter([0.0, 0.0, 0.2, 0.2, 0.6, 0.7, 0.6, 0.7, 0.1, 0.1])
 
-    def measure(query: Embeddings, gallery: Embeddings) -> Mapping[str, float]:
+    def measure(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
         return {"map": next(scores)}
 
     config = toy_config(people, epochs=4, validation={"share": 0.3, "every": 1, "select": select})
@@ -374,6 +380,57 @@ def test_visible_people_take_part_with_imitated_infrared(people: Path, cache: Pa
     assert (trained.sources[0].visible, trained.sources[0].infrared) == (20, 0)
     assert "20 infrared pictures imitated" in trained.sources[0].remark
     assert {name.rsplit("/", 1)[1] for name in trained.metrics} >= {"rank1", "map", "minp", "chance_rank1"}
+
+
+def test_a_picture_is_not_found_by_its_own_imitation(people: Path, cache: Path, tmp_path: Path) -> None:
+    rules = set()
+
+    def note(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
+        rules.add(exclusion)
+        return {"map": 0.5}
+
+    source = {"kind": "folder", "root": people / "visible", "name": "v", "modality": "visible", "imitate": "channel"}
+    run(toy_config(people, data=[source], validation={"share": 0.3}), tmp_path / "out", cache=cache, measure=note)
+    assert rules == {Exclusion.SAME_ID_SAME_CAM}
+
+
+def test_aligned_pairs_are_judged_in_the_misaligned_form(tmp_path: Path) -> None:
+    for identity in range(6):
+        for modality in Modality:
+            file = tmp_path / "pairs" / modality / f"{identity}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_person(identity, modality, size=SIZE)).save(file)
+    people = write_people(tmp_path / "people", range(6), images=1, size=SIZE)
+    data = [
+        {"kind": "pairs", "root": tmp_path / "pairs", "name": "pairs"},
+        {"kind": "folder", "root": people, "name": "people"},
+    ]
+    held_out = read_data(toy_config(people, data=data, validation={"share": 0.5})).held_out
+    assert [(part.name, part.misaligned) for part in held_out] == [("pairs", True), ("people", False)]
+
+
+def benchmark_config(name: str, root: Path, *overrides: str) -> TrainingConfig:
+    """The shipped configuration over a drawn miniature, one epoch long."""
+    getattr(miniature, f"write_{name}")(root, draw_person)
+    short = ["epochs=1", "schedule.warmup_epochs=0", "weights=none", "workers=0"]
+    file = Path(training.__file__).parent / "configs" / "baseline" / f"{name}.yaml"
+    return read_config(file, [f"data.0.root={root}", *short, *overrides])
+
+
+@pytest.mark.parametrize(("name", "people"), [("sysu_mm01", 6), ("regdb", 3), ("llcm", 4)])
+def test_the_configuration_of_a_benchmark_trains_on_its_miniature(tmp_path: Path, name: str, people: int) -> None:
+    small = ["backbone=test_resnet", "input={height: 48, width: 24}", "batch={identities: 2, images: 8}"]
+    trained = load_trained(run(benchmark_config(name, tmp_path / name, *small), tmp_path / "out"))
+    assert len(trained.labels) == people
+    assert trained.sources[0].infrared > 0
+
+
+@pytest.mark.slow
+def test_the_full_size_network_trains_on_a_miniature(tmp_path: Path) -> None:
+    config = benchmark_config("regdb", tmp_path / "regdb", "batch={identities: 2, images: 4}")
+    trained = load_trained(run(config, tmp_path / "out"))
+    assert (trained.config.backbone, trained.config.input.height) == ("resnet50", 288)
+    assert trained.network.dimension == 2048
 
 
 def test_groups_of_identities_stay_on_one_side_of_the_split(cache: Path, tmp_path: Path) -> None:

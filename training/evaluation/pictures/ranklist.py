@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from training.evaluation.exclusion import Exclusion, excluded
 from training.evaluation.ranking import nearest
 from training.evaluation.similarity import Similarity
 
-__all__ = ["Hit", "Shown", "draw_ranklist", "find_hits"]
+__all__ = ["Hit", "Shown", "draw_ranklist", "find_hits", "lay_out"]
 
 Pixels = NDArray[np.uint8]
 
@@ -77,9 +77,32 @@ def draw_ranklist(rows: Sequence[Sequence[Shown]]) -> Figure:
     return figure
 
 
-def describe(modality: Modality, identity: str, camera: str) -> str:
-    """The line above an image."""
-    return f"{identity}\n{modality} c{camera}"
+def lay_out(
+    query: Embeddings,
+    gallery: Embeddings,
+    hits: Sequence[Sequence[Hit]],
+    query_image: Callable[[int], Pixels],
+    gallery_image: Callable[[int], Pixels],
+) -> list[list[Shown]]:
+    """Each query and its hits from :func:`find_hits`, ready to draw.
+
+    Args:
+        query, gallery: what the hits were found with.
+        hits: of each query.
+        query_image, gallery_image: give the image of a row, uint8 ``[H, W, 3]``.
+    """
+    return [
+        [
+            Shown(query_image(row), _describe(query, row)),
+            *(Shown(gallery_image(h.row), f"{_describe(gallery, h.row)}\n{h.score:.3f}", h.right) for h in found),
+        ]
+        for row, found in enumerate(hits)
+    ]
+
+
+def _describe(images: Embeddings, row: int) -> str:
+    modality = next(m for m in Modality if m.index == images.modalities[row])
+    return f"{images.identities[row]}\n{modality} c{images.cameras[row]}"
 
 
 def _draw(axes: Axes, shown: Shown, place: str) -> None:
