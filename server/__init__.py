@@ -1,0 +1,1 @@
+"""The HTTP gallery search. Imports neither torch nor anything of ``training``."""

@@ -1,0 +1,1 @@
+"""HTTP: routes translate requests to calls and results to answers, and nothing else."""

@@ -1,0 +1,69 @@
+"""Crops → vectors."""
+
+from __future__ import annotations
+
+import io
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from server.api.auth import Searcher
+from server.api.bodies import FORM, documented, form
+from server.api.errors import UploadsFailed, describe, problems
+from server.api.schemas import EmbeddingFailure, EmbeddingRow, Embeddings, EmbeddingsForm
+from server.api.service import ServiceDep
+from server.api.uploads import check_count, embed, per_image, successes
+
+__all__ = ["router"]
+
+NPY = "application/x-npy"
+
+router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
+
+
+@router.post(
+    "",
+    response_model=Embeddings,
+    responses=problems(404, 413, 415, 429, 503)
+    | {
+        200: {"content": {NPY: {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}},
+        207: {"model": Embeddings, "description": "Some images failed, the others were embedded"},
+    },
+    openapi_extra=documented({FORM: EmbeddingsForm}),
+)
+async def embed_images(
+    request: Request,
+    service: ServiceDep,
+    _caller: Searcher,
+    body: Annotated[EmbeddingsForm, Depends(form(EmbeddingsForm))],
+) -> Response:
+    """Embed crops. A bad one fails alone; with `Accept: application/x-npy` (float32 [N, D]) all are needed."""
+    check_count(body.images, service.settings.max_images)
+    engine = service.models.get(body.model)
+    modalities = per_image(body.modality, len(body.images))
+    with service.admission.admit(len(body.images)):
+        outcome = await embed(request, engine, body.images, modalities)
+    found, failed = successes(outcome)
+    as_array = NPY in request.headers.get("accept", "")
+    if failed and (as_array or not found):
+        raise UploadsFailed({f"images[{index}]": error for index, error in failed.items()})
+    if as_array:
+        return Response(_npy(np.stack([row.vector for row in found.values()])), media_type=NPY)
+    answer = Embeddings(
+        model=engine.card.name,
+        fingerprint=engine.card.fingerprint,
+        dimension=engine.card.dimension,
+        embeddings=[
+            EmbeddingRow(index=index, modality=row.modality, vector=row.vector.tolist()) for index, row in found.items()
+        ],
+        errors=[EmbeddingFailure(index=index, error=describe(error)) for index, error in failed.items()],
+    )
+    return JSONResponse(answer.model_dump(mode="json"), 207 if failed else 200)
+
+
+def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()

@@ -1,0 +1,140 @@
+"""Items of a gallery: add by image, list, read, change, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from server.api.auth import Searcher, Writer
+from server.api.bodies import FORM, documented, form
+from server.api.bound import engine_of
+from server.api.errors import InvalidRequest, invalid, problems
+from server.api.paging import after, page
+from server.api.schemas import (
+    Deleted,
+    FieldError,
+    GalleryName,
+    ItemChanges,
+    ItemFacts,
+    ItemFields,
+    ItemFilter,
+    ItemId,
+    ItemSelection,
+    ItemsForm,
+    ItemsPage,
+    Written,
+)
+from server.api.service import ServiceDep
+from server.api.uploads import check_count, embed
+from server.api.writes import parse, store, written
+from server.embedding.batcher import Priority
+from server.embedding.engine import Embedding
+from server.gallery.types import Filter, NewItem
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/items", tags=["items"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Written,
+    responses=problems(404, 409, 413, 415, 429, 503, 507)
+    | {207: {"model": Written, "description": "Some items failed, the others were stored"}},
+    openapi_extra=documented({FORM: ItemsForm}),
+)
+async def add_items(
+    request: Request,
+    gallery: GalleryName,
+    service: ServiceDep,
+    caller: Writer,
+    body: Annotated[ItemsForm, Depends(form(ItemsForm))],
+) -> Response:
+    """Add crops, each with its fields. The same id again replaces; a bad entry fails alone."""
+    check_count(body.images, service.settings.max_images)
+    if len(body.items) != len(body.images):
+        raise invalid(
+            "items", f"must have one entry for each of the {len(body.images)} images; found {len(body.items)}"
+        )
+    bound = await run_in_threadpool(service.galleries.get, gallery)
+    engine = engine_of(service, bound)
+    fit, failed = parse(body.items, ItemFields)
+    with service.admission.admit(len(fit)):
+        outcome = await embed(
+            request,
+            engine,
+            [body.images[index] for index in fit],
+            [fields.modality.stated for fields in fit.values()],
+            Priority.IMPORT,
+            thumbnails=True,
+        )
+        new: dict[int, NewItem] = {}
+        for (index, fields), result in zip(fit.items(), outcome.results, strict=True):
+            if isinstance(result, Embedding):
+                new[index] = NewItem(fields.item(result.modality), result.vector, result.thumbnail)
+            else:
+                failed[index] = result
+        answer = await run_in_threadpool(store, service, caller, gallery, new, bound.fingerprint, failed)
+    return written(answer)
+
+
+@router.get("", responses=problems(404))
+def list_items(
+    gallery: GalleryName, service: ServiceDep, _caller: Searcher, selection: Annotated[ItemSelection, Query()]
+) -> ItemsPage:
+    """The items that pass the filter, by id."""
+    found = service.galleries.items(gallery, selection.where, limit=selection.limit + 1, after=after(selection.cursor))
+    kept, following = page(found, selection.limit, lambda item: item.id)
+    return ItemsPage(items=[ItemFacts.of(item) for item in kept], next_cursor=following)
+
+
+@router.delete("", responses=problems(404))
+def delete_items(
+    gallery: GalleryName, service: ServiceDep, caller: Writer, selection: Annotated[ItemFilter, Query()]
+) -> Deleted:
+    """Delete every item that passes the filter, for good; at least one field must be given."""
+    if selection.where == Filter():
+        raise InvalidRequest(
+            [FieldError(field=name, detail="or another filter is required") for name in ItemFilter.model_fields]
+        )
+    deleted = service.galleries.delete_items(gallery, selection.where)
+    detail = selection.model_dump(mode="json", exclude_defaults=True) | {"deleted": deleted}
+    service.audit.record(caller.key_id, "items.delete", gallery, detail)
+    return Deleted(deleted=deleted)
+
+
+@router.get("/{item}", responses=problems(404))
+def get_item(gallery: GalleryName, item: ItemId, service: ServiceDep, _caller: Searcher) -> ItemFacts:
+    """One item."""
+    return ItemFacts.of(service.galleries.item(gallery, item))
+
+
+@router.patch("/{item}", responses=problems(404, 507))
+def change_item(
+    gallery: GalleryName, item: ItemId, body: ItemChanges, service: ServiceDep, caller: Writer
+) -> ItemFacts:
+    """Change what is known of an item; its image and vector stay."""
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    changed = service.galleries.update_item(gallery, item, changes)
+    service.audit.record(caller.key_id, "items.update", gallery, {"item": item, "fields": sorted(changes)})
+    return ItemFacts.of(changed)
+
+
+@router.delete("/{item}", status_code=204, responses=problems(404))
+def delete_item(gallery: GalleryName, item: ItemId, service: ServiceDep, caller: Writer) -> None:
+    """Delete an item with its vector and image, for good."""
+    service.galleries.delete_item(gallery, item)
+    service.audit.record(caller.key_id, "items.delete", gallery, {"item": item, "deleted": 1})
+
+
+@router.get(
+    "/{item}/image",
+    response_class=Response,
+    responses=problems(404) | {200: {"content": {"image/webp": {}}, "description": "The thumbnail"}},
+)
+def get_image(gallery: GalleryName, item: ItemId, service: ServiceDep, _caller: Searcher) -> Response:
+    """The thumbnail of an item, WebP."""
+    return Response(service.galleries.thumbnail(gallery, item), media_type="image/webp")

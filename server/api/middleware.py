@@ -1,0 +1,98 @@
+"""Pure ASGI, so that every answer passes here, whoever wrote it: headers, the last resort, the body limit."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.errors import framework_response
+from server.api.service import service_of
+from server.api.trace import start_trace
+
+__all__ = ["BodyLimit", "Tracing"]
+
+_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+log = logging.getLogger(__name__)
+
+
+class Tracing:
+    """Outermost: request id, ``Server-Timing`` and safety headers on every answer; a log line and a count of each.
+
+    An exception that nobody handled becomes a 500 problem; its traceback goes to the log, with the request id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        trace = start_trace(scope)
+        status: int | None = None
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = trace.request_id
+                headers["Server-Timing"] = trace.server_timing()
+                headers["Content-Security-Policy"] = _CONTENT_POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cache-Control"] = "no-store" if scope["path"].startswith("/v1/") else "no-cache"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = 499  # nobody is left to answer; the number is the log's, by custom
+        except Exception:
+            log.exception("request failed", extra={"request_id": trace.request_id})
+            if status is not None:
+                raise  # the answer has begun: all that is left is to break it off
+            await framework_response(Request(scope), 500)(scope, receive, send_with_headers)
+        finally:
+            route = getattr(scope.get("route"), "path", "(none)")
+            service_of(scope).metrics.request(scope["method"], route, status or 500, trace)
+            facts = {"method": scope["method"], "route": route, "status": status, "request_id": trace.request_id}
+            log.info("request", extra={**facts, **trace.timing().model_dump()})
+
+
+class BodyLimit:
+    """Refuses a body of more than ``limit`` bytes: by its ``Content-Length`` at once, else by counting what arrives."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        announced = request.headers.get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > self.limit:
+            await framework_response(request, 413 if announced.isdecimal() else 400)(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.limit:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, receive_counted, send)

@@ -1,0 +1,107 @@
+"""From the files of a form to vectors, with what such routes share: counting, timing, giving up with the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fastapi import Request, UploadFile
+from starlette.requests import ClientDisconnect
+
+from models.card import Modality
+from server.api.errors import TooManyImages, UploadsFailed, invalid
+from server.api.schemas import ModalityChoice
+from server.api.trace import trace_of
+from server.embedding.batcher import Priority
+from server.embedding.engine import Embedding, Engine, Outcome
+from server.errors import ServiceError
+
+__all__ = ["check_count", "embed", "embed_all", "successes"]
+
+Result = TypeVar("Result")
+
+
+def check_count(images: Sequence[UploadFile], limit: int) -> None:
+    """Refuse more images than one request may bring.
+
+    Raises:
+        TooManyImages: there are more than ``limit``.
+    """
+    if len(images) > limit:
+        raise TooManyImages(len(images), limit)
+
+
+def per_image(choices: Sequence[ModalityChoice], images: int) -> list[Modality | None]:
+    """The stated modality of each image; None: to be decided.
+
+    Raises:
+        InvalidRequest: there is neither one choice for all nor one for each.
+    """
+    if len(choices) not in (1, images):
+        raise invalid("modality", f"must be given once, or once for each of the {images} images; found {len(choices)}")
+    stated = [choice.stated for choice in choices]
+    return stated * images if len(stated) == 1 else stated
+
+
+async def embed(
+    request: Request,
+    engine: Engine,
+    images: Sequence[UploadFile],
+    modalities: Sequence[Modality | None],
+    priority: Priority = Priority.QUERY,
+    *,
+    thumbnails: bool = False,
+) -> Outcome:
+    """Embed the files of a request and enter the time it took into its trace.
+
+    Raises:
+        ClientDisconnect: the caller has left; what had not reached the model was taken back.
+        NotReady: the model's thread has ended.
+    """
+    data = [await image.read() for image in images]
+    work = engine.embed(data, modalities, priority, thumbnails=thumbnails)
+    outcome = await _while_connected(request, work)
+    seconds = trace_of(request).seconds
+    seconds["decode"], seconds["queue"], seconds["embed"] = outcome.decode_s, outcome.queue_s, outcome.embed_s
+    return outcome
+
+
+async def embed_all(
+    request: Request, engine: Engine, images: Sequence[UploadFile], choices: Sequence[ModalityChoice]
+) -> list[Embedding]:
+    """Embed files that are all needed.
+
+    Raises:
+        UploadsFailed: one of them is no image that can be used; each such file is named.
+    """
+    outcome = await embed(request, engine, images, per_image(choices, len(images)))
+    found, failed = successes(outcome)
+    if failed:
+        raise UploadsFailed({f"images[{index}]": error for index, error in failed.items()})
+    return list(found.values())
+
+
+def successes(outcome: Outcome) -> tuple[dict[int, Embedding], Mapping[int, ServiceError]]:
+    """Embeddings and errors by position."""
+    found = {i: result for i, result in enumerate(outcome.results) if isinstance(result, Embedding)}
+    failed = {i: result for i, result in enumerate(outcome.results) if not isinstance(result, Embedding)}
+    return found, failed
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``, which is cancelled as soon as the caller leaves."""
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        left.cancel()
+        task.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,119 @@
+"""Wires the parts of the server together, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, closing
+from functools import cache, partial
+from importlib.metadata import version
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.middleware import Middleware
+
+from server.access import Keys, Scope
+from server.api import (
+    audit,
+    compare,
+    embeddings,
+    errors,
+    galleries,
+    health,
+    items,
+    keys,
+    limits,
+    models,
+    openapi,
+    page,
+    search,
+    vectors,
+)
+from server.api.auth import Authentication
+from server.api.metrics import Metrics
+from server.api.middleware import BodyLimit, Tracing
+from server.api.service import Service
+from server.audit import Audit
+from server.embedding.admission import Admission
+from server.embedding.engine import ImageLimits
+from server.embedding.registry import Models, load_embedders
+from server.gallery.flat import FaissFlat
+from server.gallery.service import Galleries
+from server.gallery.store import SqlStore
+from server.settings import Settings
+
+__all__ = ["create_app"]
+
+_BLOCKING_THREADS = 16
+_PARTS = (page, health, limits, models, embeddings, compare, galleries, items, vectors, search, keys, audit)
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server as an ASGI app. It opens data and models when it starts, and closes them when it stops.
+
+    Starting raises ``StartError`` over data, ``ModelRefused`` over models that cannot be served.
+    """
+    app = FastAPI(
+        title="vireid",
+        version=version("vireid"),
+        description="Finds a person across visible and infrared cameras.",
+        lifespan=partial(_running, settings),
+        middleware=[
+            Middleware(Tracing),
+            Middleware(Authentication, required=settings.auth_required),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+        ],
+        docs_url=None,  # the viewers load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    errors.install(app)
+    for part in _PARTS:
+        app.include_router(part.router)
+    app.openapi = cache(partial(openapi.document, app))  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _running(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _BLOCKING_THREADS
+    with ExitStack() as stack:
+        app.state.service = _open(settings, stack)
+        yield
+
+
+def _open(settings: Settings, stack: ExitStack) -> Service:
+    """Open every part; what was opened is closed in the reverse order, however far it came."""
+    store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}")))
+    metrics, admission = Metrics(), Admission(settings.max_in_flight)
+    embedders = load_embedders(
+        settings.model_dir, precision=settings.precision, device=settings.device, threads=settings.threads
+    )
+    image_limits = ImageLimits(settings.max_image_bytes, settings.max_pixels)
+    service = Service(
+        settings=settings,
+        models=stack.enter_context(closing(Models(embedders, settings.model, image_limits, metrics.batch))),
+        galleries=Galleries(store, FaissFlat),
+        keys=Keys(store.engine),
+        audit=Audit(store.engine),
+        admission=admission,
+        metrics=metrics,
+    )
+    metrics.watch(service.models, lambda: admission.in_flight, service.problems)
+    for engine in service.models:
+        log.info("model %s runs on %s", engine.card.name, engine.provider)
+    _announce_access(settings, service.keys)
+    return service
+
+
+def _announce_access(settings: Settings, known: Keys) -> None:
+    if not settings.auth_required:
+        log.info("no API keys are needed: %s can be reached from this machine alone", settings.host)
+    elif not known.any_admin():
+        _, secret = known.create("admin", frozenset({Scope.ADMIN}), None)
+        sys.stdout.write(f"\nAdmin API key, shown this once:\n\n    {secret}\n\n")
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Bytes → crop → batch → vector. Plain Python: a script can use it without HTTP."""

@@ -1,0 +1,107 @@
+"""Every model of the model directory, loaded once, at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from models.card import Precision
+from server.embedding.batcher import Batcher
+from server.embedding.cores import usable_cores
+from server.embedding.engine import Engine, ImageLimits
+from server.embedding.session import Device, Embedder, ModelRefused, OnnxEmbedder
+from server.errors import ModelNotFound
+
+__all__ = ["PREFERRED", "Models", "load_embedders"]
+
+PREFERRED = "baseline-lite"
+"""The default model where the directory has it and the settings name none."""
+
+
+def load_embedders(
+    directory: Path, *, precision: Precision, device: Device, threads: int | None
+) -> dict[str, OnnxEmbedder]:
+    """Load ``NAME/card.json`` and its graph for each NAME in ``directory``, by name.
+
+    Raises:
+        ModelRefused: the directory holds no model, or one of them is not what it must be.
+    """
+    folders = sorted(card.parent for card in directory.glob("*/card.json"))
+    if not folders:
+        raise ModelRefused(f"in {directory}", "no NAME/card.json there; set VIREID_MODEL_DIR to a folder of models")
+    embedders = {}
+    for folder in folders:
+        embedder = OnnxEmbedder(folder, precision, device, threads)
+        if embedder.card.name != folder.name:
+            raise ModelRefused(folder.name, f"the folder and its card ({embedder.card.name}) must have one name")
+        embedders[folder.name] = embedder
+    return embedders
+
+
+class Models:
+    """Loaded models by name, each with its inference thread, over one pool of decoding threads.
+
+    ``observe(model, images, seconds)`` is called after each run of a model.
+
+    Raises:
+        ModelRefused: the default is none of them, or cannot be told.
+    """
+
+    def __init__(
+        self,
+        embedders: Mapping[str, Embedder],
+        default: str | None,
+        limits: ImageLimits,
+        observe: Callable[[str, int, float], None] | None = None,
+    ) -> None:
+        self.default = _default(embedders, default)
+        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
+        self._engines = {
+            name: Engine(
+                embedder, Batcher(embedder, partial(observe, name) if observe else None), self._decoders, limits
+            )
+            for name, embedder in embedders.items()
+        }
+
+    def __iter__(self) -> Iterator[Engine]:
+        return iter(self._engines.values())
+
+    def get(self, name: str | None = None) -> Engine:
+        """The model of that name; the default without one.
+
+        Raises:
+            ModelNotFound: no loaded model has that name.
+        """
+        try:
+            return self._engines[name or self.default]
+        except KeyError:
+            raise ModelNotFound(name or self.default, list(self._engines)) from None
+
+    def of_fingerprint(self, fingerprint: str) -> Engine | None:
+        """The loaded model with those weights, whatever its name."""
+        return next((engine for engine in self if engine.card.fingerprint == fingerprint), None)
+
+    @property
+    def depth(self) -> int:
+        """Images that wait for a model."""
+        return sum(engine.batcher.depth for engine in self)
+
+    def problems(self) -> list[str]:
+        """Why a model is not ready; empty when all are."""
+        return [problem for engine in self for problem in engine.batcher.problems()]
+
+    def close(self) -> None:
+        """End every thread; whoever still waits gets ``NotReady``."""
+        for engine in self:
+            engine.batcher.close()
+        self._decoders.shutdown(cancel_futures=True)
+
+
+def _default(embedders: Mapping[str, Embedder], asked: str | None) -> str:
+    if asked is None:
+        asked = PREFERRED if PREFERRED in embedders or len(embedders) != 1 else next(iter(embedders))
+    if asked not in embedders:
+        raise ModelRefused(asked, f"not among the loaded ones ({', '.join(embedders)}); VIREID_MODEL names the default")
+    return asked

@@ -1,0 +1,149 @@
+"""The vector index seam: its protocol, the brute-force oracle, and the self-test that admits an implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.gallery.refused import StartError
+from server.gallery.types import Vectors
+
+__all__ = ["BruteForce", "FilterIgnored", "Mask", "Rows", "Scores", "VectorIndex", "check_filter", "inner_products"]
+
+Mask = NDArray[np.bool_]
+Scores = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+_CHUNK = 4096
+_PROBES = 8
+
+
+class VectorIndex(Protocol):
+    """Unit vectors in rows 0…size-1, appended and never changed. Score = inner product, larger is nearer.
+
+    Threads: one at a time may call ``add``; any number may call the rest at the same time, beside that one. What was
+    added before a call began is seen by it; what is added meanwhile may or may not be, unless a mask leaves it out.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+
+    @property
+    def error(self) -> float:
+        """By how much a score that ``search`` gives may differ from the exact inner product, at most."""
+
+    def add(self, vectors: Vectors) -> None:
+        """Append float32 ``[n, dimension]`` as rows size…size+n-1."""
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        """The ``k`` nearest rows of each query, float32 ``[q, dimension]``.
+
+        ``allowed`` is bool ``[m]``, m ≤ size: a row that is False there, or beyond its end, never appears. Returns
+        scores ``[q, k]`` float32 in falling order and rows ``[q, k]`` int64; missing places are row -1, score -inf.
+        """
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """The vectors of ``rows`` [n], float32 ``[n, dimension]``, bit for bit as added."""
+
+
+class FilterIgnored(StartError):
+    """The index answered with rows that its mask forbids, or not with the best of the allowed ones."""
+
+    def __init__(self, index: str, finding: str) -> None:
+        super().__init__(f"the index {index} does not filter as it must: {finding}. It is not used.")
+        self.index, self.finding = index, finding
+
+
+def inner_products(queries: Vectors, vectors: Vectors) -> Scores:
+    """Exact scores ``[q, n]``: summed in float64, rounded once to float32.
+
+    A pair of vectors has the same score wherever it stands in its array.
+    """
+    scores = np.empty((len(queries), len(vectors)), np.float32)
+    wide = queries.astype(np.float64)
+    for start in range(0, len(vectors), _CHUNK):
+        # einsum and not BLAS: BLAS sums differently at the edges of its tiles, so that twins would get two scores.
+        part = vectors[start : start + _CHUNK].astype(np.float64)
+        scores[:, start : start + _CHUNK] = np.einsum("qd,nd->qn", wide, part)
+    return scores
+
+
+class BruteForce:
+    """The oracle: every inner product, then a stable sort. Slow, short and exact."""
+
+    error = 2.0**-24
+
+    def __init__(self, dimension: int) -> None:
+        self._vectors: Vectors = np.empty((0, dimension), np.float32)
+
+    @property
+    def dimension(self) -> int:
+        return int(self._vectors.shape[1])
+
+    @property
+    def size(self) -> int:
+        return len(self._vectors)
+
+    def add(self, vectors: Vectors) -> None:
+        self._vectors = np.concatenate([self._vectors, vectors])  # a new array: searches keep the one they began with
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        vectors = self._vectors
+        candidates = np.arange(len(vectors)) if allowed is None else np.flatnonzero(allowed)
+        found = inner_products(queries, vectors[candidates])
+        order = np.argsort(-found, axis=1, kind="stable")[:, :k]
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores[:, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
+        rows[:, : order.shape[1]] = candidates[order]
+        return scores, rows
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._vectors[rows]
+
+
+def check_filter(build: Callable[[int], VectorIndex]) -> None:
+    """Try an index here: forbid the best hits, forbid all, allow fewer than k, ask for more than there are.
+
+    Some builds of FAISS take a filter on the GPU and ignore it without an error.
+
+    Raises:
+        FilterIgnored: an answer differs from brute force.
+    """
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((256, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index, oracle = build(32), BruteForce(32)
+    index.add(vectors)
+    oracle.add(vectors)
+    probes = vectors[:_PROBES]
+
+    best = np.ones(256, np.bool_)
+    best[np.unique(oracle.search(probes, 10)[1])] = False
+    few = np.zeros(256, np.bool_)
+    few[[0, 100, 255]] = True
+    cases: dict[str, tuple[Mask | None, int]] = {
+        "without the best hits": (best, 10),
+        "with all forbidden": (np.zeros(256, np.bool_), 10),
+        "with three allowed": (few, 10),
+        "with the first hundred": (np.ones(100, np.bool_), 10),
+        "with k above the count": (None, 300),
+    }
+    for name, (allowed, k) in cases.items():
+        scores, rows = index.search(probes, k, allowed)
+        expected, places = oracle.search(probes, k, allowed)
+        if not np.array_equal(rows < 0, places < 0):
+            raise FilterIgnored(type(index).__name__, f"wrong number of hits {name}")
+        usable = np.ones(256, np.bool_) if allowed is None else np.pad(allowed, (0, 256 - len(allowed)))
+        if not usable[rows[rows >= 0]].all():
+            raise FilterIgnored(type(index).__name__, f"forbidden hits {name}")
+        if not np.allclose(scores, expected, rtol=0, atol=index.error + oracle.error):
+            raise FilterIgnored(type(index).__name__, f"other scores than brute force {name}")

@@ -1,0 +1,281 @@
+"""Search over HTTP: exactly what brute force finds."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from models.card import Modality
+from server.api.calibration import score_for
+from tests.server.calls import add, add_people, check_problem, search
+from tests.server.conftest import Start
+from tests.server.pictures import crop
+from tests.server.standin import HEIGHT, WIDTH, StandIn, card, write_model
+
+PEOPLE = range(12)
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def vector(image: bytes, modality: Modality) -> np.ndarray:
+    """The oracle's embedding of an image file."""
+    picture = Image.open(io.BytesIO(image)).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    (found,) = StandIn().embed(np.asarray(picture)[np.newaxis], np.array([modality.index]))
+    return np.asarray(found)
+
+
+def fields(person: int, modality: Modality) -> dict[str, Any]:
+    return {
+        "id": f"{modality}-{person:02d}",
+        "identity": f"p{person // 2}" if person % 3 else None,
+        "modality": modality.value,
+        "camera": f"c{person % 3}" if person % 4 else None,
+        "captured_at": (NOON + timedelta(hours=person)).isoformat() if person % 5 else None,
+        "attributes": {"site": "north" if person % 2 else "south", "floor": person % 2},
+    }
+
+
+ITEMS = [fields(person, modality) for person in PEOPLE for modality in Modality]
+CROPS = [crop(person, modality, seed=1) for person in PEOPLE for modality in Modality]
+
+
+@pytest.fixture(scope="module")
+def filled(client: TestClient) -> str:
+    client.post("/v1/galleries", json={"name": "filled"})
+    assert add(client, "filled", CROPS, ITEMS).status_code == 201
+    return "filled"
+
+
+def brute_force(score: Any, passes: Any, k: int) -> list[tuple[str, float]]:
+    """Ids and scores of the ``k`` best items that pass, ties by id."""
+    scored = [(float(score(image, item)), item["id"]) for image, item in zip(CROPS, ITEMS, strict=True) if passes(item)]
+    return [(name, value) for value, name in sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]]
+
+
+def check_hits(answer: Any, expected: list[tuple[str, float]]) -> None:
+    assert answer.status_code == 200, answer.text
+    hits = answer.json()["hits"]
+    assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+    assert [hit["item"]["id"] for hit in hits] == [name for name, _ in expected]
+    np.testing.assert_allclose([hit["score"] for hit in hits], [score for _, score in expected], atol=1e-5)
+
+
+def score_of(*images: bytes, fusion: str = "mean") -> Any:
+    queries = np.stack([vector(image, Modality.VISIBLE) for image in images])
+    mean = queries.mean(0) / np.linalg.norm(queries.mean(0))
+
+    def score(image: bytes, item: dict[str, Any]) -> float:
+        found = vector(image, Modality(item["modality"]))
+        return float(found @ mean) if fusion == "mean" else float((queries @ found).max())
+
+    return score
+
+
+def time_of(item: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(item["captured_at"] or "1900-01-01T00:00:00Z")
+
+
+FILTERS = [
+    ({}, lambda item: True),
+    ({"modality": "opposite"}, lambda item: item["modality"] == "infrared"),
+    ({"modality": "visible"}, lambda item: item["modality"] == "visible"),
+    ({"cameras": ["c1", "c2"]}, lambda item: item["camera"] in ("c1", "c2")),
+    ({"exclude_cameras": ["c1"]}, lambda item: item["camera"] != "c1"),
+    ({"identities": ["p2", "p5"]}, lambda item: item["identity"] in ("p2", "p5")),
+    ({"captured_from": "2026-11-21T15:00:00Z"}, lambda item: time_of(item) >= NOON + timedelta(hours=3)),
+    (
+        {"captured_from": "2026-11-21T13:00:00+01:00", "captured_to": "2026-11-21T18:00:00Z"},
+        lambda item: NOON <= time_of(item) < NOON + timedelta(hours=6),
+    ),
+    ({"attributes": {"site": "north"}}, lambda item: item["attributes"]["site"] == "north"),
+    ({"attributes": {"floor": 1}, "cameras": ["c1"]}, lambda i: i["attributes"]["floor"] == 1 and i["camera"] == "c1"),
+    ({"cameras": ["c9"]}, lambda item: False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("where", "passes"), FILTERS, ids=[json.dumps(where) for where, _ in FILTERS])
+def test_hits_equal_brute_force_over_what_passes(client: TestClient, filled: str, where: Any, passes: Any) -> None:
+    for k in (1, 5, 1000):
+        answer = search(client, filled, [crop(3)], "visible", k=k, filter=where)
+        check_hits(answer, brute_force(score_of(crop(3)), passes, k))
+        assert answer.json()["searched"] == sum(passes(item) for item in ITEMS)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "max"])
+def test_several_images_of_a_person_are_fused_as_asked(client: TestClient, filled: str, fusion: str) -> None:
+    images = [crop(3, seed=0), crop(3, seed=2), crop(3, seed=5)]
+    answer = search(client, filled, images, "visible", k=8, fusion=fusion)
+    check_hits(answer, brute_force(score_of(*images, fusion=fusion), lambda item: True, 8))
+    assert answer.json()["modality"] == ["visible"] * 3
+
+
+def test_an_answer_tells_what_was_searched_and_how_long_it_took(client: TestClient, filled: str) -> None:
+    answer = search(client, filled, [crop(3)], k=1, filter={"modality": "opposite"}).json()
+    facts = client.get(f"/v1/galleries/{filled}").json()
+    assert (answer["gallery"], answer["model"], answer["fingerprint"]) == (filled, "standin", facts["fingerprint"])
+    assert answer["modality"] == ["visible"]
+    assert answer["groups"] is None
+    timing = answer["timing_ms"]
+    assert timing.keys() == {"queue", "decode", "embed", "search", "total"}
+    assert all(timing[stage] > 0 for stage in ("decode", "embed", "search"))
+    assert timing["total"] >= max(timing[stage] for stage in ("queue", "decode", "embed", "search"))
+    item = answer["hits"][0]["item"]
+    expected = next(entry for entry in ITEMS if entry["id"] == item["id"])
+    assert {name: item[name] for name in expected if name != "captured_at"} == {
+        name: value for name, value in expected.items() if name != "captured_at"
+    }
+
+
+def test_groups_hold_each_identity_once_with_its_best_score(client: TestClient, filled: str) -> None:
+    answer = search(client, filled, [crop(3)], "visible", k=4, group_by="identity").json()
+    every = brute_force(score_of(crop(3)), lambda item: True, 1000)
+    identity = {item["id"]: item["identity"] for item in ITEMS}
+    expected: dict[str, list[str]] = {}
+    for name, _ in every:
+        expected.setdefault(identity[name] or f"alone:{name}", []).append(name)
+    found = [[hit["item"]["id"] for hit in group["hits"]] for group in answer["groups"]]
+    assert found == list(expected.values())[:4]
+    for group in answer["groups"]:
+        assert group["score"] == group["hits"][0]["score"]
+        assert {hit["item"]["identity"] for hit in group["hits"]} == {group["identity"]}
+    check_hits(search(client, filled, [crop(3)], "visible", k=4), every[:4])
+
+
+def test_a_stored_item_finds_others_and_never_itself(client: TestClient, filled: str) -> None:
+    name = "visible-03"
+    answer = client.post(f"/v1/galleries/{filled}/search", json={"item_id": name, "query": {"k": 5}})
+    query = vector(CROPS[[item["id"] for item in ITEMS].index(name)], Modality.VISIBLE)
+
+    def score(image: bytes, item: dict[str, Any]) -> float:
+        return float(query @ vector(image, Modality(item["modality"])))
+
+    check_hits(answer, brute_force(score, lambda item: item["id"] != name, 5))
+    assert answer.json()["searched"] == len(ITEMS) - 1
+    other = client.post(
+        f"/v1/galleries/{filled}/search", json={"item_id": name, "query": {"filter": {"modality": "opposite"}}}
+    )
+    assert {hit["item"]["modality"] for hit in other.json()["hits"]} == {"infrared"}
+
+
+def test_an_embedding_searches_like_its_image(client: TestClient, filled: str) -> None:
+    embedded = client.post("/v1/embeddings", files=[("images", crop(3))], data={"modality": "visible"}).json()
+    body = {
+        "vector": embedded["embeddings"][0]["vector"],
+        "modality": "visible",
+        "fingerprint": embedded["fingerprint"],
+        "query": {"k": 6, "filter": {"modality": "opposite"}},
+    }
+    answer = client.post(f"/v1/galleries/{filled}/search", json=body)
+    check_hits(answer, brute_force(score_of(crop(3)), lambda item: item["modality"] == "infrared", 6))
+    body["fingerprint"] = "0" * 64
+    check_problem(client.post(f"/v1/galleries/{filled}/search", json=body), 409, "model-mismatch")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({}, 422, "invalid-request"),
+        ({"item_id": "a", "vector": [1.0], "modality": "visible"}, 422, "invalid-request"),
+        ({"vector": [1.0]}, 422, "invalid-request"),
+        ({"item_id": "a", "modality": "visible"}, 422, "invalid-request"),
+        ({"vector": [0.5, 0.5], "modality": "visible"}, 422, "invalid-request"),
+        ({"vector": [], "modality": "visible"}, 422, "invalid-request"),
+        ({"vector": [1.0], "modality": "visible"}, 409, "model-mismatch"),
+        ({"item_id": "absent"}, 404, "item-not-found"),
+    ],
+)
+def test_a_search_without_images_must_say_whom_to_look_for(
+    client: TestClient, filled: str, body: Any, status: int, kind: str
+) -> None:
+    check_problem(client.post(f"/v1/galleries/{filled}/search", json=body), status, kind)
+
+
+def test_numbers_that_are_none_are_refused(client: TestClient, filled: str) -> None:
+    for number in ("NaN", "Infinity", "1e999"):
+        content = f'{{"vector": [{number}], "modality": "visible"}}'
+        answer = client.post(
+            f"/v1/galleries/{filled}/search", content=content, headers={"Content-Type": "application/json"}
+        )
+        check_problem(answer, 422, "invalid-request")
+
+
+def test_opposite_of_different_modalities_is_refused(client: TestClient, filled: str) -> None:
+    answer = search(client, filled, [crop(1)] * 2, ["visible", "infrared"], filter={"modality": "opposite"})
+    assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.filter.modality"
+
+
+def test_min_score_cuts_the_hits(client: TestClient, filled: str) -> None:
+    every = brute_force(score_of(crop(3)), lambda item: True, 1000)
+    least = (every[4][1] + every[5][1]) / 2
+    check_hits(search(client, filled, [crop(3)], "visible", k=100, min_score=least), every[:5])
+
+
+# The stand-in's calibration: rate 1 at score -1, 1e-2 at 0, 1e-3 at 0.5, 1e-4 at 1, log-linear between.
+
+
+def expected_rate(score: float) -> float:
+    scores, rates = [-1.0, 0.0, 0.5, 1.0], [0.0, -2.0, -3.0, -4.0]
+    return float(10 ** np.interp(score, scores, rates))
+
+
+def test_each_hit_carries_the_false_match_rate_of_its_score(client: TestClient, filled: str) -> None:
+    for hit in search(client, filled, [crop(3)], k=1000).json()["hits"]:
+        assert hit["false_match_rate"] == pytest.approx(expected_rate(hit["score"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.01, 0.004, 0.0015])
+def test_a_false_match_rate_is_a_score_that_no_hit_is_below(client: TestClient, filled: str, rate: float) -> None:
+    options = {"k": 1000, "filter": {"modality": "opposite"}}
+    every = search(client, filled, [crop(3)], "visible", **options).json()["hits"]
+    kept = search(client, filled, [crop(3)], "visible", max_false_match_rate=rate, **options).json()["hits"]
+    assert kept == [hit for hit in every if hit["false_match_rate"] <= rate]
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3, 1e-2, 1e-3, 2e-4])
+def test_a_score_for_a_rate_is_the_smallest_that_holds_it(rate: float) -> None:
+    query, gallery = Modality.VISIBLE, Modality.INFRARED
+    calibration = card("m").calibration(query, gallery)
+    assert calibration is not None
+    score = score_for(card("m"), query, gallery, rate)
+    assert calibration.false_match_rate(score) <= rate * (1 + 1e-9)
+    assert score == -1 or calibration.false_match_rate(score - 1e-6) > rate
+
+
+def test_a_rate_needs_one_modality_and_enough_pairs(client: TestClient, filled: str) -> None:
+    for options in (
+        {"max_false_match_rate": 0.01},
+        {"max_false_match_rate": 1e-5, "filter": {"modality": "opposite"}},
+    ):
+        answer = search(client, filled, [crop(1)], "visible", **options)
+        assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.max_false_match_rate"
+
+
+def test_without_calibration_rates_are_null_and_cannot_be_asked_for(start: Start, tmp_path: Any) -> None:
+    write_model(tmp_path / "zoo" / "standin", calibrated=False)
+    with start(model_dir=tmp_path / "zoo") as client:
+        client.post("/v1/galleries", json={"name": "g"})
+        add_people(client, "g", [1], Modality.INFRARED)
+        assert search(client, "g", [crop(1)]).json()["hits"][0]["false_match_rate"] is None
+        answer = search(client, "g", [crop(1)], filter={"modality": "opposite"}, max_false_match_rate=0.01)
+        assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.max_false_match_rate"
+        same = client.post("/v1/compare", files=[("images", crop(1))] * 2).json()
+        assert (same["false_match_rate"], same["same_at"]) == (None, None)
+
+
+def test_an_empty_gallery_has_no_hits(client: TestClient, gallery: str) -> None:
+    answer = search(client, gallery, [crop(1)], group_by="identity").json()
+    assert (answer["searched"], answer["hits"], answer["groups"]) == (0, [], [])
+
+
+def test_the_other_light_of_a_drawn_person_is_found_far_above_chance(client: TestClient, gallery: str) -> None:
+    people = range(40)
+    add_people(client, gallery, people, Modality.INFRARED)
+    best = [search(client, gallery, [crop(person)], k=1, filter={"modality": "opposite"}).json() for person in people]
+    found = sum(answer["hits"][0]["item"]["id"] == f"p{person}" for person, answer in zip(people, best, strict=True))
+    assert found > 8  # by chance: 1

@@ -1,0 +1,52 @@
+"""Requests that many tests make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from models.card import Modality
+from tests.server.pictures import crop
+
+__all__ = ["add", "add_people", "check_problem", "search"]
+
+Fields = Mapping[str, object]
+
+
+def check_problem(response: Response, status: int, kind: str) -> dict[str, Any]:
+    """Assert that an answer is a problem of that status and kind; returns its body."""
+    body: dict[str, Any] = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, body["status"], body["type"]) == (status, status, f"urn:vireid:problem:{kind}"), body
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"] == response.request.url.path
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert "server-timing" in response.headers
+    assert not any(word in response.text for word in ("Traceback", ".py", "PIL", "pydantic", "sqlite"))
+    return body
+
+
+def add(client: TestClient, gallery: str, images: Sequence[bytes], items: Sequence[object], **options: Any) -> Response:
+    """POST images and their fields."""
+    files = [("images", (f"{i}.png", image)) for i, image in enumerate(images)]
+    return client.post(f"/v1/galleries/{gallery}/items", files=files, data={"items": json.dumps(items)}, **options)
+
+
+def add_people(client: TestClient, gallery: str, people: Sequence[int], modality: Modality, **fields: object) -> None:
+    """Add one crop of each drawn person, with the id and identity ``pN``."""
+    items = [{"id": f"p{i}", "identity": f"p{i}", "modality": modality.value, **fields} for i in people]
+    assert add(client, gallery, [crop(i, modality, seed=1) for i in people], items).status_code == 201
+
+
+def search(
+    client: TestClient, gallery: str, images: Sequence[bytes], modality: object = "auto", **query: object
+) -> Response:
+    """POST a search by images; ``query`` by keyword."""
+    files = [("images", (f"{i}.png", image)) for i, image in enumerate(images)]
+    data = {"modality": modality, "query": json.dumps(query)}
+    return client.post(f"/v1/galleries/{gallery}/search", files=files, data=data)

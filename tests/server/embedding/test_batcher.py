@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from models.card import Modality
+from server.embedding.batcher import Batcher, Embedded, Priority
+from server.errors import EmbeddingFailed, NotReady
+from tests.server.standin import HEIGHT, WIDTH, StandIn, card
+
+LARGEST = 4
+POISON = 255
+
+
+class Gate:
+    """An ``Embedder`` that holds each batch until told, and fails on poison."""
+
+    provider = "test"
+    largest_batch = LARGEST
+    card = card("gate")
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.on_run: Callable[[], None] | None = None
+
+    def embed(self, images: np.ndarray, modalities: np.ndarray) -> np.ndarray:
+        self.batches.append(images[:, 0, 0, 0].tolist())
+        self.entered.release()
+        self.go.acquire()
+        if self.on_run is not None:
+            self.on_run()
+        if (images[:, 0, 0, 0] == POISON).any():
+            raise RuntimeError("poison")
+        return StandIn().embed(images, modalities)
+
+
+def marked(mark: int) -> np.ndarray:
+    pixels = np.random.default_rng(mark).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    pixels[0, 0, 0] = mark
+    return pixels
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def batcher(gate: Gate) -> Iterator[Batcher]:
+    batcher = Batcher(gate)
+    yield batcher
+    gate.go.release(1000)
+    batcher.close()
+
+
+def submit(batcher: Batcher, mark: int, priority: Priority = Priority.QUERY) -> Future[Embedded]:
+    return batcher.submit(marked(mark), Modality.VISIBLE, priority)
+
+
+def expected(mark: int) -> np.ndarray:
+    (vector,) = StandIn().embed(marked(mark)[np.newaxis], np.zeros(1, np.int64))
+    return np.asarray(vector)
+
+
+def test_one_image_starts_at_once_and_what_gathers_meanwhile_is_the_next_batch(gate: Gate, batcher: Batcher) -> None:
+    futures = [submit(batcher, 0)]
+    gate.entered.acquire()
+    futures += [submit(batcher, mark) for mark in range(1, 7)]
+    gate.go.release(10)
+    for mark, future in enumerate(futures):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert futures[1].result().queue_s > 0
+
+
+def test_queries_go_before_imports_and_never_share_a_batch(gate: Gate, batcher: Batcher) -> None:
+    first = submit(batcher, 0, Priority.IMPORT)
+    gate.entered.acquire()
+    rest = [submit(batcher, mark, Priority.IMPORT) for mark in (1, 2)] + [submit(batcher, mark) for mark in (8, 9)]
+    gate.go.release(10)
+    for future in (first, *rest):
+        future.result(5)
+    assert gate.batches == [[0], [8, 9], [1, 2]]
+
+
+def test_a_poison_image_fails_alone_and_the_order_is_kept(gate: Gate, batcher: Batcher) -> None:
+    submit(batcher, 0)
+    gate.entered.acquire()
+    marks = [1, POISON, 3]
+    futures = [submit(batcher, mark) for mark in marks]
+    gate.go.release(100)
+    for mark, future in zip(marks, futures, strict=True):
+        if mark == POISON:
+            with pytest.raises(EmbeddingFailed):
+                future.result(5)
+        else:
+            np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert not batcher.problems()
+
+
+def test_a_cancelled_image_never_reaches_the_model(gate: Gate, batcher: Batcher) -> None:
+    submit(batcher, 0)
+    gate.entered.acquire()
+    dropped, kept = submit(batcher, 1), submit(batcher, 2)
+    assert dropped.cancel()
+    gate.go.release(10)
+    kept.result(5)
+    assert gate.batches == [[0], [2]]
+
+
+def test_when_the_thread_dies_every_waiter_is_told_and_ready_goes_off(gate: Gate, batcher: Batcher) -> None:
+    gate.on_run = exit_thread
+    running = submit(batcher, 0)
+    gate.entered.acquire()
+    waiting = [submit(batcher, 1), submit(batcher, 2, Priority.IMPORT)]
+    assert not batcher.problems()
+    gate.go.release()
+    for future in (running, *waiting):
+        with pytest.raises(NotReady):
+            future.result(5)
+    with pytest.raises(NotReady):
+        submit(batcher, 3)
+    assert batcher.problems() == ["model gate: the inference thread has ended"]
+
+
+def test_a_death_while_a_failed_batch_is_retried_leaves_nobody_waiting(gate: Gate, batcher: Batcher) -> None:
+    submit(batcher, 0)
+    gate.entered.acquire()
+    futures = [submit(batcher, mark) for mark in (POISON, 2, 3)]
+    gate.go.release(2)  # the lone one, and the batch that fails
+    gate.entered.acquire(), gate.entered.acquire()
+    gate.on_run = exit_thread
+    gate.go.release(100)
+    for future in futures:
+        with pytest.raises((NotReady, EmbeddingFailed)):
+            future.result(5)
+
+
+def test_a_model_that_keeps_failing_turns_ready_off_until_it_works_again(gate: Gate, batcher: Batcher) -> None:
+    gate.go.release(100)
+    for _ in range(3):
+        with pytest.raises(EmbeddingFailed):
+            submit(batcher, POISON).result(5)
+    assert batcher.problems() == ["model gate: the last 3 runs failed"]
+    submit(batcher, 1).result(5)
+    assert not batcher.problems()
+
+
+def test_closing_answers_whoever_still_waits() -> None:
+    gate = Gate()
+    batcher = Batcher(gate)
+    running = submit(batcher, 0)
+    gate.entered.acquire()
+    waiting = submit(batcher, 1)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    with pytest.raises(NotReady):
+        waiting.result(5)
+    gate.go.release()
+    closing.join(5)
+    assert not closing.is_alive()
+    running.result(0)
+
+
+def test_each_run_is_observed_with_its_size() -> None:
+    gate, seen = Gate(), []
+    gate.go.release(100)
+    batcher = Batcher(gate, lambda images, seconds: seen.append((images, seconds >= 0)))
+    submit(batcher, 1).result(5)
+    batcher.close()
+    assert seen == [(1, True)]
+
+
+def exit_thread() -> None:
+    raise SystemExit

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.card import InputSpec, Modality
+from server.embedding.decode import open_upright, resize, thumbnail
+from server.errors import ImageRejected, ImageTooLarge, ImageTypeUnsupported
+from tests.drawing import draw_person
+from tests.server.pictures import TEXT, encode, giant_png, truncated
+
+PERSON = draw_person(7, Modality.VISIBLE, size=(96, 48))
+LIMIT = 1_000_000
+
+
+def opened(data: bytes) -> Image.Image:
+    return open_upright(data, max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "JPEG", "WEBP"])
+def test_a_picture_decodes_to_what_pillow_decodes(kind: str) -> None:
+    data = encode(PERSON, kind)
+    oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(opened(data)), oracle)
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic", "lanczos"])
+def test_the_resize_is_pillows_filter_of_the_card(kernel: str) -> None:
+    spec = InputSpec(height=64, width=32, resize=kernel)
+    oracle = Image.fromarray(PERSON).resize((32, 64), getattr(Image.Resampling, kernel.upper()))
+    result = resize(opened(encode(PERSON)), spec)
+    assert result.dtype == np.uint8
+    assert result.shape == (64, 32, 3)
+    np.testing.assert_array_equal(result, np.asarray(oracle))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(np.ascontiguousarray(undo[orientation](PERSON)), "PNG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(opened(data)), PERSON)
+
+
+def test_grey_is_replicated_to_three_channels() -> None:
+    grey = PERSON[..., 0]
+    np.testing.assert_array_equal(np.asarray(opened(encode(Image.fromarray(grey)))), np.stack([grey] * 3, axis=-1))
+
+
+def test_of_sixteen_bit_grey_the_high_byte_is_kept() -> None:
+    deep = (PERSON[..., 0].astype(np.uint16) << 8) + 129
+    np.testing.assert_array_equal(np.asarray(opened(encode(Image.fromarray(deep))))[..., 1], PERSON[..., 0])
+
+
+def test_transparency_is_dropped_and_palettes_are_resolved() -> None:
+    alpha = np.concatenate([PERSON, np.full((*PERSON.shape[:2], 1), 7, np.uint8)], axis=-1)
+    np.testing.assert_array_equal(np.asarray(opened(encode(Image.fromarray(alpha)))), PERSON)
+    palette = Image.fromarray(PERSON).quantize(16)
+    np.testing.assert_array_equal(np.asarray(opened(encode(palette))), np.asarray(palette.convert("RGB")))
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    second = Image.fromarray(255 - PERSON)
+    data = encode(PERSON, "WEBP", lossless=True, save_all=True, append_images=[second])
+    np.testing.assert_array_equal(np.asarray(opened(data)), PERSON)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", ImageRejected),
+        (truncated(), ImageRejected),
+        (encode(PERSON)[:-200], ImageRejected),
+        (TEXT, ImageTypeUnsupported),
+        (encode(PERSON, "GIF"), ImageTypeUnsupported),
+        (encode(PERSON, "TIFF"), ImageTypeUnsupported),
+        (giant_png(30_000, 30_000), ImageTooLarge),  # beyond Pillow's own limit
+        (giant_png(12_000, 8_000), ImageTooLarge),  # where Pillow only warns
+        (giant_png(1_001, 1_000), ImageTooLarge),  # beyond ours alone
+    ],
+    ids=["empty", "jpeg-cut", "png-cut", "text", "gif", "tiff", "giant", "large", "one-row-too-much"],
+)
+def test_an_unacceptable_file_is_refused_with_a_reason_of_ours(data: bytes, error: type[ImageRejected]) -> None:
+    with pytest.raises(ImageRejected) as caught:
+        opened(data)
+    assert type(caught.value) is error
+    assert "/" not in caught.value.reason
+    assert "0x" not in caught.value.reason
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]), st.data())
+def test_a_damaged_file_is_decoded_or_refused_and_nothing_else(kind: str, data: st.DataObject) -> None:
+    damaged = bytearray(encode(PERSON, kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = opened(bytes(damaged))
+    except ImageRejected:
+        return
+    assert image.mode == "RGB"
+    assert image.width * image.height <= LIMIT
+
+
+@pytest.mark.parametrize("size", [(1024, 300), (300, 1024), (96, 48), (1, 4000)])
+def test_a_thumbnail_fits_256_keeps_the_shape_and_never_grows(size: tuple[int, int]) -> None:
+    width, height = size
+    small = Image.open(io.BytesIO(thumbnail(Image.new("RGB", size, (200, 30, 30)))))
+    scale = min(1.0, 256 / max(size))
+    assert small.format == "WEBP"
+    assert max(small.size) <= 256
+    assert abs(small.width - width * scale) <= 1
+    assert abs(small.height - height * scale) <= 1
+
+
+def test_a_thumbnail_carries_no_metadata() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "camera maker"
+    data = encode(PERSON, "JPEG", exif=exif, comment=b"taken at home", icc_profile=b"x" * 200)
+    stored = thumbnail(opened(data))
+    shown = Image.open(io.BytesIO(stored))
+    shown.load()
+    assert not shown.getexif()
+    assert not {"exif", "icc_profile", "xmp", "comment"} & shown.info.keys()
+    assert b"camera maker" not in stored

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from models.card import Card, Modality, Precision
+from server.embedding.engine import ImageLimits
+from server.embedding.registry import Models, load_embedders
+from server.embedding.session import CPU, CUDA, ModelRefused, OnnxEmbedder, check_provider
+from server.errors import ModelNotFound
+from tests.drawing import draw_person
+from tests.server.standin import DIMENSION, HEIGHT, WIDTH, StandIn, write_model
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    write_model(tmp_path / "standin")
+    return tmp_path / "standin"
+
+
+def crops(count: int) -> tuple[np.ndarray, np.ndarray]:
+    modalities = [tuple(Modality)[i % 2] for i in range(count)]
+    images = [draw_person(i, modality, size=(HEIGHT, WIDTH)) for i, modality in enumerate(modalities)]
+    return np.stack(images), np.array([modality.index for modality in modalities])
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_mixed_batches_give_what_the_model_computes(directory: Path, count: int) -> None:
+    images, modalities = crops(count)
+    found = OnnxEmbedder(directory, device="cpu").embed(images, modalities)
+    assert found.dtype == np.float32
+    assert found.shape == (count, DIMENSION)
+    np.testing.assert_allclose(found, StandIn().embed(images, modalities), atol=1e-5)
+
+
+def test_arguments_of_another_shape_or_type_are_refused(directory: Path) -> None:
+    embedder = OnnxEmbedder(directory, device="cpu")
+    images, modalities = crops(2)
+    floats: Any = images.astype(np.float32)
+    for wrong in (images[:, 1:], images[..., :1], floats, images[0], images[:0]):
+        with pytest.raises(ValueError, match="expected"):
+            embedder.embed(wrong, modalities[: len(wrong)])
+    with pytest.raises(ValueError, match="expected"):
+        embedder.embed(images, modalities[:1])
+    with pytest.raises(ValueError, match="expected 1 to"):
+        embedder.embed(*crops(embedder.largest_batch + 1))
+
+
+def test_the_provider_that_runs_is_the_one_that_was_asked_for() -> None:
+    check_provider("m", "cpu", CPU)
+    check_provider("m", "cuda", CUDA)
+    check_provider("m", "auto", CPU)
+    with pytest.raises(ModelRefused, match="cuda was asked for"):
+        check_provider("m", "cuda", CPU)
+    with pytest.raises(ModelRefused, match="cpu was asked for"):
+        check_provider("m", "cpu", CUDA)
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_cuda_without_cuda_refuses_to_load(directory: Path) -> None:
+    with pytest.raises(ModelRefused, match="cuda"):
+        OnnxEmbedder(directory, device="cuda")
+    assert OnnxEmbedder(directory, device="auto").provider == CPU
+
+
+def test_an_altered_model_file_is_refused(directory: Path) -> None:
+    graph = bytearray((directory / "model.onnx").read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (directory / "model.onnx").write_bytes(graph)
+    with pytest.raises(ModelRefused, match="altered"):
+        OnnxEmbedder(directory)
+
+
+def test_a_card_that_differs_from_the_one_inside_the_graph_is_refused(directory: Path) -> None:
+    card = Card.read(directory / "card.json")
+    card.model_copy(update={"limits": "none at all"}).write(directory / "card.json")
+    with pytest.raises(ModelRefused, match="differ"):
+        OnnxEmbedder(directory)
+
+
+def test_a_graph_that_breaks_the_contract_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / "misnamed", input_name="picture")
+    with pytest.raises(ModelRefused, match="inputs and outputs"):
+        OnnxEmbedder(tmp_path / "misnamed")
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.0, float("nan")])
+def test_a_model_whose_probe_run_gives_no_unit_vectors_is_refused(tmp_path: Path, scale: float) -> None:
+    write_model(tmp_path / "long", scale=scale)
+    with pytest.raises(ModelRefused, match="unit vectors"):
+        OnnxEmbedder(tmp_path / "long")
+
+
+def test_missing_files_and_precisions_are_refused_by_name(directory: Path) -> None:
+    with pytest.raises(ModelRefused, match="no int8 file; the card has fp32"):
+        OnnxEmbedder(directory, Precision.INT8)
+    (directory / "model.onnx").unlink()
+    with pytest.raises(ModelRefused, match=r"model\.onnx cannot be read"):
+        OnnxEmbedder(directory)
+    (directory / "card.json").write_text("{}")
+    with pytest.raises(ModelRefused, match=r"card\.json cannot be read"):
+        OnnxEmbedder(directory)
+
+
+def test_the_default_model_is_the_named_one_or_the_preferred_or_the_only_one(tmp_path: Path) -> None:
+    def default(*names: str, asked: str | None = None) -> str:
+        models = Models({name: embedders[name] for name in names}, asked, ImageLimits(10**6, 10**6))
+        models.close()
+        return models.default
+
+    for seed, name in enumerate(("baseline-lite", "other", "third")):
+        write_model(tmp_path / name, seed=seed)
+    embedders = load_embedders(tmp_path, precision=Precision.FP32, device="cpu", threads=1)
+    assert list(embedders) == ["baseline-lite", "other", "third"]
+    assert default("other") == "other"
+    assert default("other", "baseline-lite") == "baseline-lite"
+    assert default("other", "baseline-lite", asked="other") == "other"
+    for names, asked in ((("other", "third"), None), (("other",), "absent")):
+        with pytest.raises(ModelRefused, match="not among the loaded ones"):
+            default(*names, asked=asked)
+
+
+def test_a_directory_without_models_and_a_misplaced_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="VIREID_MODEL_DIR"):
+        load_embedders(tmp_path, precision=Precision.FP32, device="cpu", threads=1)
+    write_model(tmp_path / "standin")
+    (tmp_path / "standin").rename(tmp_path / "renamed")
+    with pytest.raises(ModelRefused, match="one name"):
+        load_embedders(tmp_path, precision=Precision.FP32, device="cpu", threads=1)
+
+
+def test_an_unknown_model_is_named_with_the_known_ones(directory: Path) -> None:
+    embedders = load_embedders(directory.parent, precision=Precision.FP32, device="cpu", threads=1)
+    models = Models(dict(embedders), None, ImageLimits(10**6, 10**6))
+    try:
+        with pytest.raises(ModelNotFound) as caught:
+            models.get("other")
+        assert (caught.value.model, caught.value.known) == ("other", ("standin",))
+    finally:
+        models.close()

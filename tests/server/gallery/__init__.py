@@ -1,0 +1,1 @@
+"""Tests of the galleries: truth, index, search and the façade."""

@@ -1,0 +1,142 @@
+"""Vectors, items and filters for tests; strategies of them for hypothesis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from hypothesis import strategies as st
+
+from models.card import Modality
+from server.gallery.service import Galleries
+from server.gallery.types import Filter, Fusion, Item, NewItem, Scalar, SearchResult, Vectors
+
+DIMENSION = 8
+FINGERPRINT = "f" * 64
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def unit_vectors(count: int, dimension: int = DIMENSION, *, seed: int = 0) -> Vectors:
+    """Random unit vectors, float32 ``[count, dimension]``."""
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension))
+    unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def tied_vectors(count: int, *, kinds: int, seed: int = 0) -> Vectors:
+    """Unit vectors of which many are the same."""
+    return unit_vectors(kinds, seed=seed)[np.random.default_rng(seed).integers(kinds, size=count)]
+
+
+def new_item(
+    id: str,
+    vector: Vectors,
+    *,
+    modality: Modality = Modality.INFRARED,
+    identity: str | None = None,
+    camera: str | None = None,
+    captured_at: datetime | None = None,
+    attributes: Mapping[str, Scalar] | None = None,
+    thumbnail: bytes | None = None,
+) -> NewItem:
+    return NewItem(Item(id, modality, identity, camera, captured_at, attributes or {}), vector, thumbnail)
+
+
+def new_items(count: int, *, seed: int = 0, prefix: str = "item", vectors: Vectors | None = None) -> list[NewItem]:
+    """Varied items ``item-000`` …: some without identity, camera, time, attributes or thumbnail."""
+    vectors = unit_vectors(count, seed=seed) if vectors is None else vectors
+    return [
+        new_item(
+            f"{prefix}-{n:03d}",
+            vectors[n],
+            modality=tuple(Modality)[n % 2],
+            identity=f"p{n // 4}" if n % 5 else None,
+            camera=f"c{n % 3}" if n % 7 else None,
+            captured_at=START + timedelta(microseconds=n) if n % 4 else None,
+            attributes={"site": "north" if n % 2 else "south", "shift": n % 3} if n % 6 else None,
+            thumbnail=f"thumbnail {seed} {n}".encode() if n % 3 else None,
+        )
+        for n in range(count)
+    ]
+
+
+def score(query: Vectors, vector: Vectors) -> float:
+    """The inner product by a plain loop, summed without error and rounded once."""
+    return float(np.float32(math.fsum(float(a) * float(b) for a, b in zip(query, vector, strict=True))))
+
+
+def passes(item: Item, where: Filter) -> bool:
+    """The oracle of every filter: condition by condition, as ``Filter`` says it."""
+    if where.modality is not None and item.modality != where.modality:
+        return False
+    if where.cameras and item.camera not in where.cameras:
+        return False
+    if where.exclude_cameras and item.camera is not None and item.camera in where.exclude_cameras:
+        return False
+    if where.identities and item.identity not in where.identities:
+        return False
+    if where.captured_from is not None and (item.captured_at is None or item.captured_at < where.captured_from):
+        return False
+    if where.captured_to is not None and (item.captured_at is None or item.captured_at >= where.captured_to):
+        return False
+    for name, value in where.attributes.items():
+        if name not in item.attributes:
+            return False
+        found = item.attributes[name]
+        if found != value or (isinstance(found, bool) != isinstance(value, bool)):
+            return False
+    return True
+
+
+def expected_hits(items: Sequence[NewItem], queries: Vectors, where: Filter | None = None) -> list[tuple[str, float]]:
+    """All ids that pass with their best score over the queries, best first, ties by id: plain loops."""
+    found = [
+        (new.item.id, max(score(query, new.vector) for query in queries))
+        for new in items
+        if where is None or passes(new.item, where)
+    ]
+    return sorted(found, key=lambda hit: (-hit[1], hit[0]))
+
+
+def search(galleries: Galleries, name: str, queries: Vectors, *, k: int = 10, **options: object) -> SearchResult:
+    """A search with the usual options."""
+    usual: dict[str, object] = {
+        "fingerprint": FINGERPRINT,
+        "where": Filter(),
+        "fusion": Fusion.MAX,
+        "group": False,
+        "min_score": None,
+    }
+    return galleries.search(name, np.atleast_2d(queries), k=k, **{**usual, **options})  # type: ignore[arg-type]
+
+
+def found(result: SearchResult) -> list[tuple[str, float]]:
+    """Ids and scores of the hits."""
+    return [(hit.item.id, hit.score) for hit in result.hits]
+
+
+def _maybe(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[str | None]:
+    return st.none() | strategy
+
+
+ids = st.sampled_from([f"i{n}" for n in range(12)] + ["I1", "i-1", "i.1", "i:1", "i_1", "10", "9"])
+identities = st.sampled_from(["p1", "p2", "p3", "Ünïcode 名"])
+cameras = st.sampled_from(["c1", "c2", "c3"])
+modalities = st.sampled_from(tuple(Modality))
+times = st.integers(-3, 3).map(lambda n: START + timedelta(microseconds=n))
+scalars: st.SearchStrategy[Scalar] = st.sampled_from(["1", "true", 0, 1, 2**53 + 1, 1.0, 0.5, True, False])
+attributes = st.dictionaries(st.sampled_from(["site", "shift"]), scalars, max_size=2)
+
+items_strategy = st.builds(Item, ids, modalities, _maybe(identities), _maybe(cameras), st.none() | times, attributes)
+filters = st.builds(
+    Filter,
+    modality=st.none() | modalities,
+    cameras=st.none() | st.frozensets(cameras | st.just("never seen")),
+    exclude_cameras=st.none() | st.frozensets(cameras | st.just("never seen")),
+    identities=st.none() | st.frozensets(identities | st.just("never seen")),
+    captured_from=st.none() | times,
+    captured_to=st.none() | times,
+    attributes=attributes,
+)

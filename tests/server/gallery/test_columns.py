@@ -1,0 +1,42 @@
+"""A filter as a mask, and items out of columns."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.card import Modality
+from server.gallery.index import BruteForce
+from server.gallery.live import LiveGallery
+from server.gallery.types import Filter, Item
+from tests.server.gallery.making import filters, items_strategy, passes, unit_vectors
+
+item_lists = st.lists(items_strategy, max_size=20, unique_by=lambda item: item.id)
+
+
+def _live(items: list[Item]) -> LiveGallery:
+    live = LiveGallery(BruteForce(8))
+    live.put(items, unit_vectors(len(items)), 1)
+    return live
+
+
+@settings(max_examples=300, deadline=None)
+@given(item_lists, filters)
+def test_a_mask_agrees_with_the_filter_said_plainly(items: list[Item], where: Filter) -> None:
+    assert _live(items).view().allowed(where).tolist() == [passes(item, where) for item in items]
+
+
+@settings(max_examples=100, deadline=None)
+@given(item_lists)
+def test_items_come_out_of_the_columns_as_they_went_in(items: list[Item]) -> None:
+    view = _live(items).view()
+    out = [view.item(row) for row in range(len(items))]
+    assert out == items
+    types = [{name: type(value) for name, value in item.attributes.items()} for item in out]
+    assert types == [{name: type(value) for name, value in item.attributes.items()} for item in items]
+
+
+def test_a_mask_is_the_callers_to_change() -> None:
+    view = _live([Item("i", Modality.VISIBLE)]).view()
+    view.allowed(Filter())[:] = False
+    assert view.allowed(Filter()).tolist() == [True]

@@ -1,0 +1,208 @@
+"""Searches beside writes: no torn state, nothing deleted, nothing half written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+
+from server.errors import GalleryNotFound, ItemNotFound
+from server.gallery.flat import FaissFlat
+from server.gallery.memory import MemoryStore
+from server.gallery.service import Galleries
+from server.gallery.store import SqlStore
+from server.gallery.types import Filter
+from tests.server.gallery.making import FINGERPRINT, new_item, search, unit_vectors
+
+DIMENSION = 32
+
+
+def _galleries(tmp_path: Path, kind: str) -> Galleries:
+    store = MemoryStore() if kind == "memory" else SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+    galleries = Galleries(store, FaissFlat)
+    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    return galleries
+
+
+def _until(stop: Event, work: Callable[[], object]) -> None:
+    while not stop.is_set():
+        work()
+
+
+def _beside(work: Callable[[], object], readers: list[Callable[[], object]]) -> None:
+    """Run ``work`` while each reader runs again and again in a thread; any exception fails the test."""
+    stop = Event()
+    with ThreadPoolExecutor(len(readers)) as pool:
+        running = [pool.submit(_until, stop, reader) for reader in readers]
+        try:
+            work()
+        finally:
+            stop.set()
+        for one in running:
+            one.result()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_deleted_item_is_never_found_and_a_stored_one_always(tmp_path: Path, kind: str) -> None:
+    """Ids come once, in batches whose items share a camera: a batch is seen whole or not at all."""
+    galleries = _galleries(tmp_path, kind)
+    vectors = unit_vectors(2000, DIMENSION)
+    deleted: set[str] = set()
+    stored: set[str] = set()
+    batch = 10
+
+    def write() -> None:
+        for start in range(0, 300, batch):
+            items = [
+                new_item(f"i{n}", vectors[n], camera=f"c{start}", identity=f"p{n % 7}")
+                for n in range(start, start + batch)
+            ]
+            galleries.put("g", items, fingerprint=FINGERPRINT)
+            stored.update(new.item.id for new in items)
+            if start % 40 == 0:
+                gone = {f"i{n}" for n in range(start // 2, start // 2 + 5)} - deleted
+                stored.difference_update(gone)
+                for id in sorted(gone):
+                    galleries.delete_item("g", id)
+                deleted.update(gone)
+            if start % 100 == 50:
+                gone = {f"i{n}" for n in range(start, start + batch)} - deleted
+                stored.difference_update(gone)
+                galleries.delete_items("g", Filter(cameras=frozenset({f"c{start}"})))
+                deleted.update(gone)
+
+    def read() -> None:
+        gone, there = set(deleted), set(stored)
+        result = search(galleries, "g", unit_vectors(1, DIMENSION, seed=5), k=1000, group=True)
+        found = {hit.item.id for hit in result.hits}
+        assert not found & gone
+        assert there & stored <= found
+        assert len(found) == len(result.hits) == result.searched
+        assert result.groups is not None
+        assert sorted(hit.item.id for group in result.groups for hit in group.hits) == sorted(found)
+        for hit in result.hits:
+            number = int(hit.item.id[1:])
+            assert hit.item.camera == f"c{number // batch * batch}"
+            assert hit.item.identity == f"p{number % 7}"
+
+    _beside(write, [read] * 3)
+    assert {item.id for item in galleries.items("g", Filter(), limit=1000)} == stored
+    galleries.close()
+
+
+def test_a_put_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+    galleries = _galleries(tmp_path, "memory")
+    vectors = unit_vectors(50, DIMENSION)
+
+    def write() -> None:
+        for version in range(60):
+            items = [new_item(f"i{n}", vectors[n], camera=f"version {version}") for n in range(50)]
+            galleries.put("g", items, fingerprint=FINGERPRINT)
+
+    def read() -> None:
+        result = search(galleries, "g", vectors[0], k=1000)
+        assert result.searched in (0, 50)
+        assert len({hit.item.camera for hit in result.hits}) <= 1
+
+    _beside(write, [read] * 2)
+
+
+def test_an_item_excluded_while_it_is_replaced_never_appears(tmp_path: Path) -> None:
+    galleries = _galleries(tmp_path, "memory")
+    vectors = unit_vectors(10, DIMENSION)
+    galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(10)], fingerprint=FINGERPRINT)
+
+    def write() -> None:
+        for n in range(400):
+            galleries.put("g", [new_item("i0", vectors[n % 10])], fingerprint=FINGERPRINT)
+
+    def read() -> None:
+        result = search(galleries, "g", vectors[0], exclude="i0")
+        assert result.searched == 9
+        assert "i0" not in {hit.item.id for hit in result.hits}
+
+    _beside(write, [read] * 2)
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    galleries = _galleries(tmp_path, "sqlite")
+    vectors = unit_vectors(96, DIMENSION)
+
+    def write(writer: int) -> None:
+        for n in range(writer * 12, writer * 12 + 12):
+            galleries.put("g", [new_item(f"i{n}", vectors[n])], fingerprint=FINGERPRINT)
+            if n % 3 == 0:
+                galleries.delete_item("g", f"i{n}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    expected = {f"i{n}" for n in range(96) if n % 3}
+    assert {item.id for item in galleries.items("g", Filter(), limit=1000)} == expected
+    assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
+    assert galleries.progress() == {"g": (128, 128)}
+    galleries.close()
+
+
+def test_progress_is_level_while_a_writer_works(tmp_path: Path) -> None:
+    galleries = _galleries(tmp_path, "sqlite")
+    vectors = unit_vectors(10, DIMENSION)
+
+    def write() -> None:
+        for _ in range(40):
+            galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(10)], fingerprint=FINGERPRINT)
+
+    def read() -> None:
+        ((in_store, in_memory),) = galleries.progress().values()
+        assert in_memory >= in_store
+
+    _beside(write, [read])
+    galleries.close()
+
+
+def test_galleries_come_and_go_beside_their_users(tmp_path: Path) -> None:
+    galleries = _galleries(tmp_path, "memory")
+    vectors = unit_vectors(3, DIMENSION)
+
+    def come_and_go() -> None:
+        for _ in range(150):
+            galleries.delete("g")
+            galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+
+    def use() -> None:
+        try:
+            galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(3)], fingerprint=FINGERPRINT)
+            assert search(galleries, "g", vectors[0]).searched in (0, 3)
+            galleries.delete_item("g", "i0")
+        except (GalleryNotFound, ItemNotFound):
+            pass
+
+    _beside(come_and_go, [use] * 2)
+    galleries.put("g", [new_item("last", vectors[0])], fingerprint=FINGERPRINT)
+    held = {item.id for item in galleries.items("g", Filter(), limit=10)}
+    assert {hit.item.id for hit in search(galleries, "g", vectors[0]).hits} == held
+    assert np.array_equal(*galleries.progress()["g"])
+
+
+def test_a_search_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    inside, go_on = Event(), Event()
+
+    class Slow(MemoryStore):
+        def delete_item(self, name: str, item: str) -> int:
+            inside.set()
+            assert go_on.wait(10)
+            return super().delete_item(name, item)
+
+    galleries = Galleries(Slow(), FaissFlat)
+    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries.put("g", [new_item("i", unit_vectors(1, DIMENSION)[0])], fingerprint=FINGERPRINT)
+    writer = Thread(target=galleries.delete_item, args=("g", "i"))
+    writer.start()
+    assert inside.wait(10)
+    assert search(galleries, "g", unit_vectors(1, DIMENSION)).searched == 1
+    go_on.set()
+    writer.join()
+    assert search(galleries, "g", unit_vectors(1, DIMENSION)).searched == 0

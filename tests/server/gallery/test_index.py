@@ -1,0 +1,158 @@
+"""Every index against brute force, and brute force against plain loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+
+from server.gallery.flat import FaissFlat
+from server.gallery.index import BruteForce, FilterIgnored, Mask, Rows, Scores, VectorIndex, check_filter
+from server.gallery.types import Vectors
+from tests.server.gallery.making import score, tied_vectors, unit_vectors
+
+INDEXES: list[Callable[[int], VectorIndex]] = [BruteForce, FaissFlat]
+
+
+def _masks(count: int) -> dict[str, Mask | None]:
+    generator = np.random.default_rng(5)
+    return {
+        "none": None,
+        "all": np.ones(count, np.bool_),
+        "nothing": np.zeros(count, np.bool_),
+        "tenth": generator.random(count) < 0.1,
+        "most": generator.random(count) < 0.9,
+        "last": np.arange(count) == count - 1,
+        "short": np.ones(count // 2, np.bool_),
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 64, 200])
+@pytest.mark.parametrize("mask", _masks(0))
+def test_brute_force_equals_plain_loops(count: int, mask: str) -> None:
+    vectors, queries = tied_vectors(count, kinds=40), unit_vectors(3, seed=9)
+    allowed = _masks(count)[mask]
+    index = BruteForce(vectors.shape[1])
+    index.add(vectors)
+    scores, rows = index.search(queries, 10, allowed)
+    usable = range(count) if allowed is None else np.flatnonzero(allowed).tolist()
+    for query, found, places in zip(queries, scores, rows, strict=True):
+        expected = sorted((-score(query, vectors[row]), row) for row in usable)[:10]
+        expected += [(np.inf, -1)] * (10 - len(expected))
+        assert list(zip((-found).tolist(), places.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("mask", _masks(0))
+@pytest.mark.parametrize(("count", "dimension"), [(0, 16), (1, 16), (1023, 16), (1025, 33), (5000, 512)])
+@pytest.mark.parametrize("k", [1, 10, 150])
+def test_faiss_equals_brute_force(count: int, dimension: int, k: int, mask: str) -> None:
+    vectors, queries = unit_vectors(count, dimension, seed=count), unit_vectors(3, dimension, seed=99)
+    allowed = _masks(count)[mask]
+    index, oracle = FaissFlat(dimension), BruteForce(dimension)
+    for part in np.array_split(vectors, 3):
+        index.add(part)
+        oracle.add(part)
+    assert (index.size, index.dimension) == (count, dimension)
+    scores, rows = index.search(queries, k, allowed)
+    expected, places = oracle.search(queries, k, allowed)
+    assert scores.dtype == np.float32
+    assert rows.dtype == np.int64
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=index.error + oracle.error)
+    assert (scores[:, 1:] <= scores[:, :-1]).all()
+    np.testing.assert_array_equal(rows < 0, places < 0)
+    assert (scores[rows < 0] == -np.inf).all()
+    for found in rows:
+        kept = found[found >= 0]
+        assert len(set(kept.tolist())) == len(kept)
+        assert allowed is None or allowed[kept].all()
+
+
+@pytest.mark.parametrize("build", INDEXES)
+@pytest.mark.parametrize("queries", [1, 2, 20, 300])
+def test_the_stated_error_holds(build: Callable[[int], VectorIndex], queries: int) -> None:
+    vectors, probes = unit_vectors(400, 1280), unit_vectors(queries, 1280, seed=3)
+    index = build(1280)
+    index.add(vectors)
+    scores, rows = index.search(probes, 5)
+    exact = probes.astype(np.float64) @ vectors.astype(np.float64).T
+    assert np.abs(scores - np.take_along_axis(exact, rows, axis=1)).max() <= index.error
+
+
+@pytest.mark.parametrize("build", INDEXES)
+def test_vectors_come_back_bit_for_bit_in_any_order(build: Callable[[int], VectorIndex]) -> None:
+    vectors = unit_vectors(5000)
+    index = build(vectors.shape[1])
+    for part in np.array_split(vectors, 7):
+        index.add(part)
+    rows = np.random.default_rng(0).permutation(5000)[:700]
+    np.testing.assert_array_equal(index.vectors(rows), vectors[rows])
+    assert index.vectors(rows[:0]).shape == (0, vectors.shape[1])
+
+
+@pytest.mark.parametrize("build", INDEXES)
+def test_searches_beside_adds_see_all_that_was_there_before(build: Callable[[int], VectorIndex]) -> None:
+    vectors = unit_vectors(6000, 32)
+    index = build(32)
+    index.add(vectors[:100])
+    stop = Event()
+
+    def grow() -> None:
+        for start in range(100, 6000, 50):
+            index.add(vectors[start : start + 50])
+        stop.set()
+
+    writer = Thread(target=grow)
+    writer.start()
+    while not stop.is_set():
+        size = index.size
+        _, rows = index.search(vectors[[0, size - 1]], 3, np.ones(size, np.bool_))
+        assert rows[:, 0].tolist() == [0, size - 1]
+        assert rows.max() < size
+    writer.join()
+    assert index.size == 6000
+
+
+class IgnoresItsMask(BruteForce):
+    """As FAISS on a GPU without cuVS."""
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        return super().search(queries, k)
+
+
+class FiltersAfterwards(BruteForce):
+    """Ranks all, then drops what is forbidden: too few hits."""
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        scores, rows = super().search(queries, k)
+        dropped = np.zeros(rows.shape, np.bool_) if allowed is None else ~np.isin(rows, np.flatnonzero(allowed))
+        return np.where(dropped, -np.inf, scores), np.where(dropped, -1, rows)
+
+
+class FaissPadding(BruteForce):
+    """Leaves FAISS's own mark for missing places."""
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        scores, rows = super().search(queries, k, allowed)
+        return np.where(rows < 0, np.finfo(np.float32).min, scores), rows
+
+
+class Inaccurate(BruteForce):
+    """Is worse than it says."""
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        scores, rows = super().search(queries, k, allowed)
+        return scores * np.float32(0.99), rows
+
+
+@pytest.mark.parametrize("build", INDEXES)
+def test_a_sound_index_is_admitted(build: Callable[[int], VectorIndex]) -> None:
+    check_filter(build)
+
+
+@pytest.mark.parametrize("build", [IgnoresItsMask, FiltersAfterwards, FaissPadding, Inaccurate])
+def test_an_index_that_does_not_filter_exactly_is_refused(build: Callable[[int], VectorIndex]) -> None:
+    with pytest.raises(FilterIgnored) as raised:
+        check_filter(build)
+    assert build.__name__ in str(raised.value)

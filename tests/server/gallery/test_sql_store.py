@@ -1,0 +1,246 @@
+"""What only the store on the disk promises: durability, erasure, refusal of what it cannot trust."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import event, text
+
+from server.errors import StorageFull
+from server.gallery.database import reading, writing
+from server.gallery.flat import FaissFlat
+from server.gallery.refused import DatabaseDamaged, DatabaseTooNew, DirectoryLocked
+from server.gallery.service import Galleries
+from server.gallery.store import SqlStore
+from server.gallery.tables import metadata
+from server.gallery.types import Filter
+from tests.server.gallery.making import new_item, new_items, unit_vectors
+from tests.server.gallery.test_store import contents, gallery
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def _filled(url: str, count: int = 40) -> SqlStore:
+    store = SqlStore(url)
+    store.create_gallery(gallery())
+    store.put("g", new_items(count))
+    return store
+
+
+def _limit(store: SqlStore, pages: int) -> None:
+    """SQLite itself reports a full disk from then on, at once and in the middle of a transaction."""
+
+    def limited(connection: sqlite3.Connection, *_: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    event.listen(store.engine, "checkout", limited)
+
+
+def test_contents_survive_closing_and_opening(url: str) -> None:
+    store = _filled(url)
+    before = contents(store, "g")
+    store.close()
+    store = SqlStore(url)
+    assert contents(store, "g") == before
+    assert store.gallery("g").items == 40
+    store.close()
+
+
+def test_rows_of_an_item_are_never_given_again(sql_store: SqlStore) -> None:
+    sql_store.create_gallery(gallery())
+    rows = []
+    for _ in range(3):
+        sql_store.put("g", new_items(1))
+        with reading(sql_store.engine) as connection:
+            rows.append(connection.execute(text("SELECT row FROM items")).scalar_one())
+        sql_store.delete_items("g", Filter())
+    assert rows == sorted(set(rows))
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("busy_timeout", 10000)],
+)
+def test_every_connection_has_the_settings_that_durability_needs(
+    sql_store: SqlStore, pragma: str, value: object
+) -> None:
+    with (
+        reading(sql_store.engine) as one,
+        reading(sql_store.engine) as two,
+        writing(sql_store.engine) as three,
+    ):
+        assert [c.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() for c in (one, two, three)] == [value] * 3
+
+
+def test_a_reader_sees_one_moment_while_others_write(sql_store: SqlStore) -> None:
+    sql_store.create_gallery(gallery())
+    sql_store.put("g", new_items(3))
+    with sql_store.load("g") as (sequence, chunks):
+        sql_store.put("g", new_items(5))
+        sql_store.delete_item("g", "item-000")
+        assert (sequence, sum(len(chunk.items) for chunk in chunks)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "erase",
+    [
+        lambda store: store.delete_item("g", "secret"),
+        lambda store: store.delete_items("g", Filter(identities=frozenset({"Jane Doe"}))),
+        lambda store: store.delete_gallery("g"),
+    ],
+)
+def test_no_file_holds_what_was_deleted(url: str, erase: Callable[[SqlStore], object]) -> None:
+    store = _filled(url)
+    vector = unit_vectors(1, seed=99)[0]
+    thumbnail = b"the picture of a person " * 400
+    store.put("g", [new_item("secret", vector, identity="Jane Doe", thumbnail=thumbnail)])
+    traces = [vector.tobytes(), thumbnail[:48], b"Jane Doe"]
+
+    def held() -> list[bool]:
+        files = b"".join(path.read_bytes() for path in _file(url).parent.iterdir())
+        return [trace in files for trace in traces]
+
+    assert held() == [True, True, True]
+    erase(store)
+    assert held() == [False, False, False]
+    store.close()
+
+
+def test_what_a_reader_kept_in_the_log_is_erased_by_the_next_write(url: str) -> None:
+    store = _filled(url)
+    store.put("g", [new_item("secret", unit_vectors(1)[0], identity="Jane Doe")])
+    with reading(store.engine) as connection:
+        connection.execute(text("SELECT count(*) FROM items")).scalar_one()
+        store.delete_item("g", "secret")
+    store.update_gallery("g", {"description": "anything"})
+    assert not any(b"Jane Doe" in path.read_bytes() for path in _file(url).parent.iterdir())
+    store.close()
+
+
+def test_a_full_disk_is_said_and_nothing_of_the_write_is_stored(url: str) -> None:
+    store = _filled(url)
+    before = contents(store, "g")
+    with reading(store.engine) as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    _limit(store, pages + 2)
+    big = [new_item(f"big-{n}", vector, thumbnail=bytes(30_000)) for n, vector in enumerate(unit_vectors(20))]
+    with pytest.raises(StorageFull):
+        store.put("g", big)
+    assert contents(store, "g") == before
+    assert store.gallery("g").items == 40
+    store.close()
+
+    store = SqlStore(url)  # there is room again
+    store.put("g", big)
+    assert len(contents(store, "g")[1]) == 60
+    store.close()
+
+
+def test_a_full_disk_leaves_searches_in_step_with_the_store(url: str) -> None:
+    store = SqlStore(url)
+    galleries = Galleries(store, FaissFlat)
+    galleries.create("g", model="m", fingerprint="f", dimension=8)
+    galleries.put("g", new_items(10), fingerprint="f")
+    _limit(store, 1)  # SQLite takes the present size instead of less
+    big = [new_item(f"big-{n}", vector, thumbnail=bytes(30_000)) for n, vector in enumerate(unit_vectors(20))]
+    with pytest.raises(StorageFull):
+        galleries.put("g", big, fingerprint="f")
+    assert galleries.progress() == {"g": (1, 1)}
+    galleries.close()
+
+
+def test_the_database_made_by_the_migrations_is_the_one_in_tables(sql_store: SqlStore) -> None:
+    with reading(sql_store.engine) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_database_newer_than_the_program_is_refused_and_left_alone(url: str) -> None:
+    _filled(url).close()
+    with closing(sqlite3.connect(_file(url))) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = _file(url).read_bytes()
+    with pytest.raises(DatabaseTooNew, match=r"version 9999.*up to 0001"):
+        SqlStore(url)
+    assert _file(url).read_bytes() == before
+
+
+def test_a_second_store_over_the_same_directory_is_refused(url: str, sql_store: SqlStore) -> None:
+    with pytest.raises(DirectoryLocked, match="in use by process"):
+        SqlStore(url)
+    with pytest.raises(DirectoryLocked):
+        SqlStore(url.replace("vireid.db", "other.db"))
+
+
+def test_a_refused_database_leaves_the_directory_free(url: str) -> None:
+    _filled(url).close()
+    sound = _file(url).read_bytes()
+    _file(url).write_bytes(b"not a database" * 1000)
+    with pytest.raises(DatabaseDamaged):
+        SqlStore(url)
+    _file(url).write_bytes(sound)
+    SqlStore(url).close()
+
+
+@pytest.mark.parametrize("part", ["header", "middle", "end cut off", "text file"])
+def test_a_broken_file_is_refused_with_what_to_do(url: str, part: str) -> None:
+    _filled(url, count=900).close()
+    data = bytearray(_file(url).read_bytes())
+    page = 16384
+    assert len(data) > 6 * page
+    if part == "header":
+        data[:64] = bytes(64)
+    elif part == "middle":
+        for start in range(page, len(data), page):
+            data[start : start + 200] = b"\xff" * 200
+    elif part == "end cut off":
+        del data[len(data) // 2 :]
+    else:
+        data[:] = b"hello\n" * 9999
+    _file(url).write_bytes(data)
+    with pytest.raises(DatabaseDamaged, match="restore a backup") as raised:
+        SqlStore(url)
+    assert str(_file(url)) in str(raised.value)
+
+
+def test_a_single_flipped_bit_in_a_vector_is_refused(url: str) -> None:
+    store = _filled(url)
+    vector = store.vector("g", "item-020")[1].tobytes()
+    store.close()
+    data = bytearray(_file(url).read_bytes())
+    assert data.count(vector) == 1
+    data[data.index(vector) + 5] ^= 1
+    _file(url).write_bytes(data)
+    store = SqlStore(url)
+    with pytest.raises(DatabaseDamaged, match="item-020"):
+        Galleries(store, FaissFlat)
+    with pytest.raises(DatabaseDamaged, match="item-020"):
+        store.vector("g", "item-020")
+    store.close()
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM items WHERE id = 'item-003'", "DELETE FROM vectors WHERE row = 3"])
+def test_missing_rows_are_refused(url: str, statement: str) -> None:
+    _filled(url).close()
+    with closing(sqlite3.connect(_file(url))) as connection:
+        connection.execute(statement)
+        connection.commit()
+    store = SqlStore(url)
+    with pytest.raises(DatabaseDamaged):
+        Galleries(store, FaissFlat)
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="does not last"):
+        SqlStore(url)

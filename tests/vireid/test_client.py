@@ -1,0 +1,163 @@
+"""The client against the real server."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.card import Modality
+from tests.server.pictures import TEXT, crop
+from tests.server.standin import DIMENSION, HEIGHT, WIDTH, StandIn
+from tests.vireid.conftest import MAX_IMAGES
+from vireid.client import ApiError, Client, Filter, ItemFields, ItemFilter, Scope
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def oracle(content: bytes, modality: Modality) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    picture = Image.open(io.BytesIO(content)).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    (vector,) = StandIn().embed(np.asarray(picture)[None], np.array([modality.index]))
+    return np.asarray(vector, np.float32)
+
+
+def fill(client: Client, gallery: str, people: range) -> None:
+    entries = [
+        (
+            crop(person, Modality.INFRARED, seed=1),
+            ItemFields(
+                id=f"p{person:02d}",
+                identity=str(person),
+                modality="infrared",
+                camera=f"c{person % 2}",
+                captured_at=NOON + timedelta(minutes=person),
+                attributes={"number": person},
+            ),
+        )
+        for person in people
+    ]
+    assert [result.status for result in client.add_items(gallery, entries)] == ["added"] * len(people)
+
+
+def test_the_server_tells_its_state_its_limits_and_its_models(client: Client) -> None:
+    ready = client.ready()
+    assert (ready.ready, ready.models[0].provider) == (True, "CPUExecutionProvider")
+    assert client.limits().max_images == MAX_IMAGES
+    assert client.models().default == "standin"
+    assert client.models().models[0].dimension == DIMENSION
+
+
+def test_more_images_than_one_request_takes_are_embedded_in_order(client: Client) -> None:
+    crops = [crop(person) for person in range(MAX_IMAGES + 3)]
+    vectors = client.embed(crops, "visible")
+    assert vectors.shape == (len(crops), DIMENSION)
+    assert vectors.dtype == np.dtype(np.float32)
+    for vector, content in zip(vectors, crops, strict=True):
+        np.testing.assert_allclose(vector, oracle(content, Modality.VISIBLE), atol=1e-5)
+
+
+def test_a_broken_image_among_many_is_named(client: Client) -> None:
+    crops = [crop(person) for person in range(MAX_IMAGES + 3)]
+    crops[MAX_IMAGES + 1] = TEXT
+    with pytest.raises(ApiError) as raised:
+        client.embed(crops)
+    assert raised.value.by_position.keys() == {MAX_IMAGES + 1}
+
+
+def test_two_crops_are_compared(client: Client) -> None:
+    first, second = crop(1), crop(2)
+    answer = client.compare(first, second, "visible")
+    expected = oracle(first, Modality.VISIBLE) @ oracle(second, Modality.VISIBLE)
+    assert answer.score == pytest.approx(float(expected), abs=1e-5)
+    assert answer.same_at is not None
+
+
+def test_a_gallery_lives_from_creation_to_deletion(client: Client, gallery: str) -> None:
+    assert gallery in [found.name for found in client.galleries()]
+    assert client.update_gallery(gallery, retention_days=5, description="x").retention_days == 5
+    assert client.update_gallery(gallery, retention_days=None).description == "x"
+    assert client.gallery(gallery).retention_days is None
+    client.delete_gallery(gallery)
+    with pytest.raises(ApiError) as raised:
+        client.gallery(gallery)
+    assert raised.value.status == 404
+
+
+def test_items_are_added_listed_changed_and_deleted(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(MAX_IMAGES + 4))
+    assert [item.id for item in client.items(gallery)] == [f"p{person:02d}" for person in range(MAX_IMAGES + 4)]
+    late = ItemFilter(camera=("c1",), captured_from=NOON + timedelta(minutes=9))
+    assert [item.id for item in client.items(gallery, late)] == ["p09", "p11"]
+    changed = client.update_item(gallery, "p03", identity=None, captured_at=NOON)
+    assert changed == client.item(gallery, "p03")
+    assert (changed.identity, changed.captured_at, changed.camera) == (None, NOON, "c1")
+    assert Image.open(io.BytesIO(client.image(gallery, "p03"))).format == "WEBP"
+    client.delete_item(gallery, "p03")
+    assert client.delete_items(gallery, ItemFilter(identity=("4", "5"))) == 2
+    assert client.gallery(gallery).items == MAX_IMAGES + 1
+
+
+def test_an_empty_filter_deletes_nothing(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(2))
+    with pytest.raises(ApiError) as raised:
+        client.delete_items(gallery, ItemFilter())
+    assert (raised.value.status, client.gallery(gallery).items) == (422, 2)
+
+
+def test_a_bad_image_fails_alone_and_each_result_counts_on(client: Client, gallery: str) -> None:
+    contents = [crop(person) for person in range(MAX_IMAGES)] + [TEXT, crop(90), TEXT]
+    results = client.add_items(gallery, [(content, ItemFields(id=f"x{i}")) for i, content in enumerate(contents)])
+    assert [result.index for result in results] == list(range(len(contents)))
+    assert [result.index for result in results if result.status == "failed"] == [MAX_IMAGES, MAX_IMAGES + 2]
+    assert client.gallery(gallery).items == len(contents) - 2
+
+
+def test_vectors_made_elsewhere_are_found_like_images(client: Client, gallery: str) -> None:
+    vectors = client.embed([crop(person) for person in range(5)], "visible")
+    entries = [(vector, ItemFields(id=f"v{i}", modality="visible")) for i, vector in enumerate(vectors)]
+    fingerprint = client.gallery(gallery).fingerprint
+    assert {result.status for result in client.add_vectors(gallery, entries, fingerprint=fingerprint)} == {"added"}
+    assert client.search(gallery, [crop(3)], modality="visible", k=1).hits[0].item.id == "v3"
+    with pytest.raises(ApiError) as raised:
+        client.add_vectors(gallery, entries, fingerprint="0" * 64)
+    assert raised.value.status == 409
+
+
+def test_image_item_and_vector_of_one_crop_find_the_same(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(10))
+    query = crop(4, Modality.INFRARED, seed=1)
+    by_image = client.search(gallery, [query], modality="infrared", k=3)
+    by_vector = client.search(gallery, vector=oracle(query, Modality.INFRARED), modality="infrared", k=3)
+    by_item = client.search(gallery, item_id="p04", k=2)
+    assert [hit.item.id for hit in by_image.hits] == [hit.item.id for hit in by_vector.hits]
+    assert by_image.hits[0].item.id == "p04"
+    assert [hit.item.id for hit in by_item.hits] == [hit.item.id for hit in by_image.hits[1:]]
+
+
+def test_a_search_is_filtered_fused_and_grouped(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(10))
+    images = [crop(2), crop(2, seed=5)]
+    where = Filter(modality="opposite", cameras=("c0",), attributes={"number": 2})
+    answer = client.search(gallery, images, modality="visible", filter=where, fusion="max", group_by="identity")
+    assert (answer.searched, answer.modality) == (1, (Modality.VISIBLE, Modality.VISIBLE))
+    assert answer.groups is not None
+    assert [group.identity for group in answer.groups] == ["2"]
+    assert not client.search(gallery, images, filter=Filter(exclude_cameras=("c0", "c1"))).hits
+
+
+def test_keys_are_made_listed_and_taken_away(client: Client, gallery: str) -> None:
+    made = client.create_key("reader", [Scope.SEARCH], [gallery])
+    assert made.secret
+    assert [key.galleries for key in client.api_keys() if key.id == made.id] == [(gallery,)]
+    client.delete_key(made.id)
+    assert made.id not in [key.id for key in client.api_keys()]
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Client(url) as client:
+        assert client.ready().ready

@@ -1,0 +1,229 @@
+"""The commands as typed, against the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.card import Modality
+from tests.drawing import write_people
+from tests.server.pictures import TEXT, crop
+from vireid.cli import app
+from vireid.client import Client
+from vireid.hosting import listen
+from vireid.transport import ClientError
+
+VIREID = [sys.executable, "-c", "from vireid.cli import main; main()"]
+
+
+def vireid(*words: str, url: str | None = None, env: Mapping[str, str | None] | None = None, typed: str = "") -> Result:
+    settings = {"VIREIDCLI_URL": url, "COLUMNS": "200", **(env or {})}
+    return CliRunner().invoke(app, words, env=settings, input=typed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """16 infrared crops."""
+    return write_people(tmp_path / "crops", range(4), modalities=[Modality.INFRARED])
+
+
+@pytest.fixture
+def query(tmp_path: Path) -> Path:
+    path = tmp_path / "query.png"
+    path.write_bytes(crop(3))
+    return path
+
+
+def test_the_command_starts_without_torch_the_server_or_yaml() -> None:
+    script = "import sys, vireid.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "yaml", "server", "training", "onnxruntime", "faiss", "fastapi", "uvicorn"}
+
+
+def test_serving_and_training_commands_are_in_one_place() -> None:
+    help_text = vireid("--help").output
+    for command in ("serve", "demo", "index", "search", "embed", "gallery", "keys", "doctor", "train", "export"):
+        assert f" {command} " in help_text
+
+
+def test_a_folder_is_indexed_once_and_goes_on_where_it_stopped(url: str, folder: Path) -> None:
+    name = f"g-{uuid.uuid4().hex}"
+    words = ("index", str(folder), "-g", name, "--modality", "infrared", "--camera-pattern", r"_(c\d)")
+    first = vireid(*words, url=url)
+    assert (first.exit_code, first.stdout.strip()) == (0, f"{name}: 16 added, 0 replaced, 0 there already, 0 failed")
+    write_people(folder, [7], modalities=[Modality.INFRARED])
+    again = vireid(*words, url=url)
+    assert again.stdout.strip() == f"{name}: 4 added, 0 replaced, 16 there already, 0 failed"
+    assert vireid(*words, "--replace", url=url).stdout.startswith(f"{name}: 0 added, 20 replaced, 0 there already")
+
+
+def test_a_broken_file_is_listed_the_rest_is_indexed_and_the_exit_code_is_1(
+    url: str, gallery: str, folder: Path
+) -> None:
+    (folder / "broken[1].jpg").write_bytes(TEXT)
+    done = vireid("index", str(folder), "-g", gallery, "--identity-pattern", r"/(\d{4})/", url=url)
+    assert done.exit_code == 1
+    assert f"{gallery}: 16 added, 0 replaced, 0 there already, 1 failed" in done.stdout
+    assert "broken[1].jpg" in done.stdout
+    assert "Not a JPEG, PNG, WebP or BMP image." in done.stdout
+    assert r"warning: /(\d{4})/ finds no identity in 1 of 17 files" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--no-create", "-g", "nowhere"], 1, "error: 404 Gallery not found"),
+        (["-g", "g", "--camera-pattern", "("], 2, "error: ( is no regular expression"),
+        (["-g", "no/name"], 1, "error: 4"),
+        (["-g", ".."], 1, "error: '..' is no name or id"),
+    ],
+)
+def test_what_makes_an_import_impossible_is_one_line(
+    url: str, folder: Path, words: list[str], code: int, message: str
+) -> None:
+    done = vireid("index", str(folder), *words, url=url)
+    assert done.exit_code == code
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_search_shows_hits_groups_or_json(url: str, gallery: str, folder: Path, query: Path) -> None:
+    patterns = ("--identity-pattern", r"/(\d{4})/", "--camera-pattern", r"_(c\d)")
+    vireid("index", str(folder), "-g", gallery, *patterns, url=url)
+    words = ("search", str(query), "-g", gallery, "--modality", "visible", "--among", "opposite")
+    shown = vireid(*words, "-k", "3", url=url)
+    assert shown.exit_code == 0
+    assert "visible query among 16 items" in shown.stdout
+    assert "infrared:0003:0003_c3_" in shown.stdout
+    answer = json.loads(vireid(*words, "--json", "--exclude-camera", "c3", url=url).stdout)
+    assert (answer["searched"], answer["hits"][0]["item"]["camera"]) == (8, "c4")
+    assert json.loads(vireid(*words, "--json", "--camera", "c9", url=url).stdout)["hits"] == []
+    grouped = vireid(*words, "--group", url=url).stdout.splitlines()
+    assert [line.split()[1] for line in grouped[2:]].count("0003") == 1
+
+
+def test_a_bad_query_image_is_named(url: str, gallery: str, tmp_path: Path, query: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(TEXT)
+    done = vireid("search", str(query), str(bad), "-g", gallery, url=url)
+    assert done.exit_code == 1
+    assert f"{bad}: Not a JPEG" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_crops_are_embedded_into_a_file_of_the_name_given(url: str, tmp_path: Path, query: Path) -> None:
+    out = tmp_path / "vectors.bin"
+    assert vireid("embed", str(query), str(query), "-o", str(out), url=url).exit_code == 0
+    vectors = np.load(out)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1], rtol=1e-5)
+
+
+def test_a_gallery_is_deleted_only_when_meant(url: str, client: Client) -> None:
+    name = f"g-{uuid.uuid4().hex}"
+    assert vireid("gallery", "create", name, "--description", "[bold]x", url=url).exit_code == 0
+    assert vireid("gallery", "create", name, url=url).stderr.startswith("error: 409 Gallery exists")
+    listed = next(line for line in vireid("gallery", "list", url=url).stdout.splitlines() if name in line)
+    assert "[bold]x" in listed
+    assert json.loads(vireid("gallery", "show", name, url=url).stdout)["items"] == 0
+    assert vireid("gallery", "delete", name, url=url, typed="n\n").exit_code == 1
+    assert client.gallery(name).name == name
+    assert vireid("gallery", "delete", name, "--yes", url=url).exit_code == 0
+    assert name not in [gallery.name for gallery in client.galleries()]
+
+
+def test_the_secret_of_a_key_is_all_that_goes_to_the_standard_output(url: str, gallery: str) -> None:
+    made = vireid("keys", "create", "bob", "--scope", "search", "--scope", "write", "--gallery", gallery, url=url)
+    assert made.stdout.startswith("vireid_")
+    assert len(made.stdout.split()) == 1
+    key_id = made.stderr.split()[0]
+    line = next(line for line in vireid("keys", "list", url=url).stdout.splitlines() if key_id in line)
+    assert line.split()[1:5] == ["bob", "search,", "write", gallery]
+    assert vireid("keys", "delete", key_id, url=url).exit_code == 0
+    assert vireid("keys", "delete", key_id, url=url).stderr.startswith("error: 404 Key not found")
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+    done = vireid("gallery", "list", url=f"http://127.0.0.1:{port}")
+    assert done.exit_code == 1
+    assert done.stderr == f"error: no answer from http://127.0.0.1:{port}: [Errno 111] Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"VIREID_PROT": "1"}, "unknown setting VIREID_PROT; the nearest known name is VIREID_PORT"),
+        ({"VIREID_PORT": "many"}, "VIREID_PORT: Input should be a valid integer"),
+        ({"VIREID_HOST": "0.0.0.0", "VIREID_AUTH": "off"}, "VIREID_AUTH=off is refused"),
+    ],
+)
+def test_wrong_settings_end_serve_with_one_line_and_exit_code_2(env: dict[str, str], message: str) -> None:
+    done = vireid("serve", env=env)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@contextmanager
+def serving(folder: Path, model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``vireid serve`` in a process of its own, once it is ready."""
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+    env = os.environ | {"VIREID_DATA_DIR": str(folder), "VIREID_MODEL_DIR": str(model_dir)}
+    process = subprocess.Popen(
+        [*VIREID, "serve", "--port", str(port)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        with Client(f"http://127.0.0.1:{port}") as client:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    assert client.ready().ready
+                    break
+                except ClientError:
+                    assert time.monotonic() < deadline
+                    assert process.poll() is None, process.communicate()
+                    time.sleep(0.1)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_says_where_the_page_is_logs_in_json_and_leaves_in_order(tmp_path: Path, model_dir: Path) -> None:
+    with serving(tmp_path / "data", model_dir) as (process, url):
+        process.send_signal(signal.SIGTERM)
+        said, logged = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said == f"vireid serves {url}/; Ctrl-C stops it\n"
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert [line["route"] for line in lines if line["event"] == "request"] == ["/readyz"]
+
+
+def test_a_taken_port_ends_serve_with_one_line_and_exit_code_2(url: str, tmp_path: Path, model_dir: Path) -> None:
+    env = {"VIREID_DATA_DIR": str(tmp_path), "VIREID_MODEL_DIR": str(model_dir)}
+    done = vireid("serve", "--port", url.rpartition(":")[2], env=env)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: the server cannot start: [Errno 98] Address already in use")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_demo_without_a_model_is_one_line(tmp_path: Path) -> None:
+    done = vireid("demo", "--out", str(tmp_path / "x.png"), env={"VIREID_MODEL_DIR": str(tmp_path)})
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: the server cannot start: model in ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,59 @@
+"""A server in a thread: there while it is wanted, gone afterwards, and clear about why it does not start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.embedding.session import ModelRefused
+from server.gallery.refused import DirectoryLocked
+from server.settings import Settings
+from vireid.client import Client, Unreachable
+from vireid.hosting import Host, in_background, listen
+
+
+def settings(folder: Path, model_dir: Path, **others: Any) -> Settings:
+    values: dict[str, Any] = {
+        "data_dir": folder,
+        "model_dir": model_dir,
+        "host": "127.0.0.1",
+        "port": 0,
+        "threads": 1,
+        "device": "cpu",
+    }
+    return Settings(**(values | others))
+
+
+def test_the_server_is_there_in_the_block_and_gone_after_it(tmp_path: Path, model_dir: Path) -> None:
+    for _ in range(2):
+        with in_background(settings(tmp_path, model_dir)) as url, Client(url) as client:
+            assert client.ready().ready
+        with Client(url) as client, pytest.raises(Unreachable):
+            client.ready()
+
+
+def test_what_keeps_it_from_starting_is_raised(tmp_path: Path, model_dir: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelRefused), in_background(settings(tmp_path / "a", tmp_path / "empty")):
+        pass
+    with (
+        in_background(settings(tmp_path / "b", model_dir)),
+        pytest.raises(DirectoryLocked),
+        in_background(settings(tmp_path / "b", model_dir)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("host", "start"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:")]
+)
+def test_the_address_can_be_opened_on_this_machine(host: str, start: str, tmp_path: Path, model_dir: Path) -> None:
+    try:
+        listen(host, 0).close()
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    server = Host(settings(tmp_path, model_dir, host=host))
+    assert server.url.startswith(start)
+    server.close()

@@ -1,0 +1,146 @@
+"""A folder into a gallery: what is taken, under which id, and what interruptions and bad files leave behind."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.card import Modality
+from tests.drawing import write_people
+from tests.server.pictures import TEXT
+from tests.vireid.between import Between
+from tests.vireid.conftest import MAX_IMAGES
+from vireid.client import Client, ItemFields, Unreachable
+from vireid.indexing import Labels, Outcome, find_images, id_of, upload
+
+VALID_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+PEOPLE = 12
+
+Files = list[tuple[Path, ItemFields]]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("drawn"), range(PEOPLE), modalities=[Modality.INFRARED])
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path) -> Path:
+    """48 infrared crops."""
+    return Path(shutil.copytree(drawn, tmp_path / "crops"))
+
+
+def files_of(folder: Path) -> Files:
+    labels = Labels("infrared", re.compile(r"_(c\d)_"), re.compile(r"\d{4}"))
+    return [(path, labels.of(path.relative_to(folder).as_posix())) for path in find_images(folder)]
+
+
+def ids(client: Client, gallery: str) -> set[str]:
+    return {item.id for item in client.items(gallery)}
+
+
+def statuses(done: Iterator[list[Outcome]]) -> list[str]:
+    return [outcome.status for outcomes in done for outcome in outcomes]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=200), min_size=1, max_size=4))
+def test_every_path_makes_a_valid_id_that_stays_the_same(parts: list[str]) -> None:
+    path = "/".join(parts)
+    assert VALID_ID.fullmatch(id_of(path))
+    assert id_of(path) == id_of(path)
+
+
+def test_ids_are_readable_where_possible_and_never_meet() -> None:
+    long = "x" * 200
+    paths = [
+        "a/b.png", "a:b.png", "a_b.png", "a b.png", "ä_b.png", "a/b c.png", "a/b_c.png", "a/b/c.png",
+        f"{long}1.png", f"{long}2.png", f"{long}/1.png",
+    ]  # fmt: skip
+    assert id_of("a/b.png") == "a:b.png"
+    assert len({id_of(path) for path in paths}) == len(paths)
+
+
+def test_images_are_found_at_any_depth_in_order_and_nothing_else(tmp_path: Path) -> None:
+    wanted = ["a.PNG", "b/c.jpeg", "b/d/e.webp", "b/f.bmp", "z.jpg"]
+    for name in [*wanted, "notes.txt", "b/._c.jpeg", ".cache/x.png", "b/model.onnx"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "camera"), [(r"_c(\d)", "3"), (r"c\d", "c3"), (r"^(cam\d)/", None), (r"_c(\d)|(x)", "3"), (None, None)]
+)
+def test_the_first_group_of_a_pattern_is_the_label_or_the_whole_match(pattern: str | None, camera: str | None) -> None:
+    labels = Labels("infrared", None if pattern is None else re.compile(pattern))
+    assert labels.of("0001/0001_c3_7.png").camera == camera
+
+
+def test_every_crop_arrives_with_its_labels(client: Client, gallery: str, folder: Path) -> None:
+    assert statuses(upload(client, gallery, files_of(folder), parallel=3)) == ["added"] * 48
+    item = client.item(gallery, "infrared:0003:0003_c4_1.png")
+    assert (item.camera, item.identity, item.modality) == ("c4", "0003", Modality.INFRARED)
+
+
+def test_after_a_break_only_what_is_missing_is_sent(client: Client, gallery: str, folder: Path) -> None:
+    def broken(request: httpx2.Request, posts: int) -> httpx2.Response | None:
+        if posts > 3:
+            raise httpx2.ConnectError("Connection refused", request=request)
+        return None
+
+    files = files_of(folder)
+    with Client(client.base_url, transport=Between(broken)) as flaky, pytest.raises(Unreachable):
+        statuses(upload(flaky, gallery, files, parallel=2))
+    there = ids(client, gallery)
+    assert len(there) == 3 * MAX_IMAGES
+    missing = [(path, fields) for path, fields in files if fields.id not in there]
+    assert statuses(upload(client, gallery, missing, parallel=2)) == ["added"] * (len(files) - len(there))
+    assert ids(client, gallery) == {fields.id for _, fields in files}
+
+
+def test_leaving_early_starts_no_more_requests(client: Client, gallery: str, folder: Path) -> None:
+    seen = Between(lambda _request, _posts: None)
+    with Client(client.base_url, transport=seen) as counted:
+        done = upload(counted, gallery, files_of(folder), parallel=1)
+        next(done)
+        done.close()  # type: ignore[attr-defined]
+    assert seen.posts < 48 / MAX_IMAGES
+    assert len(ids(client, gallery)) == seen.posts * MAX_IMAGES
+
+
+def test_bad_files_are_named_with_a_reason_and_the_rest_arrives(client: Client, gallery: str, folder: Path) -> None:
+    (folder / "broken.png").write_bytes(TEXT)
+    (folder / "gone.png").write_bytes(b"")
+    (folder / "empty.png").write_bytes(b"")
+    files = files_of(folder)
+    (folder / "gone.png").unlink()
+    outcomes = [outcome for done in upload(client, gallery, files, parallel=2) for outcome in done]
+    failed = {outcome.path.name: outcome.reason for outcome in outcomes if outcome.status == "failed"}
+    assert failed.keys() == {"broken.png", "gone.png", "empty.png"}
+    assert failed["gone.png"] == "No such file or directory"
+    assert failed["broken.png"] == "Not a JPEG, PNG, WebP or BMP image."
+    assert len(ids(client, gallery)) == 48
+
+
+def test_a_proxy_that_takes_less_than_the_server_gets_smaller_requests(
+    client: Client, gallery: str, folder: Path
+) -> None:
+    files = files_of(folder)
+    (folder / "large.bmp").write_bytes(bytes(200_000))
+    largest = max(path.stat().st_size for path, _ in files)
+
+    def narrow(request: httpx2.Request, _: int) -> httpx2.Response | None:
+        return httpx2.Response(413, text="nginx") if len(request.content) > 3 * largest else None
+
+    with Client(client.base_url, transport=Between(narrow)) as narrowed:
+        outcomes = [o for done in upload(narrowed, gallery, files_of(folder), parallel=2) for o in done]
+    assert [outcome.path.name for outcome in outcomes if outcome.status == "failed"] == ["large.bmp"]
+    assert len(ids(client, gallery)) == 48

@@ -1,0 +1,133 @@
+"""The server in this process: one uvicorn on one socket, in the foreground or in a thread.
+
+Importing this imports the server; only commands that start one do so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+
+from server.app import create_app
+from server.embedding.session import ModelRefused
+from server.errors import ServiceError
+from server.gallery.refused import StartError
+from server.settings import Settings
+
+__all__ = ["START_ERRORS", "Host", "in_background", "listen", "log_config"]
+
+START_ERRORS = (StartError, ModelRefused, ServiceError, OSError)
+"""What a server over wrong data, a wrong model or a wrong address fails to start with."""
+
+_GRACE_S = 30  # for requests in work when the server is told to stop
+
+
+class Host:
+    """A server that is about to run; it holds its port from now on.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = create_app(settings)
+        self._listener = listen(settings.host, settings.port)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,  # the app logs each request itself
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        """Where a program of this machine reaches it."""
+        host, port = self._listener.getsockname()[:2]
+        address = ipaddress.ip_address(host)
+        if address.is_unspecified:
+            address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+        return f"http://{f'[{address}]' if address.version == 6 else address}:{port}"
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve until told to stop; ``started`` is called once data and models are open.
+
+        Raises:
+            START_ERRORS: the data or the models cannot be served.
+        """
+        # Opened here and not by uvicorn, which would log a traceback instead of raising.
+        with closing(self):
+            async with self._app.router.lifespan_context(self._app):
+                started()
+                await self._server.serve(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """Let ``run`` end. Any thread may call it."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Give the port back; ``run`` does so itself."""
+        self._listener.close()
+
+
+@contextmanager
+def in_background(settings: Settings) -> Iterator[str]:
+    """A server in a thread of this process, gone with the block; gives its URL.
+
+    Raises:
+        START_ERRORS: it does not start.
+    """
+    host = Host(settings)
+    started: Future[None] = Future()
+    with ThreadPoolExecutor(1, thread_name_prefix="server") as pool:
+        running = pool.submit(lambda: asyncio.run(host.run(lambda: started.set_result(None))))
+        wait((running, started), return_when=FIRST_COMPLETED)
+        if not started.done():
+            running.result()
+        try:
+            yield host.url
+        finally:
+            host.stop()
+            running.result()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        OSError: the address is taken, or is none of this machine.
+    """
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    return socket.create_server((bare, port), family=family, backlog=2048)
+
+
+def log_config(lines_for_people: bool) -> dict[str, Any]:
+    """Configuration of ``logging``: all that the server and uvicorn say, to stderr, for people or as lines of JSON."""
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    before = [structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), stamp]
+    after: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if lines_for_people:
+        after.append(structlog.dev.ConsoleRenderer())
+    else:
+        after += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    formatter = {"()": structlog.stdlib.ProcessorFormatter, "foreign_pre_chain": before, "processors": after}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"lines": formatter},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+        "loggers": {"server": {"level": "INFO"}},
+    }
