@@ -25,6 +25,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.dev
+	PATH=$(BIN):$$PATH $(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/evaluation.py
+
 openapi: $(VENV)/.dev
 	$(BIN)/python -m server.api.openapi > docs/openapi.json
 

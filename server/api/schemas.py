@@ -94,6 +94,12 @@ def _of_unit_length(values: list[float]) -> list[float]:
     return values
 
 
+def _not_dots(value: str) -> str:
+    if value in (".", ".."):  # clients and proxies would take them out of a path
+        raise ValueError("must not be . or ..")
+    return value
+
+
 def _rfc_3339(value: object) -> object:
     if not isinstance(value, datetime) and not (isinstance(value, str) and _DATE_AND_TIME.match(value)):
         raise ValueError("must be a time, RFC 3339, such as 2026-11-21T08:30:00Z")
@@ -107,7 +113,7 @@ def _in_utc(time: datetime) -> datetime:
         raise ValueError("is beyond the calendar") from None
 
 
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$", examples=["cam2-000187"])]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$", examples=["cam2-000187"]), AfterValidator(_not_dots)]
 GalleryName = Annotated[Id, Path(description="Name of the gallery.")]
 ItemId = Annotated[Id, Path(description="Id of the item.")]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
@@ -509,6 +515,7 @@ class SearchQuery(Wire):
     """What to look for, and how."""
 
     k: int = Field(10, ge=1, le=MAX_K)
+    rerank: Literal[False] = Field(False, description="Re-ranking is not in this version.")
     fusion: Fusion = Field(Fusion.MEAN, description="How several images of the person make one ranking.")
     group_by: Literal["identity"] | None = None
     min_score: float | None = Field(None, ge=-1, le=1)

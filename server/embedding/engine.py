@@ -115,4 +115,7 @@ class Engine:
             raise ImageTooLarge(f"{len(data):,} bytes; at most {self._limits.max_bytes:,} bytes are taken")
         image = open_upright(data, max_pixels=self._limits.max_pixels)
         pixels = resize(image, self.card.input)
-        return _Crop(pixels, modality or modality_of(pixels), thumbnail(image) if thumbnails else None)
+        modality = modality or modality_of(pixels)
+        if modality is Modality.INFRARED:  # tinted or not, as in training
+            pixels = resize(image.convert("L").convert("RGB"), self.card.input)
+        return _Crop(pixels, modality, thumbnail(image) if thumbnails else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from threading import RLock
 from typing import Any
 
@@ -104,11 +105,12 @@ class MemoryStore:
     def delete_items(self, name: str, where: Filter) -> tuple[list[str], int]:
         with self._lock:
             held = self._find(name)
-            ids = sorted(new.item.id for new in held.items.values() if matches(new.item, where))
-            for item in ids:
-                del held.items[item]
-            held.sequence += bool(ids)
-            return ids, held.sequence
+            return self._delete(held, [new.item.id for new in held.items.values() if matches(new.item, where)])
+
+    def delete_stored_before(self, name: str, moment: datetime) -> tuple[list[str], int]:
+        with self._lock:
+            held = self._find(name)
+            return self._delete(held, [new.item.id for new in held.items.values() if new.stored_at < moment])
 
     def thumbnail(self, name: str, item: str) -> bytes:
         with self._lock:
@@ -133,6 +135,12 @@ class MemoryStore:
 
     def close(self) -> None:
         pass
+
+    def _delete(self, held: _Held, ids: list[str]) -> tuple[list[str], int]:
+        for item in ids:
+            del held.items[item]
+        held.sequence += bool(ids)
+        return sorted(ids), held.sequence
 
     def _find(self, name: str) -> _Held:
         if name not in self._held:

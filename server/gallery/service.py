@@ -5,8 +5,9 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -160,11 +161,16 @@ class Galleries:
 
     def delete_items(self, name: str, where: Filter) -> int:
         """Remove all items that pass ``where``; returns how many there were."""
-        with self._writing(self._find(name)) as live:
-            ids, sequence = self._store.delete_items(name, where)
-            if ids:
-                live.delete(ids, sequence)
-        return len(ids)
+        return self._delete(name, lambda: self._store.delete_items(name, where))
+
+    def expire(self, now: datetime) -> dict[str, int]:
+        """Remove what galleries have held for more than their ``retention_days``; returns how many, by gallery."""
+        due = {g.name: now - timedelta(days=g.retention_days) for g in self._store.galleries() if g.retention_days}
+        removed = {}
+        for name, moment in due.items():
+            with suppress(GalleryNotFound):  # deleted since
+                removed[name] = self._delete(name, partial(self._store.delete_stored_before, name, moment))
+        return {name: count for name, count in removed.items() if count}
 
     def thumbnail(self, name: str, id: str) -> bytes:
         """An item's thumbnail. ``ItemNotFound`` also when it has none."""
@@ -244,6 +250,13 @@ class Galleries:
             opened.lock.release()
         in_store = self._store.sequences().get(name, in_store)
         return in_store, -1 if opened.live is None else opened.live.sequence
+
+    def _delete(self, name: str, remove: Callable[[], tuple[builtins.list[str], int]]) -> int:
+        with self._writing(self._find(name)) as live:
+            ids, sequence = remove()
+            if ids:
+                live.delete(ids, sequence)
+        return len(ids)
 
     def _find(self, name: str) -> _Opened:
         opened = self._opened.get(name)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +90,9 @@ class Store(Protocol):
 
     def delete_items(self, name: str, where: Filter) -> tuple[list[str], int]:
         """Remove all that pass ``where``; returns their ids and the sequence number, the old one if there are none."""
+
+    def delete_stored_before(self, name: str, moment: datetime) -> tuple[list[str], int]:
+        """Remove all that were stored before ``moment``; returns what ``delete_items`` returns."""
 
     def thumbnail(self, name: str, item: str) -> bytes:
         """An item's thumbnail. ``ItemNotFound`` also when it has none."""
@@ -228,11 +232,16 @@ class SqlStore:
     def delete_items(self, name: str, where: Filter) -> tuple[list[str], int]:
         with self._writing(deletes=True) as connection:
             gallery = _find(connection, name, lock=True)
-            found = _filtered(connection, gallery.number, where, None, None)
-            if not found:
-                return [], gallery.sequence
-            _delete_rows(connection, [row.row for row in found])
-            return [row.id for row in found], _count(connection, gallery, -len(found))
+            return _delete_found(connection, gallery, _filtered(connection, gallery.number, where, None, None))
+
+    def delete_stored_before(self, name: str, moment: datetime) -> tuple[list[str], int]:
+        items = tables.items.c
+        with self._writing(deletes=True) as connection:
+            gallery = _find(connection, name, lock=True)
+            due = select(items.row, items.id).where(
+                items.gallery == gallery.number, items.stored_at < to_micros(moment)
+            )
+            return _delete_found(connection, gallery, connection.execute(due.order_by(items.id)).all())
 
     def thumbnail(self, name: str, item: str) -> bytes:
         query = select(tables.thumbnails.c.image).join(tables.items)
@@ -339,12 +348,19 @@ def _delete_rows(connection: Connection, rows: Sequence[int]) -> None:
         connection.execute(delete(tables.items).where(tables.items.c.row.in_(part)))
 
 
+def _delete_found(connection: Connection, gallery: Row[Any], found: Sequence[Any]) -> tuple[list[str], int]:
+    if not found:
+        return [], gallery.sequence
+    _delete_rows(connection, [row.row for row in found])
+    return [row.id for row in found], _count(connection, gallery, -len(found))
+
+
 def _insert(connection: Connection, gallery: int, new: Sequence[NewItem]) -> None:
     if not new:
         return
     added = connection.execute(
         insert(tables.items).returning(tables.items.c.id, tables.items.c.row),
-        [_to_row(gallery, one.item) for one in new],
+        [_to_row(gallery, one.item) | {"stored_at": to_micros(one.stored_at)} for one in new],
     )
     rows = {row.id: row.row for row in added}
     blobs = [(rows[one.item.id], np.asarray(one.vector, "<f4").tobytes()) for one in new]

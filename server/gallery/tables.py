@@ -60,9 +60,11 @@ items = Table(
     Column("camera", Text),
     Column("captured_at", BigInteger),
     Column("attributes", JSON, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
     UniqueConstraint("gallery", "id"),
     Index(None, "gallery", "row"),
     Index(None, "gallery", "identity"),
+    Index(None, "gallery", "stored_at"),
     sqlite_autoincrement=True,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -69,11 +69,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item with what only a write carries: its unit vector, float32 ``[dimension]``, and a thumbnail (WebP)."""
+    """An item with what only a write carries: its unit vector, float32 ``[dimension]``, a thumbnail (WebP), a time.
+
+    Retention counts from ``stored_at``; an item that is replaced begins anew.
+    """
 
     item: Item
     vector: Vectors
     thumbnail: bytes | None = None
+    stored_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def test_no_request_takes_unknown_fields(document: dict[str, Any]) -> None:
 def test_the_names_of_search_are_those_of_the_contract(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["SearchQuery"]["properties"].keys() == {
-        "k", "fusion", "group_by", "min_score", "max_false_match_rate", "filter",
+        "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter",
     }  # fmt: skip
     assert schemas["SearchFilter"]["properties"].keys() == {
         "modality", "cameras", "exclude_cameras", "identities", "captured_from", "captured_to", "attributes",

@@ -214,3 +214,9 @@ def test_a_cursor_that_was_never_given_is_422_or_harmless(client: TestClient, ga
     assert answer.status_code in (200, 422)
     if answer.status_code == 422:
         assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "cursor"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_an_id_that_paths_swallow_is_refused(client: TestClient, gallery: str, name: str) -> None:
+    answer = add(client, gallery, [crop(1)], [{"id": name, "modality": "visible"}])
+    assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "items[0].id"

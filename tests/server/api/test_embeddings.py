@@ -5,11 +5,12 @@ import io
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from models.card import Modality
 from tests.server.api.test_search import expected_rate, vector
 from tests.server.calls import check_problem
-from tests.server.pictures import TEXT, crop
+from tests.server.pictures import TEXT, crop, encode
 from tests.server.standin import DIMENSION
 
 IMAGES = [crop(1, Modality.VISIBLE), crop(2, Modality.INFRARED), crop(3, Modality.VISIBLE)]
@@ -73,3 +74,19 @@ def test_a_comparison_takes_two_images(client: TestClient, count: int) -> None:
 
 def test_an_unknown_model_is_named(client: TestClient) -> None:
     assert "standin" in check_problem(post(client, [crop(1)], model="other"), 404, "model-not-found")["detail"]
+
+
+def test_a_tinted_infrared_crop_is_embedded_as_its_grey(client: TestClient) -> None:
+    """Training makes infrared grey before resizing; what is served must be what was trained."""
+    tinted = np.array(Image.open(io.BytesIO(crop(3, Modality.INFRARED))).convert("RGB"))
+    tinted[..., 2] = tinted[..., 2] // 2
+    grey = Image.fromarray(tinted).convert("L")
+    vectors = [
+        client.post(
+            "/v1/embeddings",
+            files=[("images", ("crop.png", encode(picture)))],
+            data={"modality": "infrared"},
+        ).json()["embeddings"][0]["vector"]
+        for picture in (tinted, grey)
+    ]
+    assert vectors[0] == vectors[1]

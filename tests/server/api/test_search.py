@@ -25,8 +25,9 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 def vector(image: bytes, modality: Modality) -> np.ndarray:
     """The oracle's embedding of an image file."""
-    picture = Image.open(io.BytesIO(image)).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-    (found,) = StandIn().embed(np.asarray(picture)[np.newaxis], np.array([modality.index]))
+    seen = Image.open(io.BytesIO(image)).convert("L" if modality is Modality.INFRARED else "RGB")
+    picture = seen.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    (found,) = StandIn().embed(np.asarray(picture.convert("RGB"))[np.newaxis], np.array([modality.index]))
     return np.asarray(found)
 
 

@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("camera", sa.Text()),
         sa.Column("captured_at", sa.BigInteger()),
         sa.Column("attributes", sa.JSON(), nullable=False),
+        sa.Column("stored_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("row", name="pk_items"),
         sa.ForeignKeyConstraint(
             ["gallery"], ["galleries.number"], name="fk_items_gallery_galleries", ondelete="CASCADE"
@@ -51,6 +52,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_items_gallery_row", "items", ["gallery", "row"])
     op.create_index("ix_items_gallery_identity", "items", ["gallery", "identity"])
+    op.create_index("ix_items_gallery_stored_at", "items", ["gallery", "stored_at"])
     op.create_table(
         "vectors",
         sa.Column("row", _NUMBER, nullable=False, autoincrement=False),
