@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ __all__ = ["Ranking", "Ranks", "nearest", "rank"]
 
 Ranks = NDArray[np.int64]
 
-_BLOCK = 1 << 16  # sorted keys at a time: they stay in the processor's cache
-_LAST = np.iinfo(np.int64).max - 1  # key of an excluded image: behind all others, and no hit
+_BLOCK = 1 << 17  # scores sorted at a time: they stay in the processor's cache
+_LAST_BITS = np.int32(np.iinfo(np.int32).max)  # an excluded image is behind all others
+_LAST_KEY = np.iinfo(np.int64).max - 1  # likewise, and no hit
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -95,20 +97,21 @@ def rank(
     shape = len(query), len(gallery)
     if scores.dtype != np.float32 or scores.shape != shape or (excluded is not None and excluded.shape != shape):
         raise ValueError(f"expected float32 scores and a mask of shape {shape}, found {scores.dtype} {scores.shape}")
-    names, codes = np.unique(gallery, return_inverse=True)
-    order = np.argsort(codes, kind="stable")  # gallery by identity, so that each identity is one run of columns
-    own, codes = _codes(names, query), codes[order]
-    step = max(1, _BLOCK // max(1, len(gallery)))
+    if not len(query) or not len(gallery):
+        nothing = np.zeros(0, dtype=np.int64)
+        return Ranking(nothing, nothing, np.zeros(len(query), dtype=np.int64), np.zeros(len(query), dtype=np.int64))
+    groups, own = _Groups.of(gallery, query)
+    step = max(1, _BLOCK // len(gallery))
     blocks = [slice(start, start + step) for start in range(0, len(query), step)]
 
     def rank_block(rows: slice) -> tuple[Ranks, Ranks, Ranks, Ranks]:
-        return _rank_block(scores[rows], own[rows], codes, order, None if excluded is None else excluded[rows])
+        return _rank_block(scores[rows], own[rows], groups, None if excluded is None else excluded[rows])
 
-    with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter while it sorts
-        parts = list(pool.map(rank_block, blocks))
-    if not parts:
-        empty = np.zeros(0, dtype=np.int64)
-        return Ranking(empty, empty, empty, empty)
+    if len(blocks) > 1:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets go of the interpreter while it sorts
+            parts = list(pool.map(rank_block, blocks))
+    else:
+        parts = [rank_block(rows) for rows in blocks]
     owner = [found + rows.start for (found, *_), rows in zip(parts, blocks, strict=True)]
     return Ranking(np.concatenate(owner), *(np.concatenate([part[column] for part in parts]) for column in (1, 2, 3)))
 
@@ -125,18 +128,106 @@ def nearest(scores: Scores, count: int, excluded: NDArray[np.bool_] | None = Non
     >>> nearest(np.array([[0.5, -0.2, 1.0]], np.float32), 2)
     array([[2, 0]])
     """
-    keys = _sort_keys(scores)
+    keys = _ordered_bits(scores).astype(np.int64) << 32
     keys |= np.arange(scores.shape[1])
     if excluded is not None:
-        np.putmask(keys, excluded, _LAST)
+        np.putmask(keys, excluded, _LAST_KEY)
     if 0 < count < scores.shape[1]:
         keys.partition(count - 1, axis=1)
     keys = np.sort(keys[:, :count], axis=1)
-    return np.where(keys == _LAST, -1, keys & 0xFFFFFFFF)
+    return np.where(keys == _LAST_KEY, -1, keys & 0xFFFFFFFF)
 
 
-def _sort_keys(scores: Scores) -> Ranks:
-    """One int64 a finite score whose order is that of falling scores; the lower 32 bits are free, to break ties.
+@dataclass(frozen=True, eq=False, slots=True)
+class _Groups:
+    """The gallery ordered by identity, so that each identity is one run of columns.
+
+    ``order`` ``[G]``: gallery index of each column; ``codes`` ``[G]``: its identity's number; ``starts`` and ``sizes``
+    of the runs, and behind them an empty run, which the number -1 of an identity without images leads to.
+    """
+
+    order: Ranks
+    codes: Ranks
+    starts: Ranks
+    sizes: Ranks
+
+    @classmethod
+    def of(cls, gallery: NDArray[Any], query: NDArray[Any]) -> tuple[_Groups, Ranks]:
+        """The groups of the gallery's identities, and the number of each query's identity."""
+        names, codes, sizes = np.unique(gallery, return_inverse=True, return_counts=True)
+        own = np.minimum(np.searchsorted(names, query), len(names) - 1)
+        starts, sizes = np.append(np.cumsum(sizes) - sizes, 0), np.append(sizes, 0)
+        order = np.argsort(codes, kind="stable")
+        return cls(order, codes[order], starts, sizes), np.where(names[own] == query, own, -1)
+
+
+def _rank_block(
+    scores: Scores, own: Ranks, groups: _Groups, excluded: NDArray[np.bool_] | None
+) -> tuple[Ranks, Ranks, Ranks, Ranks]:
+    """Query, place, identity place and kept of a few queries.
+
+    Sorting scores alone is fast and tells the place of every positive whose score is its own. Queries with a
+    positive that shares its score go through :func:`_rank_by_keys`.
+    """
+    count, size = scores.shape
+    columns = np.take(scores, groups.order, axis=1, mode="clip")  # the mode that does not check every index
+    falling = _ordered_bits(columns)
+    kept = np.full(count, size)
+    if excluded is not None:
+        excluded = np.take(excluded, groups.order, axis=1, mode="clip")
+        np.putmask(falling, excluded, _LAST_BITS)
+        kept -= np.count_nonzero(excluded, axis=1)
+
+    mine = _own_columns(falling, own, groups)
+    mine.sort(axis=1)
+    valid = mine < _LAST_BITS
+    best = np.minimum.reduceat(falling, groups.starts[:-1], axis=1)
+    identity_place = np.where(valid[:, 0], 1 + (best < mine[:, :1]).sum(axis=1), 0)
+
+    falling.sort(axis=1)
+    of_row = (np.arange(count) << 32)[:, None]  # makes one rising sequence of all rows
+    ranked, wanted = (falling + of_row).ravel(), mine + of_row
+    before = np.searchsorted(ranked, wanted.ravel()).reshape(mine.shape)
+    place = 1 + before - size * np.arange(count)[:, None]
+    tied = ((ranked[np.minimum(before + 1, len(ranked) - 1)] == wanted) & valid & (place < size)).any(axis=1)
+    if tied.any():
+        of_tied = place[tied]
+        of_tied[valid[tied]], identity_place[tied] = _rank_by_keys(
+            columns[tied], own[tied], groups, None if excluded is None else excluded[tied]
+        )
+        place[tied] = of_tied
+    return np.nonzero(valid)[0], place[valid], identity_place, kept
+
+
+def _own_columns(falling: NDArray[np.int32], own: Ranks, groups: _Groups) -> NDArray[np.int32]:
+    """Values of each query's identity, ``[q, most images of one]``, filled up with the last value."""
+    sizes = groups.sizes[own][:, None]
+    offset = np.arange(max(1, sizes.max()))
+    columns = np.minimum(groups.starts[own][:, None] + offset, falling.shape[1] - 1)
+    return np.where(offset < sizes, np.take_along_axis(falling, columns, axis=1), _LAST_BITS)
+
+
+def _rank_by_keys(
+    columns: Scores, own: Ranks, groups: _Groups, excluded: NDArray[np.bool_] | None
+) -> tuple[Ranks, Ranks]:
+    """Places of all positives, query by query, and identity places ``[q]``, whatever the ties.
+
+    A key is one int64: the score's ordered bits, then the gallery index, then whether the image is a positive. All
+    keys differ, so any sort is stable, and it carries the hits along.
+    """
+    keys = _ordered_bits(columns).astype(np.int64) << 32
+    keys |= groups.order << 1
+    keys |= groups.codes == own[:, None]
+    if excluded is not None:
+        np.putmask(keys, excluded, _LAST_KEY)
+    best = np.minimum.reduceat(keys, groups.starts[:-1], axis=1)
+    identity_place = 1 + (best < np.take_along_axis(best, own[:, None], axis=1)).sum(axis=1)
+    keys.sort(axis=1)
+    return 1 + np.flatnonzero(keys & 1) % keys.shape[1], identity_place
+
+
+def _ordered_bits(scores: Scores) -> NDArray[np.int32]:
+    """One int32 a score, in the order of falling scores.
 
     Raises:
         ValueError: a score is not finite.
@@ -148,47 +239,4 @@ def _sort_keys(scores: Scores) -> Ranks:
     flip = bits >> 31
     flip &= 0x7FFFFFFF
     bits ^= flip  # the bits of a negative float fall as it rises
-    keys = bits.astype(np.int64)
-    keys <<= 32
-    return keys
-
-
-def _codes(names: NDArray[Any], identities: NDArray[Any]) -> Ranks:
-    """Position of each identity in the sorted names, -1 where it is not among them."""
-    if not len(names):
-        return np.full(len(identities), -1)
-    codes = np.minimum(np.searchsorted(names, identities), len(names) - 1)
-    return np.where(names[codes] == identities, codes, -1)
-
-
-def _rank_block(
-    scores: Scores, own: Ranks, codes: Ranks, order: Ranks, excluded: NDArray[np.bool_] | None
-) -> tuple[Ranks, Ranks, Ranks, Ranks]:
-    """Query, place, identity place and kept of a few queries; columns are sorted through keys.
-
-    A key is one int64: the negative score's bits in an order-preserving form, then the gallery index, then
-    whether the image is a positive. All keys differ, so any sort is stable, and it carries the hits along.
-    """
-    keys = _sort_keys(np.take(scores, order, axis=1, mode="clip"))  # the mode that does not check every index
-    keys |= order << 1
-    keys |= codes == own[:, None]
-    kept = np.full(len(scores), len(order))
-    if excluded is not None:
-        excluded = np.take(excluded, order, axis=1, mode="clip")
-        np.putmask(keys, excluded, _LAST)
-        kept -= np.count_nonzero(excluded, axis=1)
-
-    identity_place = _identity_places(keys, codes, own)
-    keys.sort(axis=1)
-    keys &= 1
-    query, place = np.divmod(np.flatnonzero(keys.astype(np.bool_)), max(1, keys.shape[1]))
-    return query, place + 1, identity_place, kept
-
-
-def _identity_places(keys: Ranks, codes: Ranks, own: Ranks) -> Ranks:
-    """Rank of the query's identity among the identities, each at its best image; 0 where no positive is left."""
-    if not keys.shape[1]:
-        return np.zeros(len(keys), dtype=np.int64)
-    best = np.minimum.reduceat(keys, np.flatnonzero(np.diff(codes, prepend=-1)), axis=1)
-    mine = np.take_along_axis(best, np.maximum(own, 0)[:, None], axis=1)
-    return np.where(mine[:, 0] & 1, 1 + (best < mine).sum(axis=1), 0)
+    return bits
