@@ -28,7 +28,7 @@ __all__ = ["Parity", "ParityError", "export", "fingerprint", "measure_parity", "
 PARITY_BATCHES = (1, 3, 8)
 MAX_ERROR = 1e-4
 MIN_COSINE = 0.9999
-PROBES = 64
+PROBES = 32
 OPSET = 18
 
 

@@ -30,7 +30,7 @@ from training.evaluation.verification import calibrate, count_pairs
 from training.sources import read_data, read_source
 from training.subject import Subject
 
-__all__ = ["EvaluationSet", "calibrations", "evaluation_set", "held_out_sets", "judge"]
+__all__ = ["EvaluationSet", "calibrations", "embed", "evaluation_set", "held_out_sets", "judge", "open_crops"]
 
 _BATCH = 64
 
@@ -90,6 +90,24 @@ def evaluation_set(source: Source, *, misaligned: bool = False) -> EvaluationSet
     return EvaluationSet(name, source.root, tuple(records), chosen, misaligned=misaligned)
 
 
+def open_crops(subject: Subject, data: EvaluationSet, cache: Path) -> PlainCrops:
+    """The crops of a set as the subject takes them: (uint8 ``[H, W, 3]``, modality index) by row of its records."""
+    size = subject.preprocessing
+    opened = CropCache.open(data.records, cache, (size.height, size.width), size.resize)
+    return PlainCrops(data.records, opened, misaligned=data.misaligned)
+
+
+def embed(subject: Subject, data: EvaluationSet, cache: Path, *, mirrored: bool = False) -> NDArray[np.float32]:
+    """Unit vectors float32 ``[N, D]`` of every crop of a set, or of their mirror images."""
+    crops = open_crops(subject, data, cache)
+    parts = []
+    for start in range(0, len(crops), _BATCH):
+        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
+        batch = np.stack(images)
+        parts.append(subject.embed(batch[:, :, ::-1].copy() if mirrored else batch, np.array(modalities)))
+    return np.concatenate(parts)
+
+
 def judge(
     subject: Subject,
     data: EvaluationSet,
@@ -114,8 +132,8 @@ def judge(
     for protocol in data.protocols:
         check_training(protocol, _split_trained_on(subject.config, protocol))
     started = time.monotonic()
-    vectors = _embed(subject, data, cache, mirrored=False)
-    mirrored = _embed(subject, data, cache, mirrored=True) if flip else None
+    vectors = embed(subject, data, cache)
+    mirrored = embed(subject, data, cache, mirrored=True) if flip else None
     results = []
     for protocol, method in product(data.protocols, (None, rerank) if rerank else (None,)):
         asked = protocol.changed(flip=flip, rerank=method.model_dump() if method else None)
@@ -146,7 +164,7 @@ def calibrations(subject: Subject, data: EvaluationSet, cache: Path) -> list[Cal
     Raises:
         ValueError: a modality is missing, or there are too few pairs.
     """
-    images = Embeddings.of(_embed(subject, data, cache, mirrored=False), data.records)
+    images = Embeddings.of(embed(subject, data, cache), data.records)
     sides = {m: images.take(np.flatnonzero(images.modalities == m.index)) for m in Modality}
     return [
         calibrate(count_pairs(sides[query], sides[gallery]).impostor, query, gallery, data.name)
@@ -161,18 +179,6 @@ def _both_ways(records: Sequence[Record]) -> tuple[Protocol, ...]:
     distinct = len(shared) != 1 or len(set.union(*cameras.values())) > 1
     rule = Exclusion.SAME_ID_SAME_CAM if distinct else Exclusion.NONE
     return tuple(custom(direction, rule) for direction in Direction)
-
-
-def _embed(subject: Subject, data: EvaluationSet, cache: Path, *, mirrored: bool) -> NDArray[np.float32]:
-    size = subject.preprocessing
-    opened = CropCache.open(data.records, cache, (size.height, size.width), size.resize)
-    crops = PlainCrops(data.records, opened, misaligned=data.misaligned)
-    parts = []
-    for start in range(0, len(crops), _BATCH):
-        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
-        batch = np.stack(images)
-        parts.append(subject.embed(batch[:, :, ::-1].copy() if mirrored else batch, np.array(modalities)))
-    return np.concatenate(parts)
 
 
 def _describe(subject: Subject, data: EvaluationSet) -> Data:

@@ -15,8 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from training.config import Source
     from training.evaluation.result import Result
+    from training.judging import EvaluationSet
+    from training.subject import Subject
 
 __all__ = ["app", "dataset"]
 
@@ -31,6 +35,8 @@ ON_HELP = (
 )
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run, or of an exported model.")]
+On = Annotated[str | None, typer.Option(help=ON_HELP)]
+Out = Annotated[Path, typer.Option(help="PNG to write.")]
 Cache = Annotated[Path, typer.Option(help="Folder for decoded crops, shared between runs.")]
 
 
@@ -54,7 +60,7 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    on: Annotated[str | None, typer.Option(help=ON_HELP)] = None,
+    on: On = None,
     modality: Annotated[str | None, typer.Option(help="Of all crops in a folder:ROOT/IDENTITY/*.")] = None,
     imitate: Annotated[bool, typer.Option(help="Make infrared crops for identities that have none.")] = False,
     misaligned: Annotated[bool, typer.Option(help="Mirror and re-crop infrared, for aligned pairs.")] = False,
@@ -128,6 +134,72 @@ def table(
         sys.stdout.write((tables.latex if latex else tables.markdown)(results, mixed=mixed) + "\n")
 
 
+@app.command()
+def ranklist(
+    run: Run,
+    out: Out = Path("ranklist.png"),
+    on: On = None,
+    queries: Annotated[int, typer.Option(min=1, help="Queries to show.")] = 6,
+    hits: Annotated[int, typer.Option(min=1, help="Hits of each.")] = 8,
+    cache: Cache = CACHE,
+) -> None:
+    """Draw queries with their first hits, right and wrong marked."""
+    with _clear_errors():
+        from training.picturing import picture_ranklists
+
+        _save(picture_ranklists(*_judged(run, on), cache, queries, hits), out)
+
+
+@app.command()
+def heatmap(
+    run: Annotated[Path, typer.Argument(help="Folder of a run (an exported graph has no gradients).")],
+    out: Out = Path("heatmap.png"),
+    on: On = None,
+    images: Annotated[int, typer.Option(min=1, help="Crops of each modality.")] = 6,
+    cache: Cache = CACHE,
+) -> None:
+    """Draw where the network looks, in each modality."""
+    with _clear_errors():
+        from training.checkpoint import load_trained
+        from training.picturing import picture_heatmaps
+
+        network = load_trained(run / "model.pt").network
+        _save(picture_heatmaps(network, *_judged(run, on), cache, images), out)
+
+
+@app.command("embedding-map")
+def embedding_map(
+    run: Run,
+    out: Out = Path("embedding-map.png"),
+    on: On = None,
+    identities: Annotated[int, typer.Option(min=2, help="Identities to show.")] = 12,
+    cache: Cache = CACHE,
+) -> None:
+    """Draw embeddings in two dimensions by identity and modality (t-SNE)."""
+    with _clear_errors():
+        from training.picturing import picture_embedding_map
+
+        _save(picture_embedding_map(*_judged(run, on), cache, identities), out)
+
+
+@app.command()
+def histograms(run: Run, out: Out = Path("histograms.png"), on: On = None, cache: Cache = CACHE) -> None:
+    """Draw the distances of genuine and impostor pairs for each pair of modalities."""
+    with _clear_errors():
+        from training.picturing import picture_histograms
+
+        _save(picture_histograms(*_judged(run, on), cache), out)
+
+
+@app.command()
+def curves(run: Run, out: Out = Path("curves.png")) -> None:
+    """Draw losses, rates and validation over the epochs of a run."""
+    with _clear_errors():
+        from training.picturing import picture_curves
+
+        _save(picture_curves(run), out)
+
+
 @dataset.command()
 def check(
     path: Annotated[Path, typer.Argument(help="SYSU-MM01, RegDB, LLCM, a folder of crops or a manifest.")],
@@ -192,6 +264,23 @@ def _source(on: str, modality: str | None, imitate: bool, trial: int) -> Source:
     if kind == "regdb":
         fields["trial"] = trial
     return TypeAdapter[Source](Source).validate_python(fields)
+
+
+def _judged(run: Path, on: str | None) -> tuple[Subject, EvaluationSet]:
+    """A network and the crops to show it with: its kept-out identities, or what ``on`` names."""
+    from training.judging import evaluation_set, held_out_sets
+    from training.subject import load_subject
+
+    subject = load_subject(run)
+    sets = [evaluation_set(_source(on, None, False, 1))] if on else held_out_sets(subject.config)
+    if not sets:
+        raise ValueError(f"{run} kept no identities out of training: name a data set with --on")
+    return subject, sets[0]
+
+
+def _save(figure: Figure, out: Path) -> None:
+    figure.savefig(out)
+    Console().print(str(out), highlight=False)
 
 
 def _file_name(result: Result) -> str:

@@ -425,14 +425,6 @@ def test_the_configuration_of_a_benchmark_trains_on_its_miniature(tmp_path: Path
     assert trained.sources[0].infrared > 0
 
 
-@pytest.mark.slow
-def test_the_full_size_network_trains_on_a_miniature(tmp_path: Path) -> None:
-    config = benchmark_config("regdb", tmp_path / "regdb", "batch={identities: 2, images: 4}")
-    trained = load_trained(run(config, tmp_path / "out"))
-    assert (trained.config.backbone, trained.config.input.height) == ("resnet50", 288)
-    assert trained.network.dimension == 2048
-
-
 def test_groups_of_identities_stay_on_one_side_of_the_split(cache: Path, tmp_path: Path) -> None:
     people = write_people(tmp_path / "people", range(24), images=1, size=SIZE)
     source = {"kind": "folder", "root": people, "name": "g", "group_pattern": r"(..)\d$"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.card import Modality
+from server.gallery.filters import matches
 from server.gallery.index import BruteForce
 from server.gallery.live import LiveGallery
-from server.gallery.types import Filter, Item
+from server.gallery.types import Filter, Item, Scalar
 from tests.server.gallery.making import filters, items_strategy, passes, unit_vectors
 
 item_lists = st.lists(items_strategy, max_size=20, unique_by=lambda item: item.id)
@@ -34,6 +36,27 @@ def test_items_come_out_of_the_columns_as_they_went_in(items: list[Item]) -> Non
     assert out == items
     types = [{name: type(value) for name, value in item.attributes.items()} for item in out]
     assert types == [{name: type(value) for name, value in item.attributes.items()} for item in items]
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted", "same"),
+    [
+        (1, 1, True),
+        (1, 1.0, True),
+        (0, False, False),
+        (True, 1, False),
+        (True, 1.0, False),
+        (True, True, True),
+        ("1", 1, False),
+        ("true", True, False),
+        (2**53, 2**53 + 1, False),
+        ("é", "é", True),
+    ],
+)
+def test_attributes_are_equal_as_json(kept: Scalar, wanted: Scalar, same: bool) -> None:
+    item, where = Item("i", Modality.VISIBLE, attributes={"a": kept}), Filter(attributes={"a": wanted})
+    assert _live([item]).view().allowed(where).tolist() == [same]
+    assert matches(item, where) == passes(item, where) == same
 
 
 def test_a_mask_is_the_callers_to_change() -> None:

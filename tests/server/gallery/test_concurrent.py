@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 
 import numpy as np
 import pytest
@@ -15,10 +16,19 @@ from server.gallery.flat import FaissFlat
 from server.gallery.memory import MemoryStore
 from server.gallery.service import Galleries
 from server.gallery.store import SqlStore
-from server.gallery.types import Filter
+from server.gallery.types import Filter, NewItem, WriteStatus
 from tests.server.gallery.making import FINGERPRINT, new_item, search, unit_vectors
 
 DIMENSION = 32
+
+
+@pytest.fixture(autouse=True)
+def restless() -> Iterator[None]:
+    """Threads take turns a thousand times as often as usual, so that what can go wrong between two lines does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 1000)
+    yield
+    sys.setswitchinterval(usual)
 
 
 def _galleries(tmp_path: Path, kind: str) -> Galleries:
@@ -147,20 +157,27 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     galleries.close()
 
 
-def test_progress_is_level_while_a_writer_works(tmp_path: Path) -> None:
-    galleries = _galleries(tmp_path, "sqlite")
-    vectors = unit_vectors(10, DIMENSION)
+def test_progress_is_level_while_a_write_is_between_store_and_memory() -> None:
+    committed, go_on = Event(), Event()
 
-    def write() -> None:
-        for _ in range(40):
-            galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(10)], fingerprint=FINGERPRINT)
+    class Paused(MemoryStore):
+        def put(self, name: str, items: Sequence[NewItem]) -> tuple[list[WriteStatus], int]:
+            done = super().put(name, items)
+            committed.set()
+            assert go_on.wait(10)
+            return done
 
-    def read() -> None:
-        ((in_store, in_memory),) = galleries.progress().values()
-        assert in_memory >= in_store
-
-    _beside(write, [read])
-    galleries.close()
+    galleries = Galleries(Paused(), FaissFlat)
+    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    items = [new_item("i", unit_vectors(1, DIMENSION)[0])]
+    writer = Thread(target=galleries.put, args=("g", items), kwargs={"fingerprint": FINGERPRINT})
+    writer.start()
+    assert committed.wait(10)
+    later = Timer(0.1, go_on.set)
+    later.start()
+    assert galleries.progress() == {"g": (1, 1)}
+    writer.join()
+    later.join()
 
 
 def test_galleries_come_and_go_beside_their_users(tmp_path: Path) -> None:

@@ -111,6 +111,16 @@ def test_one_identity_that_fills_the_top_does_not_hide_the_others() -> None:
     assert sorted(len(member.rows) for member in members) == [1, 2, 4000]
 
 
+def test_a_group_found_in_one_round_is_not_found_again_in_the_next() -> None:
+    query = unit_vectors(1)
+    near = query + 0.01 * unit_vectors(2000, seed=6)
+    crowd = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    vectors = np.concatenate([crowd, unit_vectors(3, seed=5)])
+    groups = np.array([1] * 2000 + [2, 3, 3], np.int32)
+    _, members = rank_groups(_index(FaissFlat, vectors), _ids(2003), groups, query, np.ones(2003, np.bool_), 3)
+    assert sorted(len(member.rows) for member in members) == [1, 2, 2000]
+
+
 def test_the_mean_of_queries_is_unit_length_and_points_between_them() -> None:
     queries = unit_vectors(5)
     fused = fuse(queries, Fusion.MEAN)

@@ -67,6 +67,25 @@ def test_the_evaluator_equals_plain_loops_on_random_cases(exclusion: Exclusion, 
     assert min(seen.values()) > 4, f"the cases are too tame: {seen}"
 
 
+@pytest.mark.parametrize("cmc", Cmc)
+@pytest.mark.parametrize(("queries", "size", "cases"), [(12, 40, 60), (150, 2500, 1)])
+def test_scores_with_a_few_ties_rank_like_plain_loops(cmc: Cmc, queries: int, size: int, cases: int) -> None:
+    for seed in range(cases):
+        rng = np.random.default_rng(seed)
+        query, gallery = random_embeddings(queries, seed, dimension=1), random_embeddings(size, seed + 1, dimension=1)
+        scores = rng.standard_normal((queries, size)).astype(np.float32)
+        for row in range(0, queries, 2):  # every other query is free of ties
+            one, other = rng.integers(0, size, (2, 10))
+            scores[row, one] = scores[row, other]
+        expected = evaluate_by_loops(
+            scores.tolist(), images(query), images(gallery), cam3_ignores_cam2, cmc is Cmc.DISTINCT, max_rank=20
+        )
+        metrics = evaluate(query, gallery, Exclusion.CAM3_CAM2, cmc, scores=scores.__getitem__)
+        assert metrics.cmc == pytest.approx(expected.cmc, rel=1e-14), f"seed {seed}"
+        assert metrics.mean_ap == pytest.approx(np.mean(expected.precision), rel=1e-13), f"seed {seed}"
+        assert metrics.mean_inp == pytest.approx(np.mean(expected.penalty), rel=1e-13), f"seed {seed}"
+
+
 @pytest.mark.parametrize(
     ("identity", "distinct_rank", "image_rank", "precision", "penalty"),
     [("A", 1, 1, (1 + 2 / 3) / 2, 2 / 3), ("B", 2, 2, 1 / 2, 1 / 2), ("C", 3, 4, 1 / 4, 1 / 4)],
