@@ -1,4 +1,4 @@
-"""How fast and how small the evaluator is: ``python benchmarks/evaluation.py [--large] [--dimension D]``.
+"""How fast and how small the evaluator is: ``python -m benchmarks.evaluation [--large] [--dimension D]``.
 
 Prints one JSON object. Scores come from random vectors, since speed and memory do not depend on how good they are.
 

@@ -24,9 +24,9 @@ DIMENSION = 32
 
 @pytest.fixture(autouse=True)
 def restless() -> Iterator[None]:
-    """Threads take turns a thousand times as often as usual, so that what can go wrong between two lines does."""
+    """Threads take turns a hundred times as often as usual, so that what can go wrong between two lines does."""
     usual = sys.getswitchinterval()
-    sys.setswitchinterval(usual / 1000)
+    sys.setswitchinterval(usual / 100)
     yield
     sys.setswitchinterval(usual)
 
@@ -66,7 +66,7 @@ def test_a_deleted_item_is_never_found_and_a_stored_one_always(tmp_path: Path, k
     batch = 10
 
     def write() -> None:
-        for start in range(0, 300, batch):
+        for start in range(0, 200, batch):
             items = [
                 new_item(f"i{n}", vectors[n], camera=f"c{start}", identity=f"p{n % 7}")
                 for n in range(start, start + batch)
@@ -123,16 +123,17 @@ def test_a_put_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_an_item_excluded_while_it_is_replaced_never_appears(tmp_path: Path) -> None:
     galleries = _galleries(tmp_path, "memory")
-    vectors = unit_vectors(10, DIMENSION)
-    galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(10)], fingerprint=FINGERPRINT)
+    vectors = unit_vectors(500, DIMENSION)
+    items = [new_item(f"i{n}", vectors[n]) for n in range(500)]
+    galleries.put("g", items, fingerprint=FINGERPRINT)
 
     def write() -> None:
-        for n in range(400):
-            galleries.put("g", [new_item("i0", vectors[n % 10])], fingerprint=FINGERPRINT)
+        for _ in range(60):
+            galleries.put("g", items, fingerprint=FINGERPRINT)
 
     def read() -> None:
         result = search(galleries, "g", vectors[0], exclude="i0")
-        assert result.searched == 9
+        assert result.searched == 499
         assert "i0" not in {hit.item.id for hit in result.hits}
 
     _beside(write, [read] * 2)

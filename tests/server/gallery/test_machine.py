@@ -162,8 +162,8 @@ class GalleriesMachine(RuleBasedStateMachine):
 
 TestGalleries = GalleriesMachine.TestCase
 TestGalleries.settings = settings(
-    max_examples=8,
-    stateful_step_count=25,
+    max_examples=5,
+    stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +20,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def galleries(store: Store) -> Iterator[Galleries]:
+def galleries(store: Store) -> Galleries:
     opened = Galleries(store, FaissFlat)
     for name, days in (("kept", None), ("month", 30)):
         opened.create(name, model="m", fingerprint=FINGERPRINT, dimension=DIMENSION, retention_days=days)

@@ -71,7 +71,7 @@ def _drawn(case: dict[str, int]) -> tuple[Vectors, list[str], Vectors, Mask]:
 
 
 @pytest.mark.parametrize("build", INDEXES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=cases)
 def test_a_ranking_equals_plain_loops_ties_by_id_included(build: type[VectorIndex], case: dict[str, int]) -> None:
     vectors, ids, queries, allowed = _drawn(case)
@@ -81,7 +81,7 @@ def test_a_ranking_equals_plain_loops_ties_by_id_included(build: type[VectorInde
 
 
 @pytest.mark.parametrize("build", INDEXES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=cases, people=st.sampled_from([1, 3, 30]))
 def test_groups_equal_plain_loops(build: type[VectorIndex], case: dict[str, int], people: int) -> None:
     vectors, ids, queries, allowed = _drawn(case)

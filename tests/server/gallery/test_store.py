@@ -279,7 +279,7 @@ def test_more_items_than_a_page_are_put_replaced_listed_loaded_and_deleted(store
     assert contents(store, "g")[1] == {}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(items_strategy, max_size=12, unique_by=lambda item: item.id), filters)
 def test_listing_and_erasing_agree_with_the_filter_said_plainly(store: Store, items: list[Item], where: Filter) -> None:
     if store.sequences():

@@ -9,8 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from models.card import WORDING, Modality
+from training.data import llcm as llcm_reader
+from training.data import regdb as regdb_reader
 from training.data import sysu_mm01
-from training.data.miniature import write_sysu_mm01
+from training.data.miniature import write_llcm, write_regdb, write_sysu_mm01
 from training.evaluation.embeddings import Embeddings, Labelled
 from training.evaluation.environment import Environment
 from training.evaluation.metrics import evaluate
@@ -294,3 +296,24 @@ def test_the_drawn_miniature_is_evaluated_from_its_folders(tmp_path: Path) -> No
         valid = sum(r.modality is Modality.INFRARED for r in records if mode is Mode.ALL or (r.identity, "1") in cells)
         assert {counts.valid_queries for counts in outcome.counts} == {valid}
     assert len(people) == 4
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_the_drawn_miniatures_of_regdb_and_llcm_are_evaluated_from_their_folders(
+    direction: Direction, tmp_path: Path
+) -> None:
+    write_regdb(tmp_path / "regdb", draw_person)
+    write_llcm(tmp_path / "llcm", draw_person)
+    split: list[Labelled] = [r for m in Modality for r in regdb_reader.evaluation_records(tmp_path / "regdb", 3, m)]
+    counts = run(regdb(direction, 3), split, unit_vectors(split)).counts[0]
+    assert (counts.queries, counts.valid_queries, counts.gallery) == (9, 9, 9)
+
+    test: list[Labelled] = [r for m in Modality for r in llcm_reader.evaluation_records(tmp_path / "llcm", m)]
+    cells = {m: {(r.identity, r.camera) for r in test if r.modality is m} for m in Modality}
+    for convention in Convention:
+        protocol = llcm(direction, convention)
+        outcome = run(protocol, test, unit_vectors(test))
+        everyone = protocol.swapped or convention is Convention.IDKL_FULL
+        side = direction.query if protocol.swapped else direction.gallery
+        gallery = sum(r.modality is side for r in test) if everyone else len(cells[side])
+        assert {counts.gallery for counts in outcome.counts} == {gallery}
