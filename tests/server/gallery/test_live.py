@@ -91,7 +91,7 @@ def test_view_and_row_are_of_one_moment_while_items_are_replaced() -> None:
     live.put(items, vectors, 1)
 
     def write() -> None:
-        for sequence in range(2, 60):
+        for sequence in range(2, 25):
             live.put(items, vectors, sequence)
 
     writer = Thread(target=write)
