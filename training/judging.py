@@ -17,6 +17,7 @@ from training.data import llcm, regdb, sysu_mm01
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
 from training.data.records import Record
+from training.embedding import embed_crops
 from training.evaluation import protocol as protocols
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.environment import Environment
@@ -31,8 +32,6 @@ from training.sources import read_data, read_source
 from training.subject import Subject
 
 __all__ = ["EvaluationSet", "calibrations", "embed", "evaluation_set", "held_out_sets", "judge", "open_crops"]
-
-_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,7 @@ def open_crops(subject: Subject, data: EvaluationSet, cache: Path) -> PlainCrops
 
 def embed(subject: Subject, data: EvaluationSet, cache: Path, *, mirrored: bool = False) -> NDArray[np.float32]:
     """Unit vectors float32 ``[N, D]`` of every crop of a set, or of their mirror images."""
-    crops = open_crops(subject, data, cache)
-    parts = []
-    for start in range(0, len(crops), _BATCH):
-        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
-        batch = np.stack(images)
-        parts.append(subject.embed(batch[:, :, ::-1].copy() if mirrored else batch, np.array(modalities)))
-    return np.concatenate(parts)
+    return embed_crops(subject.embed, open_crops(subject, data, cache), mirrored=mirrored)
 
 
 def judge(

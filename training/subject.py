@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,13 +15,11 @@ from numpy.typing import NDArray
 from models.card import WORDING, Card, InputSpec, Precision, TrainingFacts
 from training.checkpoint import Trained, load_trained
 from training.config import TrainingConfig
+from training.embedding import Embed, of_network
 from training.evaluation.result import ModelFacts, Preprocessing, needs_wording
 from training.export import fingerprint
 
 __all__ = ["Subject", "load_subject", "training_facts"]
-
-Embed = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
-"""Images uint8 ``[n, H, W, 3]`` and modalities int64 ``[n]`` → unit vectors float32 ``[n, D]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +70,9 @@ def _trained(run: Path) -> Subject:
     device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)
 
-    @torch.inference_mode()
-    def embed(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> NDArray[np.float32]:
-        batch = torch.from_numpy(images).to(device), torch.from_numpy(modalities).to(device)
-        vectors: NDArray[np.float32] = network.embed(*batch).float().cpu().numpy()
-        return vectors
-
     method = trained.config.method
     return Subject(
-        embed=embed,
+        embed=of_network(network),
         facts=ModelFacts(
             name=run.name,
             method=method,

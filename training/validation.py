@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from models.baseline import Baseline
 from models.card import Modality
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
+from training.embedding import embed_crops, of_network
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.exclusion import Exclusion
 from training.evaluation.metrics import evaluate
 from training.sources import HeldOut
 
-__all__ = ["Measure", "embed_crops", "measure", "selection_score", "validate"]
+__all__ = ["Measure", "measure", "selection_score", "validate"]
 
 Measure = Callable[[Embeddings, Embeddings, Exclusion], Mapping[str, float]]
 """Metrics by name of a query and a gallery under an exclusion rule; ``map`` must be among them."""
-
-_BATCH = 64
 
 
 def measure(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
@@ -42,7 +40,8 @@ def validate(network: Baseline, held_out: Sequence[HeldOut], cache: CropCache, m
     network.eval()
     metrics: dict[str, float] = {}
     for part in held_out:
-        found = embed_crops(network, PlainCrops(part.records, cache, misaligned=part.misaligned))
+        crops = PlainCrops(part.records, cache, misaligned=part.misaligned)
+        found = Embeddings.of(embed_crops(of_network(network), crops), part.records)
         imitated = any(record.imitated for record in part.records)
         exclusion = Exclusion.SAME_ID_SAME_CAM if imitated else Exclusion.NONE
         for query in Modality:
@@ -57,15 +56,3 @@ def selection_score(metrics: Mapping[str, float]) -> float:
     """What the best epoch is chosen by: the mean mAP over data sets and directions."""
     values = [value for name, value in metrics.items() if name.rsplit("/", 1)[-1] == "map"]
     return sum(values) / len(values)
-
-
-@torch.inference_mode()
-def embed_crops(network: Baseline, crops: PlainCrops) -> Embeddings:
-    """Embed every crop with the network as it is, on the network's device."""
-    device = next(network.parameters()).device
-    parts = []
-    for start in range(0, len(crops), _BATCH):
-        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
-        batch = torch.from_numpy(np.stack(images)).to(device), torch.tensor(modalities, device=device)
-        parts.append(network.embed(*batch).float().cpu().numpy())
-    return Embeddings.of(np.concatenate(parts), crops.records)

@@ -13,7 +13,14 @@ from training.data import miniature
 from training.evaluation.result import Result
 from vireid.learning import app
 
-SHORT = ["epochs=1", "schedule.warmup_epochs=0", "weights=none", "workers=0", "batch.identities=2", "batch.images=4"]
+SHORT = ["epochs=1", "schedule.warmup_epochs=0", "weights=none", "workers=0", "batch.identities=2"]
+SMALL = {
+    "sysu_mm01": ({"train": 2, "validation": 1, "test": 2}, "batch.images=16"),
+    "regdb": ({"people": 4}, "batch.images=2"),
+    "llcm": ({"train": 2, "test": 2}, "batch.images=2"),
+}
+"""People drawn, and as many images in a batch as make few of them."""
+
 PROTOCOLS = {
     "sysu_mm01": {"sysu-all-1shot-official_perm", "sysu-indoor-1shot-official_perm"},
     "regdb": {"regdb-ir_to_vis-trial1", "regdb-vis_to_ir-trial1"},
@@ -30,8 +37,9 @@ def vireid(*words: str) -> None:
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_a_full_size_configuration_trains_and_evaluates_and_the_network_exports(tmp_path: Path, name: str) -> None:
     data, run, cache = tmp_path / name, tmp_path / "run", str(tmp_path / "cache")
-    getattr(miniature, f"write_{name}")(data, draw_person)
-    overrides = [word for override in (f"data.0.root={data}", *SHORT) for word in ("--set", override)]
+    people, batch = SMALL[name]
+    getattr(miniature, f"write_{name}")(data, draw_person, **people)
+    overrides = [word for override in (f"data.0.root={data}", batch, *SHORT) for word in ("--set", override)]
     vireid("train", f"baseline/{name}", "--out", str(run), "--cache", cache, *overrides)
     vireid("evaluate", str(run), "--on", f"{name}:{data}", "--cache", cache)
     results = [Result.read(path) for path in (run / "results").glob("*.json")]

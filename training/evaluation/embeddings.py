@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.card import Modality
 
-__all__ = ["Embeddings", "Labelled", "Vectors", "embed_records"]
+__all__ = ["Embeddings", "Labelled", "Vectors"]
 
 Vectors = NDArray[np.float32]
 
@@ -77,31 +77,3 @@ class Embeddings:
     def take(self, rows: NDArray[np.int64] | slice) -> Embeddings:
         """The images of those rows, in that order."""
         return Embeddings(self.vectors[rows], self.identities[rows], self.cameras[rows], self.modalities[rows])
-
-
-def embed_records(
-    records: Sequence[Labelled],
-    load: Callable[[Labelled], NDArray[np.uint8]],
-    embed: Callable[[NDArray[np.uint8], NDArray[np.int64]], Vectors],
-    *,
-    batch: int = 64,
-) -> Embeddings:
-    """Embed the image of every record, each as an image of its own modality, whatever its role.
-
-    Args:
-        records: at least one.
-        load: gives the image of a record, uint8 ``[H, W, 3]``.
-        embed: images uint8 ``[n, H, W, 3]`` and modalities int64 ``[n]`` → vectors float32 ``[n, D]``.
-        batch: images at a time.
-
-    Raises:
-        ValueError: there is no record.
-    """
-    if not records:
-        raise ValueError("expected at least one record to embed, found none")
-    parts: list[Vectors] = []
-    for start in range(0, len(records), batch):
-        part = records[start : start + batch]
-        modalities = np.array([record.modality.index for record in part], dtype=np.int64)
-        parts.append(np.asarray(embed(np.stack([load(record) for record in part]), modalities), np.float32))
-    return Embeddings.of(np.concatenate(parts), records)

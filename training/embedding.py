@@ -1,0 +1,43 @@
+"""Crops in, vectors out: the one way that validation, judging and pictures embed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.baseline import Baseline
+from training.data.dataset import PlainCrops
+from training.evaluation.embeddings import Vectors
+
+__all__ = ["Embed", "embed_crops", "of_network"]
+
+Embed = Callable[[NDArray[np.uint8], NDArray[np.int64]], Vectors]
+"""Images uint8 ``[n, H, W, 3]`` and modalities int64 ``[n]`` → unit vectors float32 ``[n, D]``."""
+
+_BATCH = 64
+
+
+def of_network(network: Baseline) -> Embed:
+    """Embed with a network as it is, on its own device; put it into evaluation mode first."""
+    device = next(network.parameters()).device
+
+    @torch.inference_mode()
+    def embed(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> Vectors:
+        batch = torch.from_numpy(images).to(device), torch.from_numpy(modalities).to(device)
+        vectors: Vectors = network.embed(*batch).float().cpu().numpy()
+        return vectors
+
+    return embed
+
+
+def embed_crops(embed: Embed, crops: PlainCrops, *, mirrored: bool = False) -> Vectors:
+    """Unit vectors float32 ``[N, D]`` of all crops, or of their mirror images, each as one of its own modality."""
+    parts = []
+    for start in range(0, len(crops), _BATCH):
+        images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)
+        batch = np.stack(images)
+        parts.append(embed(batch[:, :, ::-1].copy() if mirrored else batch, np.array(modalities)))
+    return np.concatenate(parts)
