@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -63,13 +63,28 @@ def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
     ]
 
 
-def evaluation_set(source: Source, *, misaligned: bool = False) -> EvaluationSet:
-    """The test part of a published data set under its usual protocols, or all of a folder, manifest or pairs.
+def evaluation_set(source: Source, *, misaligned: bool = False, presets: Sequence[str] = ()) -> EvaluationSet:
+    """The test part of a published data set, or all of a folder, manifest or pairs.
+
+    ``presets``: ids of the protocols to judge by; none: the usual ones of the data set.
 
     Raises:
         OSError: a part of the data set is missing.
-        ValueError: it is not as it should be.
+        ValueError: it is not as it should be, or has no such preset.
     """
+    data = _test_part(source, misaligned)
+    return replace(data, protocols=tuple(_preset(name, source) for name in presets)) if presets else data
+
+
+def _preset(name: str, source: Source) -> Protocol:
+    rules = {SysuMM01: Dataset.SYSU, RegDB: Dataset.REGDB, LLCM: Dataset.LLCM}.get(type(source), Dataset.CUSTOM)
+    fitting = {key: preset for key, preset in protocols.presets().items() if preset.dataset is rules}
+    if name not in fitting:
+        raise ValueError(f"unknown preset {name!r} for {source.kind}: expected one of {', '.join(sorted(fitting))}")
+    return fitting[name].changed(train_ids=source.identities) if isinstance(source, SysuMM01) else fitting[name]
+
+
+def _test_part(source: Source, misaligned: bool) -> EvaluationSet:
     match source:
         case SysuMM01():
             records = [r for m in Modality for r in sysu_mm01.evaluation_records(source.root, m)]

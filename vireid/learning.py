@@ -34,6 +34,11 @@ ON_HELP = (
     "KIND:PATH to judge on, KIND one of folder, manifest, pairs, sysu_mm01, regdb, llcm; none: kept-out identities."
 )
 
+PRESET_HELP = (
+    "Protocol by id instead of the usual ones; may be repeated: sysu-all-10shot-official_perm, "
+    "llcm-vis_to_ir-deen_release, …; an unknown id lists all."
+)
+
 Run = Annotated[Path, typer.Argument(help="Folder of a run, or of an exported model.")]
 On = Annotated[str | None, typer.Option(help=ON_HELP)]
 Out = Annotated[Path, typer.Option(help="PNG to write.")]
@@ -65,6 +70,7 @@ def evaluate(
     imitate: Annotated[bool, typer.Option(help="Make infrared crops for identities that have none.")] = False,
     misaligned: Annotated[bool, typer.Option(help="Mirror and re-crop infrared, for aligned pairs.")] = False,
     trial: Annotated[int, typer.Option(help="RegDB: which of the ten splits.")] = 1,
+    preset: Annotated[list[str] | None, typer.Option(help=PRESET_HELP)] = None,
     flip: Annotated[bool, typer.Option(help="Average each vector with that of the mirror image.")] = False,
     rerank: Annotated[bool, typer.Option(help="Add a row with k-reciprocal re-ranking.")] = False,
     cache: Cache = CACHE,
@@ -79,7 +85,7 @@ def evaluate(
 
         subject = load_subject(run)
         if on:
-            sets = [evaluation_set(_source(on, modality, imitate, trial), misaligned=misaligned)]
+            sets = [evaluation_set(_source(on, modality, imitate, trial), misaligned=misaligned, presets=preset or ())]
         else:
             sets = held_out_sets(subject.config)
         method = KReciprocal() if rerank else None

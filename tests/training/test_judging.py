@@ -1,0 +1,90 @@
+"""What is judged by which protocol, from the command line to the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.drawing import draw_person, write_people
+from training.config import LLCM, Folder, SysuMM01
+from training.data import miniature
+from training.engine import train
+from training.evaluation.result import Result
+from training.judging import evaluation_set
+from vireid.learning import app
+
+from .engine_toys import toy_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that learnt next to nothing, with kept-out identities."""
+    root = tmp_path_factory.mktemp("judged")
+    people = write_people(root / "people", range(12), images=2, size=(48, 24))
+    config = toy_config(
+        people,
+        method="baseline",
+        backbone="test_resnet",
+        input={"height": 48, "width": 24},
+        schedule={"kind": "cosine", "warmup_epochs": 0},
+        batch={"identities": 2, "images": 2},
+        epochs=1,
+        validation={"share": 0.4, "seed": 1},
+    )
+    train(config, root / "run", cache=root / "cache")
+    return root / "run"
+
+
+def vireid(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_a_published_set_brings_its_usual_protocols_and_takes_any_of_its_presets(tmp_path: Path) -> None:
+    miniature.write_sysu_mm01(tmp_path / "sysu", draw_person)
+    source = SysuMM01(kind="sysu_mm01", root=tmp_path / "sysu", identities=296)
+    usual = evaluation_set(source)
+    assert [p.id for p in usual.protocols] == [
+        "sysu-all-1shot-official_perm-train296",
+        "sysu-indoor-1shot-official_perm-train296",
+    ]
+    chosen = evaluation_set(source, presets=["sysu-all-10shot-official_perm", "sysu-indoor-1shot-agw_seed"])
+    assert [(p.shots, p.gallery_sampler, p.train_ids) for p in chosen.protocols] == [
+        (10, "official_perm", 296),
+        (1, "agw_seed", 296),
+    ]
+    assert chosen.records == usual.records
+
+
+def test_a_preset_of_another_data_set_is_refused_with_those_that_fit(tmp_path: Path) -> None:
+    miniature.write_llcm(tmp_path / "llcm", draw_person)
+    with pytest.raises(ValueError, match="llcm-vis_to_ir-deen_release"):
+        evaluation_set(LLCM(kind="llcm", root=tmp_path / "llcm"), presets=["sysu-all-1shot-agw_seed"])
+
+
+def test_without_cameras_nothing_is_left_out(tmp_path: Path) -> None:
+    write_people(tmp_path, range(3), images=1)
+    source = Folder(kind="folder", root=tmp_path, name="people", camera_pattern=r"nothing(\d)")
+    assert {protocol.exclusion.value for protocol in evaluation_set(source).protocols} == {"none"}
+
+
+def test_reranking_is_a_row_of_its_own(run: Path) -> None:
+    vireid("evaluate", str(run), "--rerank", "--cache", str(run.parent / "cache"))
+    found = [Result.read(path) for path in (run / "results").glob("*.json")]
+    assert sorted(result.flags.rerank is not None for result in found) == [False, False, True, True]
+    assert len({result.protocol_id for result in found}) == 4
+
+
+@pytest.mark.parametrize("command", ["ranklist", "heatmap", "embedding-map", "histograms", "curves"])
+def test_every_picture_is_drawn_by_its_command(run: Path, tmp_path: Path, command: str) -> None:
+    cache = [] if command == "curves" else ["--cache", str(run.parent / "cache")]
+    vireid(command, str(run), "--out", str(tmp_path / "picture.png"), *cache)
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wrong_data_set_is_one_clear_line(run: Path) -> None:
+    assert "expected KIND:PATH" in vireid("evaluate", str(run), "--on", "nonsense", code=2)
+    assert "no such folder" in vireid("evaluate", str(run), "--on", "folder:missing", code=2)
