@@ -151,6 +151,8 @@ def _write_graph(network: Baseline, card: Card, file: Path) -> None:
         )
     assert program is not None  # noqa: S101 - only None without dynamo
     model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]  # the exporter's stack traces, with paths of this machine
     entry = model.metadata_props.add()
     entry.key, entry.value = CARD_KEY, card.embedded().model_dump_json()
     onnx.checker.check_model(model)

@@ -71,6 +71,13 @@ def test_the_card_travels_in_the_file_and_beside_it(exported) -> None:  # type: 
     assert variant.sha256 == hashlib.sha256((directory / variant.file).read_bytes()).hexdigest()
 
 
+def test_no_path_of_this_machine_travels_in_the_file(exported) -> None:  # type: ignore[no-untyped-def]
+    _, directory, _ = exported
+    content = (directory / "model.onnx").read_bytes()
+    assert str(Path(exporting.__file__).parent).encode() not in content
+    assert b"site-packages" not in content
+
+
 def test_the_modality_chooses_the_stem_inside_the_graph(exported) -> None:  # type: ignore[no-untyped-def]
     network, directory, _ = exported
     with torch.no_grad():
