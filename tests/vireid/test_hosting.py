@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,11 @@ def test_the_address_can_be_opened_on_this_machine(host: str, start: str, tmp_pa
     server = Host(settings(tmp_path, model_dir, host=host))
     assert server.url.startswith(start)
     server.close()
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Headers and body are two writes: with Nagle's algorithm the second waits for the client's delayed ACK."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
