@@ -71,7 +71,7 @@ def id_of(path: str) -> str:
     plain = path.replace("/", ":")
     if len(plain) <= _LONGEST_ID and not any(_NOT_IN_ID.search(part) for part in path.split("/")):
         return plain
-    mark = "." + hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    mark = "." + hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return re.sub(r"[^A-Za-z0-9._:-]", "_", plain)[: _LONGEST_ID - len(mark)] + mark
 
 
