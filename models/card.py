@@ -24,6 +24,7 @@ __all__ = [
     "Evaluation",
     "InputSpec",
     "Measure",
+    "Member",
     "Modality",
     "Precision",
     "TrainingFacts",
@@ -87,6 +88,8 @@ class Variant(_Part):
 
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     sha256: Sha256
+    weights: Literal["float32", "float16"] = "float32"
+    """How the file stores matrices and kernels; it computes as its precision says."""
     rank1_change: float | None = None
     """Rank-1 of this file minus that of fp32, as a fraction, on the card's first evaluation; None if unmeasured."""
     map_change: float | None = None
@@ -113,6 +116,18 @@ class TrainingFacts(_Part):
     seed: int
     epochs: int
     machine: str
+
+
+class Member(_Part):
+    """A network inside a fused one."""
+
+    name: str
+    method: str
+    backbone: str
+    fingerprint: Sha256
+    weight: float = Field(gt=0)
+    """Factor of its unit vector before the vectors are joined."""
+    training: TrainingFacts
 
 
 class Measure(_Part):
@@ -188,6 +203,9 @@ class Card(_Part):
     modalities: tuple[Modality, ...] = (Modality.VISIBLE, Modality.INFRARED)
     precisions: dict[Precision, Variant]
     training: TrainingFacts
+    """Of a fused model: that of its first member, with the data of all and the command that fused them."""
+    members: tuple[Member, ...] = ()
+    """What a fused model is made of; empty for any other."""
     evaluations: tuple[Evaluation, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
     intended_use: str

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.card import Modality
 from models.weights import load_backbone
 
-__all__ = ["Maps", "Trunk"]
+__all__ = ["Maps", "Trunk", "by_modality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +56,25 @@ class Trunk(nn.Module):
 
     def forward(self, image: Tensor, modality: Tensor) -> Maps:
         """``image`` uint8 RGB ``[N, H, W, 3]``, ``modality`` int64 ``[N]`` (0 visible, 1 infrared), any mixture."""
+        stages = self.run_stages(image, modality)
+        return Maps(stages, self.post(stages[-1]))
+
+    def run_stages(self, image: Tensor, modality: Tensor) -> tuple[Tensor, ...]:
+        """The maps S1…S4 alone, for a network that changes S4 before ``post``; arguments as for ``forward``."""
         pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
         feature = self._stem((pixels - self.mean) / self.std, modality)
         maps = []
         for stage in self.stages:
             feature = stage(feature)
             maps.append(feature)
-        return Maps(tuple(maps), self.post(feature))
+        return tuple(maps)
 
     def _stem(self, pixels: Tensor, modality: Tensor) -> Tensor:
         if not self.training:  # both stems on all rows: one static graph, and a stem is a small part of the work
             both = {m: self.stems[m.value](pixels) for m in Modality}
             infrared = (modality == Modality.INFRARED.index).view(-1, 1, 1, 1)
             return torch.where(infrared, both[Modality.INFRARED], both[Modality.VISIBLE])
-        rows = [(modality == m.index).nonzero().squeeze(1) for m in Modality]
-        parts = [  # BatchNorm statistics of a stem come from its own modality alone
-            self.stems[m.value](pixels[own]) for m, own in zip(Modality, rows, strict=True) if len(own)
-        ]
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+        return by_modality(self.stems, pixels, modality)
 
     @torch.no_grad()
     def _measure(self) -> tuple[tuple[int, ...], int]:
@@ -83,6 +84,16 @@ class Trunk(nn.Module):
         maps = self(torch.zeros(1, 64, 32, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
         self.train(was_training)
         return tuple(m.shape[1] for m in maps.stages), int(maps.out.shape[1])
+
+
+def by_modality(branches: nn.ModuleDict, rows: Tensor, modality: Tensor) -> Tensor:
+    """Each row through the branch of its own modality, in the order given: ``[N, ...]`` → ``[N, ...]``.
+
+    A branch sees no row of the other modality, so its batch statistics are those of its own.
+    """
+    places = [(modality == m.index).nonzero().squeeze(1) for m in Modality]
+    parts = [branches[m.value](rows[own]) for m, own in zip(Modality, places, strict=True) if len(own)]
+    return torch.cat(parts)[torch.cat(places).argsort()]
 
 
 def _divide(model: nn.Module, backbone: str) -> tuple[nn.Module, list[nn.Module], nn.Module]:

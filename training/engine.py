@@ -125,12 +125,13 @@ class _Run:
         self.cache = first_alone(process, lambda: _open_cache(config, self.data, cache, console))
         self.sampler = _build_sampler(config, self.data, process)
         self.steps = len(self.sampler)
-        self.method = build_method(config.method)
+        self.augmentation = config.augmentation.build()
+        self.method = build_method(config.method, config.options)
         if missing := sorted(self.method.streams - set(config.batch.streams)):
             raise ValueError(f"{config.method} needs the streams {missing} in batch.streams")
         torch.manual_seed(config.seed)
         weights = None if config.weights == "none" else config.weights
-        network = build(config.method, config.backbone, len(self.data.labels), weights)
+        network = build(config.method, config.backbone, len(self.data.labels), weights, **self.method.structure())
         self.network = synchronise(network.to(process.device).to(memory_format=torch.channels_last), process)
         self.replica = replicate(self.network, process)
         self.optimiser = build_optimiser(config.optimiser, self.network)
@@ -150,7 +151,7 @@ class _Run:
             self.cache,
             self.data.labels,
             seed=self.config.seed,
-            augmentation=self.config.augmentation.build(),
+            augmentation=self.augmentation,
             visible_streams=[s for s in self.config.batch.streams if s is not Stream.INFRARED],
         )
         loader = batches(
@@ -207,7 +208,7 @@ class _Run:
         with nullcontext() if last else self._without_exchange():
             half = _HALF[config.precision]
             with torch.autocast(self.process.device.type, half, enabled=half is not None):
-                output = self.replica(batch.images, batch.modalities)
+                output = self.replica(batch.images, self.method.stems(batch))
             terms = self.method(output, batch)
             weights = self.method.weights(self.epoch + self.step / self.steps)
             total = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
@@ -261,7 +262,9 @@ class _Run:
     def _validate(self, log: RunLog | None) -> None:
         if log is None or not self.data.held_out:
             return
-        self.metrics = validate(self._released, self.data.held_out, self.cache, self.measure)
+        self.metrics = validate(
+            self._released, self.data.held_out, self.cache, self.augmentation.translator, self.measure
+        )
         log.write("validation", self.epoch, self.metrics)
         shown = {name: value for name, value in self.metrics.items() if name.endswith(("/rank1", "/map"))}
         self.console.print(
@@ -358,4 +361,6 @@ def _build_sampler(config: TrainingConfig, data: TrainingData, process: Process)
         rank=process.rank,
         world_size=process.world_size,
         skip_single_modality=config.batch.skip_single_modality,
+        pools=data.pools,
+        neighbours=config.batch.neighbours,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.baseline import Baseline
 from models.card import CARD_KEY, Card, Modality, Precision, Variant
+from models.fused import Fused
 
 __all__ = ["Parity", "ParityError", "export", "fingerprint", "measure_parity", "random_crops"]
 
@@ -31,13 +32,16 @@ MIN_COSINE = 0.9999
 PROBES = 32
 OPSET = 18
 
+Network = Baseline | Fused
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
     """How far ONNX Runtime is from PyTorch, over every batch size and modality tried.
 
     ``max_error`` is the largest absolute difference of an embedding's element; ``ranking_differs`` counts probes whose
-    ranking of the other modality's probes differs, where scores nearer than ``MAX_ERROR`` count as tied.
+    ranking of the other modality's probes differs, where scores nearer than ``MAX_ERROR`` count as tied. Of a graph
+    with rounded weights both are measured, but only the cosine is required.
     """
 
     batches: tuple[int, ...]
@@ -45,11 +49,13 @@ class Parity:
     max_error: float
     min_cosine: float
     ranking_differs: int
+    rounded: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the exported graph may be released."""
-        return self.max_error <= MAX_ERROR and self.min_cosine >= MIN_COSINE and self.ranking_differs == 0
+        same = self.max_error <= MAX_ERROR and self.ranking_differs == 0
+        return self.min_cosine >= MIN_COSINE and (same or self.rounded)
 
 
 class ParityError(RuntimeError):
@@ -63,7 +69,7 @@ class ParityError(RuntimeError):
 class _Embedding(nn.Module):
     """The inference part of a network, as the graph sees it."""
 
-    def __init__(self, network: Baseline) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -71,11 +77,19 @@ class _Embedding(nn.Module):
         return self.network.embed(image, modality)
 
 
-def export(network: Baseline, card: Card, directory: Path, probes: NDArray[np.uint8] | None = None) -> Parity:
+def export(
+    network: Network,
+    card: Card,
+    directory: Path,
+    probes: NDArray[np.uint8] | None = None,
+    *,
+    half_weights: bool = False,
+) -> Parity:
     """Write ``model.onnx`` and ``card.json`` into ``directory`` once the parity check has passed.
 
     ``card`` comes with its ``fingerprint`` set and any ``precisions``, which are replaced by the file written.
-    ``probes``: uint8 ``[M, H, W, 3]`` crops to compare on; random ones without.
+    ``probes``: uint8 ``[M, H, W, 3]`` crops to compare on; random ones without. ``half_weights`` stores matrices and
+    kernels as float16, for a file of half the size; the graph still computes in float32.
 
     Raises:
         ParityError: the graph and the network disagree; ``directory`` is left as it was.
@@ -86,27 +100,33 @@ def export(network: Baseline, card: Card, directory: Path, probes: NDArray[np.ui
     with TemporaryDirectory(dir=directory.parent if directory.parent.is_dir() else None) as scratch:
         file = Path(scratch) / "model.onnx"
         _write_graph(network, card, file)
-        parity = measure_parity(network, file, probes)
+        if half_weights:
+            _halve_weights(file)
+        parity = replace(measure_parity(network, file, probes), rounded=half_weights)
         if not parity.passed:
             raise ParityError(parity)
-        variant = Variant(file=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+        variant = Variant(
+            file=file.name,
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            weights="float16" if half_weights else "float32",
+        )
         directory.mkdir(parents=True, exist_ok=True)
         file.replace(directory / file.name)
     card.model_copy(update={"precisions": {Precision.FP32: variant}}).write(directory / "card.json")
     return parity
 
 
-def fingerprint(network: Baseline) -> str:
+def fingerprint(network: Network) -> str:
     """sha256 over name, type, shape and bytes of every tensor that takes part in an embedding."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        if not name.startswith("classifier."):
+        if not name.startswith(network.training_only):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def measure_parity(network: Baseline, file: Path, probes: NDArray[np.uint8]) -> Parity:
+def measure_parity(network: Network, file: Path, probes: NDArray[np.uint8]) -> Parity:
     """Compare PyTorch and ONNX Runtime (CPU) on ``probes``, all visible, all infrared and mixed."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # its spinning threads and PyTorch's would fight over the cores
@@ -134,7 +154,7 @@ def random_crops(count: int, height: int, width: int, seed: int = 0) -> NDArray[
     return (fine * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _write_graph(network: Baseline, card: Card, file: Path) -> None:
+def _write_graph(network: Network, card: Card, file: Path) -> None:
     example = torch.zeros(2, card.input.height, card.input.width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("N")
     with warnings.catch_warnings():
@@ -159,9 +179,27 @@ def _write_graph(network: Baseline, card: Card, file: Path) -> None:
     onnx.save(model, str(file))
 
 
+def _halve_weights(file: Path) -> None:
+    """Round every float32 weight of two or more dimensions to float16; ONNX Runtime widens them when it loads."""
+    model = onnx.load(str(file))
+    graph = model.graph
+    widened = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
+            stored = f"{tensor.name}.float16"
+            widened.append(onnx.helper.make_node("Cast", [stored], [tensor.name], to=onnx.TensorProto.FLOAT))
+            half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(half, stored))
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*widened, *nodes])
+    onnx.checker.check_model(model)
+    onnx.save(model, str(file))
+
+
 @torch.inference_mode()
 def _embed_both(
-    network: Baseline,
+    network: Network,
     session: onnxruntime.InferenceSession,
     images: NDArray[np.uint8],
     modalities: NDArray[np.int64],

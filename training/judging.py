@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from training.data import llcm, regdb, sysu_mm01
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
 from training.data.records import Record
+from training.data.translation import ChannelTranslation, Translator
 from training.embedding import embed_crops
 from training.evaluation import protocol as protocols
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.environment import Environment
-from training.evaluation.exclusion import Exclusion
+from training.evaluation.exclusion import usual_exclusion
 from training.evaluation.protocol import Dataset, Direction, Mode, Protocol, check_training, custom
 from training.evaluation.rerank import KReciprocal
 from training.evaluation.result import Data, Result, data_fingerprint
@@ -45,6 +46,8 @@ class EvaluationSet:
     permutation: Permutation | None = None
     misaligned: bool = False
     """Infrared crops are mirrored and cut, so that aligned pairs do not give themselves away by their outline."""
+    translator: Translator = field(default_factory=ChannelTranslation)
+    """Makes the infrared crops that are imitated."""
 
 
 def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
@@ -56,6 +59,7 @@ def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
             records=part.records,
             protocols=_both_ways(part.records),
             misaligned=part.misaligned,
+            translator=config.augmentation.translator.build(),
         )
         for part in read_data(config).held_out
         for source in config.data
@@ -108,7 +112,7 @@ def open_crops(subject: Subject, data: EvaluationSet, cache: Path) -> PlainCrops
     """The crops of a set as the subject takes them: (uint8 ``[H, W, 3]``, modality index) by row of its records."""
     size = subject.preprocessing
     opened = CropCache.open(data.records, cache, (size.height, size.width), size.resize)
-    return PlainCrops(data.records, opened, misaligned=data.misaligned)
+    return PlainCrops(data.records, opened, misaligned=data.misaligned, translator=data.translator)
 
 
 def embed(subject: Subject, data: EvaluationSet, cache: Path, *, mirrored: bool = False) -> NDArray[np.float32]:
@@ -181,12 +185,9 @@ def calibrations(subject: Subject, data: EvaluationSet, cache: Path) -> list[Cal
 
 
 def _both_ways(records: Sequence[Record]) -> tuple[Protocol, ...]:
-    """All against all in both directions; an identity's own camera is left out where cameras are told apart."""
-    cameras = {m: {r.camera for r in records if r.modality is m} for m in Modality}
-    shared = set.intersection(*cameras.values())
-    distinct = len(shared) != 1 or len(set.union(*cameras.values())) > 1
-    rule = Exclusion.SAME_ID_SAME_CAM if distinct else Exclusion.NONE
-    return tuple(custom(direction, rule) for direction in Direction)
+    """All against all in both directions."""
+    exclusion = usual_exclusion(records)
+    return tuple(custom(direction, exclusion) for direction in Direction)
 
 
 def _describe(subject: Subject, data: EvaluationSet) -> Data:

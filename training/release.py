@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from models.card import WORDING, Calibration, Card, InputSpec
+from models.baseline import Baseline
+from models.card import WORDING, Calibration, Card, InputSpec, Member
+from models.fused import Fused
 from training.checkpoint import load_trained
 from training.evaluation.result import Result, needs_wording
 from training.export import Parity, export, fingerprint
 from training.subject import training_facts
 
-__all__ = ["CALIBRATIONS", "RESULTS", "read_results", "release", "write_calibrations"]
+__all__ = ["CALIBRATIONS", "RESULTS", "read_results", "release", "release_fused", "write_calibrations"]
 
 RESULTS, CALIBRATIONS = "results", "calibrations.json"
 _CALIBRATION_LIST = TypeAdapter(list[Calibration])
@@ -27,8 +31,10 @@ LIMITS = (
 )
 
 
-def release(run: Path, name: str, version: str, out: Path) -> Parity:
+def release(run: Path, name: str, version: str, out: Path, *, half_weights: bool = False) -> Parity:
     """Export the network of ``run`` to ``out`` with a card that holds every result found in the run's folder.
+
+    ``half_weights``: see :func:`training.export.export`.
 
     Raises:
         FileNotFoundError: the run has no ``model.pt``.
@@ -37,31 +43,101 @@ def release(run: Path, name: str, version: str, out: Path) -> Parity:
     """
     trained = load_trained(run / "model.pt")
     network, config = trained.network, trained.config
-    identity = fingerprint(network)
-    results = read_results(run)
-    for result in results:
-        if result.model.checkpoints != (identity,):
-            raise ValueError(
-                f"{run}: {result.protocol_id} on {result.data.name} was measured on other weights; measure again"
-            )
-    card = Card(
+    card = _describe(
+        network,
+        run,
         name=name,
         method=config.method,
         backbone=config.backbone,
         version=version,
-        wording=WORDING if needs_wording(name, config.method) else "",
-        fingerprint=identity,
         input=InputSpec(**config.input.model_dump()),
+        training=training_facts(trained),
+    )
+    return export(network, card, out, half_weights=half_weights)
+
+
+def release_fused(
+    runs: Sequence[Path],
+    weights: Sequence[float],
+    name: str,
+    version: str,
+    out: Path,
+    command: str,
+    *,
+    half_weights: bool = False,
+) -> Parity:
+    """Export the networks of several runs to ``out`` as one, :class:`models.fused.Fused`.
+
+    A fused network has no run of its own: the card holds what ``vireid evaluate OUT`` left in ``out`` after an earlier
+    export. ``command`` is what asked for it.
+
+    Raises:
+        FileNotFoundError: a run has no ``model.pt``.
+        ValueError: fewer than two runs or weights that do not fit them; runs of different data, kept-out identities or
+            input; ``name`` is no model name, or a result in ``out`` was measured on other weights.
+        training.export.ParityError: the exported graph disagrees with the networks; nothing is written.
+    """
+    members = [load_trained(run / "model.pt") for run in runs]
+    network = Fused([member.network for member in members], weights)
+    first = members[0]
+    for run, member in zip(runs, members, strict=True):
+        if (member.config.data, member.held_out) != (first.config.data, first.held_out):
+            raise ValueError(
+                f"{run} and {runs[0]} differ in the data they learnt from or kept out, "
+                "so that no result would be fair to both: train them on the same"
+            )
+        if member.config.input != first.config.input:
+            raise ValueError(f"{run} and {runs[0]} differ in their input: {member.config.input}, {first.config.input}")
+    facts = [training_facts(member) for member in members]
+    sources = tuple(dict.fromkeys(source for fact in facts for source in fact.data))
+    card = _describe(
+        network,
+        out,
+        name=name,
+        method="+".join(member.config.method for member in members),
+        backbone="+".join(dict.fromkeys(member.config.backbone for member in members)),
+        version=version,
+        input=InputSpec(**first.config.input.model_dump()),
+        training=facts[0].model_copy(update={"data": sources, "command": command}),
+        members=tuple(
+            Member(
+                name=run.name,
+                method=member.config.method,
+                backbone=member.config.backbone,
+                fingerprint=fingerprint(member.network),
+                weight=weight,
+                training=fact,
+            )
+            for run, member, weight, fact in zip(runs, members, weights, facts, strict=True)
+        ),
+    )
+    return export(network, card, out, half_weights=half_weights)
+
+
+def _describe(network: Baseline | Fused, folder: Path, *, name: str, method: str, **facts: Any) -> Card:
+    """The card of a network, without its files, with the results and calibrations in ``folder``."""
+    identity = fingerprint(network)
+    results = read_results(folder)
+    for result in results:
+        if result.model.checkpoints != (identity,):
+            raise ValueError(
+                f"{folder}: {result.protocol_id} on {result.data.name} was measured on other weights: "
+                "remove it, or measure again"
+            )
+    return Card(
+        name=name,
+        method=method,
+        wording=WORDING if needs_wording(name, method) else "",
+        fingerprint=identity,
         dimension=network.dimension,
         parameters=network.inference_parameters(),
         precisions={},
-        training=training_facts(trained),
         evaluations=tuple(result.for_card() for result in results),
-        calibrations=tuple(_read_calibrations(run)),
+        calibrations=tuple(_read_calibrations(folder)),
         intended_use=INTENDED_USE,
         limits=LIMITS,
+        **facts,
     )
-    return export(network, card, out)
 
 
 def read_results(run: Path) -> list[Result]:

@@ -13,6 +13,7 @@ from training.data import llcm, regdb, sysu_mm01
 from training.data.folder import read_folder, read_pairs
 from training.data.manifest import read_manifest
 from training.data.records import Record, label_of, split_identities, with_imitations
+from training.data.sampler import Pool
 
 __all__ = ["HeldOut", "TrainingData", "read_data", "read_source"]
 
@@ -36,6 +37,8 @@ class TrainingData:
     """One for each data set that has two identities or more to be judged on."""
     labels: dict[str, int]
     """Label of each training identity."""
+    pools: tuple[Pool, ...]
+    """The training identities and their groups, by data set where each has its share of a batch, else all together."""
     sources: tuple[DataSource, ...]
     """What each data set holds, held-out identities included; imitations are not counted as infrared."""
 
@@ -63,23 +66,45 @@ def read_data(config: TrainingConfig) -> TrainingData:
     if len(set(names)) < len(names):
         raise ValueError(f"the data sets need different names, found {names}")
     train: list[Record] = []
+    pools = []
     held_out = []
     facts = []
     for source in config.data:
-        found = read_source(source)
+        group_of = _grouping(source)
+        found = _without_left_out(source, read_source(source), group_of)
         facts.append(_describe(source, found))
         if len(config.data) > 1:
             found = [replace(r, identity=f"{source.name}/{r.identity}") for r in found]
-        learnt, kept = split_identities(found, config.validation.share, config.validation.seed, _grouping(source))
+        learnt, kept = split_identities(found, config.validation.share, config.validation.seed, group_of)
         train += learnt
+        pools.append(Pool({r.identity: group_of(r.identity) for r in learnt}, source.per_batch or 0))
         if _can_judge(kept):
-            held_out.append(HeldOut(source.name, tuple(kept), isinstance(source, Pairs)))
+            held_out.append(HeldOut(source.name, tuple(kept), _is_aligned(source)))
     if config.validation.share and not held_out:
         raise ValueError(
             f"a share of {config.validation.share} leaves no data set two identities with both modalities "
             "to validate on: raise validation.share, or set it to 0"
         )
-    return TrainingData(tuple(train), tuple(held_out), label_of(train), tuple(facts))
+    if not pools[0].identities:
+        pools = [Pool({n: g for pool in pools for n, g in pool.groups.items()}, config.batch.identities)]
+    return TrainingData(tuple(train), tuple(held_out), label_of(train), tuple(pools), tuple(facts))
+
+
+def _without_left_out(source: Source, records: list[Record], group_of: Callable[[str], str]) -> list[Record]:
+    if not isinstance(source, Folder) or source.leave_out is None:
+        return records
+    frames = source.leave_out.frames()
+    kept = [record for record in records if group_of(record.identity) not in frames]
+    if len(kept) == len(records):
+        raise ValueError(
+            f"{source.name}: no identity is of a frame to leave out, such as {min(frames, default='none')!r}; "
+            "does group_pattern give the frame?"
+        )
+    return kept
+
+
+def _is_aligned(source: Source) -> bool:
+    return isinstance(source, Pairs) or (isinstance(source, Folder) and source.aligned)
 
 
 def _can_judge(records: Sequence[Record]) -> bool:

@@ -10,9 +10,10 @@ from models.baseline import Baseline
 from models.card import Modality
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
+from training.data.translation import Translator
 from training.embedding import embed_crops, of_network
 from training.evaluation.embeddings import Embeddings
-from training.evaluation.exclusion import Exclusion
+from training.evaluation.exclusion import Exclusion, usual_exclusion
 from training.evaluation.metrics import evaluate
 from training.sources import HeldOut
 
@@ -27,23 +28,23 @@ def measure(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Map
     return evaluate(query, gallery, exclusion).values()
 
 
-def validate(network: Baseline, held_out: Sequence[HeldOut], cache: CropCache, measure: Measure) -> dict[str, float]:
+def validate(
+    network: Baseline, held_out: Sequence[HeldOut], cache: CropCache, translator: Translator, measure: Measure
+) -> dict[str, float]:
     """Metrics ``DATA SET/QUERY_to_GALLERY/METRIC`` of each data set, visible to infrared and back.
 
-    Where infrared is imitated, a query ignores its own identity in its own camera: a picture must not be found by
-    its imitation, nor by that of the frame before. The network's mode is the caller's again afterwards.
+    Which pairs count is ``usual_exclusion``'s to say. The network's mode is the caller's again afterwards.
 
     Raises:
-        ValueError: by that rule no query has an answer left, as without any camera names.
+        ValueError: by that rule no query has an answer left, as where infrared is imitated and no camera is named.
     """
     was_training = network.training
     network.eval()
     metrics: dict[str, float] = {}
     for part in held_out:
-        crops = PlainCrops(part.records, cache, misaligned=part.misaligned)
+        crops = PlainCrops(part.records, cache, misaligned=part.misaligned, translator=translator)
         found = Embeddings.of(embed_crops(of_network(network), crops), part.records)
-        imitated = any(record.imitated for record in part.records)
-        exclusion = Exclusion.SAME_ID_SAME_CAM if imitated else Exclusion.NONE
+        exclusion = usual_exclusion(part.records)
         for query in Modality:
             rows = [np.flatnonzero(found.modalities == side.index) for side in (query, query.opposite)]
             values = measure(found.take(rows[0]), found.take(rows[1]), exclusion)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from vireid.errors import clear_errors
+from vireid.translating import translator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +28,11 @@ __all__ = ["app", "dataset"]
 app = typer.Typer(no_args_is_help=True)
 dataset = typer.Typer(no_args_is_help=True, help="Check and prepare training data.")
 app.add_typer(dataset, name="dataset")
+app.add_typer(translator, name="translator")
 
 CACHE = Path("runs/cache")
 CONFIG_HELP = "A YAML file, or METHOD/NAME of those that come with vireid (baseline/light, baseline/sysu_mm01, …)."
+PLAN_HELP = "A YAML file, or the name of one that comes with vireid: mtrl, icre, emi, or methods for all of them."
 ON_HELP = (
     "KIND:PATH to judge on, KIND one of folder, manifest, pairs, sysu_mm01, regdb, llcm; none: kept-out identities."
 )
@@ -54,12 +57,44 @@ def train(
     cache: Cache = CACHE,
 ) -> None:
     """Train a network; everything needed to go on after an interruption is kept in OUT."""
-    with _clear_errors():
-        from training.config import read_config
+    with clear_errors():
+        from training.config import find_config, read_config
         from training.engine import train as run
 
-        result = run(read_config(_config_path(config), overrides), out, resume=resume, cache=cache, command=_command())
+        result = run(read_config(find_config(config), overrides), out, resume=resume, cache=cache, command=_command())
         Console().print(f"trained network: {result}", highlight=False)
+
+
+@app.command()
+def ablate(
+    plan: Annotated[str, typer.Argument(help=PLAN_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and table.md; what is there already is kept.")],
+    seeds: Annotated[str, typer.Option(help="Comma-separated: every row is trained with each.")] = "0",
+    row: Annotated[list[str], typer.Option(help="Only the row of this name; may be repeated.")] = [],  # noqa: B006
+    overrides: Annotated[list[str], typer.Option("--set", help="KEY=VALUE laid over every row.")] = [],  # noqa: B006
+    cache: Cache = CACHE,
+) -> None:
+    """Train and judge variations of a configuration; interrupted, the same command goes on."""
+    with clear_errors():
+        from training.ablation import ablate as run
+        from training.ablation import read_plan
+        from training.config import find_config
+
+        if not re.fullmatch(r"\d+(,\d+)*", seeds):
+            raise ValueError(f"--seeds {seeds}: expected numbers separated by commas, for instance 0,1,2")
+        path = Path(plan) if Path(plan).is_file() else find_config(f"{plan}/ablation")
+        numbers = list(dict.fromkeys(map(int, seeds.split(","))))
+        table = run(
+            read_plan(path),
+            out,
+            seeds=numbers,
+            only=row,
+            overrides=overrides,
+            cache=cache,
+            command=_command(),
+            console=Console(stderr=True),
+        )
+        sys.stdout.write(table)
 
 
 @app.command()
@@ -76,7 +111,7 @@ def evaluate(
     cache: Cache = CACHE,
 ) -> None:
     """Judge a network under the protocols of a data set; results go to RUN/results, one JSON file each."""
-    with _clear_errors():
+    with clear_errors():
         from training.evaluation.rerank import KReciprocal
         from training.evaluation.table import markdown
         from training.judging import calibrations, evaluation_set, held_out_sets, judge
@@ -99,19 +134,61 @@ def evaluate(
 
 
 @app.command()
+def pool(
+    runs: Annotated[list[Path], typer.Argument(help="Runs or exported models, one for each fold of leave_out.")],
+    pairs: Annotated[Path, typer.Option(help="Folder of the pairs that their configurations leave out.")],
+    name: Annotated[str, typer.Option(help="How the networks are called together.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results, one JSON file each.")],
+    misaligned: Annotated[bool, typer.Option(help="Mirror and re-crop infrared.")] = False,
+    cache: Cache = CACHE,
+) -> None:
+    """Judge networks on real pairs, each on the frames it has not seen, and pool the ranks."""
+    with clear_errors():
+        from training.config import Pairs
+        from training.evaluation.table import markdown
+        from training.pooling import judge_pooled
+        from training.subject import load_subject
+
+        source = Pairs(kind="pairs", root=pairs, name=pairs.name)
+        subjects = [load_subject(run) for run in runs]
+        results = judge_pooled(subjects, source, name, cache, _command(), misaligned=misaligned)
+        out.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            result.write(out / f"{_file_name(result)}.json")
+        Console().print(markdown(results, mixed=True), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def export(
-    run: Run,
+    runs: Annotated[list[Path], typer.Argument(help="Folder of a run; of several with --fuse.")],
     name: Annotated[str, typer.Option(help="Name of the model, for instance baseline-lite.")],
     out: Annotated[Path, typer.Option(help="Folder for model.onnx and card.json; the server loads MODEL_DIR/NAME.")],
     version: Annotated[str, typer.Option(help="Version written into the card.")] = "1",
+    fuse: Annotated[bool, typer.Option("--fuse", help="Join the embeddings of all runs in one graph.")] = False,
+    weights: Annotated[
+        list[float] | None, typer.Option("--weight", help="Of a fused run, in their order; 1 for all without.")
+    ] = None,
+    half_weights: Annotated[
+        bool, typer.Option("--half-weights", help="Store weights as float16: half the size, slightly rounded.")
+    ] = False,
 ) -> None:
-    """Export a network to ONNX with its card, if both compute the same; exit code 1 and nothing written otherwise."""
-    with _clear_errors():
-        from training.export import ParityError
-        from training.release import release
+    """Export a network to ONNX with its card, if both compute the same; exit code 1 and nothing written otherwise.
 
+    The card holds the results in RUN/results, or of a fused model those in OUT/results: export it, evaluate OUT, and
+    export it again.
+    """
+    with clear_errors():
+        from training.export import ParityError
+        from training.release import release, release_fused
+
+        if not fuse and (len(runs) > 1 or weights):
+            raise ValueError(f"found {len(runs)} runs and {len(weights or ())} weights: more than one run needs --fuse")
         try:
-            parity = release(run, name, version, out)
+            if fuse:
+                factors = weights or [1.0] * len(runs)
+                parity = release_fused(runs, factors, name, version, out, _command(), half_weights=half_weights)
+            else:
+                parity = release(runs[0], name, version, out, half_weights=half_weights)
         except ParityError as error:
             Console(stderr=True).print(str(error), style="red", highlight=False)
             raise typer.Exit(1) from error
@@ -129,14 +206,20 @@ def table(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs or exported models, or result files.")],
     latex: Annotated[bool, typer.Option(help="LaTeX instead of Markdown.")] = False,
     mixed: Annotated[bool, typer.Option(help="Allow results of different protocols in one table.")] = False,
+    join: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Average the trials of RegDB, a model each, into rows of this name."),
+    ] = None,
 ) -> None:
     """Print one table of any set of results."""
-    with _clear_errors():
+    with clear_errors():
         from training.evaluation import table as tables
-        from training.evaluation.result import Result
+        from training.evaluation.result import Result, join_trials
         from training.release import read_results
 
         results = [r for path in runs for r in (read_results(path) if path.is_dir() else [Result.read(path)])]
+        if join is not None:
+            results = join_trials(results, join)
         sys.stdout.write((tables.latex if latex else tables.markdown)(results, mixed=mixed) + "\n")
 
 
@@ -150,7 +233,7 @@ def ranklist(
     cache: Cache = CACHE,
 ) -> None:
     """Draw queries with their first hits, right and wrong marked."""
-    with _clear_errors():
+    with clear_errors():
         from training.picturing import picture_ranklists
 
         _save(picture_ranklists(*_judged(run, on), cache, queries, hits), out)
@@ -165,7 +248,7 @@ def heatmap(
     cache: Cache = CACHE,
 ) -> None:
     """Draw where the network looks, in each modality."""
-    with _clear_errors():
+    with clear_errors():
         from training.checkpoint import load_trained
         from training.picturing import picture_heatmaps
 
@@ -182,7 +265,7 @@ def embedding_map(
     cache: Cache = CACHE,
 ) -> None:
     """Draw embeddings in two dimensions by identity and modality (t-SNE)."""
-    with _clear_errors():
+    with clear_errors():
         from training.picturing import picture_embedding_map
 
         _save(picture_embedding_map(*_judged(run, on), cache, identities), out)
@@ -191,7 +274,7 @@ def embedding_map(
 @app.command()
 def histograms(run: Run, out: Out = Path("histograms.png"), on: On = None, cache: Cache = CACHE) -> None:
     """Draw the distances of genuine and impostor pairs for each pair of modalities."""
-    with _clear_errors():
+    with clear_errors():
         from training.picturing import picture_histograms
 
         _save(picture_histograms(*_judged(run, on), cache), out)
@@ -200,7 +283,7 @@ def histograms(run: Run, out: Out = Path("histograms.png"), on: On = None, cache
 @app.command()
 def curves(run: Run, out: Out = Path("curves.png")) -> None:
     """Draw losses, rates and validation over the epochs of a run."""
-    with _clear_errors():
+    with clear_errors():
         from training.picturing import picture_curves
 
         _save(picture_curves(run), out)
@@ -212,7 +295,7 @@ def check(
     kind: Annotated[str | None, typer.Option(help="Say what it is instead of letting it be guessed.")] = None,
 ) -> None:
     """Compare a data set on disk with what it should hold; exit code 1 and the first thing wrong if it differs."""
-    with _clear_errors():
+    with clear_errors():
         from training.data.check import check as check_data
 
         report = check_data(path, kind)
@@ -232,25 +315,17 @@ def check(
 def windows(
     frames: Annotated[Path, typer.Argument(help="Folder with aligned frames of equal name in visible/ and infrared/.")],
     out: Annotated[Path, typer.Argument(help="Folder to write crops to, a folder of its own for each place.")],
-    per_frame: Annotated[int, typer.Option(min=1, help="Places cut from a frame.")] = 3,
+    per_frame: Annotated[int, typer.Option(min=1, help="Places drawn in a frame.")] = 3,
+    crops: Annotated[int, typer.Option(min=1, help="Crops of a place in each modality.")] = 3,
+    people: Annotated[bool, typer.Option(help="Cut every person that FRAMES/label marks too (MSRS).")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Other windows for another seed.")] = 0,
 ) -> None:
     """Cut person-shaped windows out of aligned frames: real pairs for training where no identities exist."""
-    with _clear_errors():
+    with clear_errors():
         from training.data.windows import Windows, cut_windows
 
-        places = cut_windows(frames, out, Windows(per_frame=per_frame), seed)
+        places = cut_windows(frames, out, Windows(per_frame=per_frame, crops=crops, people=people), seed)
         Console().print(f"{places} places in {out}", highlight=False)
-
-
-def _config_path(config: str) -> Path:
-    """A file, or one of the configurations in the package."""
-    from training.config import CONFIGS
-
-    given, packaged = Path(config), CONFIGS / f"{config}.yaml"
-    if given.is_file() or not packaged.is_file():
-        return given
-    return packaged
 
 
 def _source(on: str, modality: str | None, imitate: bool, trial: int) -> Source:
@@ -296,18 +371,3 @@ def _file_name(result: Result) -> str:
 
 def _command() -> str:
     return shlex.join(["vireid", *sys.argv[1:]])
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Say what is wrong in one line: what a user can cause is no reason for a traceback."""
-    try:
-        yield
-    except ImportError as error:
-        message = f"{error.name} is missing: install vireid with the extra 'training'"
-    except (OSError, ValueError, RuntimeError) as error:
-        message = str(error)
-    else:
-        return
-    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, soft_wrap=True)
-    raise typer.Exit(2)

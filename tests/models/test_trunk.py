@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.card import Modality
 from models.trunk import Trunk
+from models.weights import PACKAGED
 
 BACKBONES = ["resnet18", "resnet26d", "efficientnet_lite0", "regnety_002"]
 
@@ -68,8 +69,9 @@ def test_a_batch_of_one_modality_trains_one_stem() -> None:
     assert all(p.grad is not None for p in trunk.stems["visible"].parameters())
 
 
-def test_packaged_weights_load_and_bring_their_own_normalisation() -> None:
-    trunk = Trunk("efficientnet_lite0", "imagenet")
+@pytest.mark.parametrize("backbone", PACKAGED)
+def test_packaged_weights_load_and_bring_their_own_normalisation(backbone: str) -> None:
+    trunk = Trunk(backbone, "imagenet")
     torch.testing.assert_close(trunk.mean.flatten(), torch.full((3,), 127 / 255))
     torch.testing.assert_close(trunk.std.flatten(), torch.full((3,), 128 / 255))
     assert float(trunk.stems["visible"][1].running_var.std()) > 0  # random ones would be all 1

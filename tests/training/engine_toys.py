@@ -36,6 +36,10 @@ class Toy(Baseline):
         self.dropout = nn.Dropout(0.3 if backbone == "toy-dropout" else 0.0)
         self.classifier = nn.Linear(12, identities)
 
+    @property
+    def dimension(self) -> int:
+        return 12
+
     def forward(self, image: Tensor, modality: Tensor) -> Output:
         pixels = image.permute(0, 3, 1, 2).float() / 255 - 0.5 * modality.view(-1, 1, 1, 1)
         coarse = F.adaptive_avg_pool2d(pixels, (4, 2)).flatten(1)

@@ -10,7 +10,11 @@ from pydantic import ValidationError
 import training
 from training.config import AdamW, Folder, Sgd, TrainingConfig, read_config
 
-CONFIGS = sorted((Path(training.__file__).parent / "configs").glob("*/*.yaml"))
+CONFIGS = sorted(
+    path
+    for path in (Path(training.__file__).parent / "configs").glob("*/*.yaml")
+    if path.stem != "ablation"  # a plan, not a configuration
+)
 
 MINIMAL = """
 data:

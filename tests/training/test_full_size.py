@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from models.card import Card
 from tests.drawing import draw_person
+from training.config import CONFIGS
 from training.data import miniature
 from training.evaluation.result import Result
 from vireid.learning import app
@@ -21,11 +22,14 @@ SMALL = {
 }
 """People drawn, and as many images in a batch as make few of them."""
 
+LIGHTER = ["backbone=resnet18", "input.height=96", "input.width=48"]
+
 PROTOCOLS = {
     "sysu_mm01": {"sysu-all-1shot-official_perm", "sysu-indoor-1shot-official_perm"},
     "regdb": {"regdb-ir_to_vis-trial1", "regdb-vis_to_ir-trial1"},
     "llcm": {"llcm-ir_to_vis-paper", "llcm-vis_to_ir-paper"},
 }
+METHODS = ("baseline", "mtrl", "icre", "emi")
 
 
 def vireid(*words: str) -> None:
@@ -33,23 +37,53 @@ def vireid(*words: str) -> None:
     assert done.exit_code == 0, done.output
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", sorted(PROTOCOLS))
-def test_a_full_size_configuration_trains_and_evaluates_and_the_network_exports(tmp_path: Path, name: str) -> None:
-    data, run, cache = tmp_path / name, tmp_path / "run", str(tmp_path / "cache")
+def train(folder: Path, method: str, name: str, *others: str) -> Path:
+    """Draw the benchmark, train the configuration over it for some steps, and judge the network."""
+    data, run, cache = folder / name, folder / "run", str(folder / "cache")
     people, batch = SMALL[name]
     getattr(miniature, f"write_{name}")(data, draw_person, **people)
-    overrides = [word for override in (f"data.0.root={data}", batch, *SHORT) for word in ("--set", override)]
-    vireid("train", f"baseline/{name}", "--out", str(run), "--cache", cache, *overrides)
+    overrides = [f"data.0.root={data}", batch, *SHORT, *others]
+    options = [word for override in overrides for word in ("--set", override)]
+    vireid("train", f"{method}/{name}", "--out", str(run), "--cache", cache, *options)
     vireid("evaluate", str(run), "--on", f"{name}:{data}", "--cache", cache)
-    results = [Result.read(path) for path in (run / "results").glob("*.json")]
-    assert {result.protocol_id for result in results} == PROTOCOLS[name]
-    assert {(r.model.backbone, r.preprocessing.height, r.preprocessing.width) for r in results} == {
+    return run
+
+
+def results_of(run: Path) -> list[Result]:
+    return [Result.read(path) for path in (run / "results").glob("*.json")]
+
+
+def test_every_method_has_a_configuration_for_every_benchmark() -> None:
+    assert {(path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml")} >= {
+        (method, name) for method in METHODS for name in PROTOCOLS
+    }
+
+
+@pytest.mark.timeout(600)
+def test_a_full_size_configuration_trains_and_evaluates_and_the_network_exports(tmp_path: Path) -> None:
+    run = train(tmp_path, "baseline", "regdb")
+    found = results_of(run)
+    assert {result.protocol_id for result in found} == PROTOCOLS["regdb"]
+    assert {(r.model.backbone, r.preprocessing.height, r.preprocessing.width) for r in found} == {
         ("resnet50", 288, 144)
     }
-    if name != "regdb":  # the graph is the same for all three
-        return
     vireid("export", str(run), "--name", "full", "--out", str(tmp_path / "zoo" / "full"))
     card = Card.read(tmp_path / "zoo" / "full" / "card.json")
     assert (card.backbone, card.dimension, card.input.height, card.input.width) == ("resnet50", 2048, 288, 144)
-    assert {evaluation.protocol_id for evaluation in card.evaluations} == PROTOCOLS[name]
+    assert {evaluation.protocol_id for evaluation in card.evaluations} == PROTOCOLS["regdb"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_on_a_benchmark_with_a_lighter_backbone(tmp_path: Path, method: str) -> None:
+    run = train(tmp_path, method, "llcm", *LIGHTER)
+    assert {result.protocol_id for result in results_of(run)} == PROTOCOLS["llcm"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_full_size_configuration_trains_and_evaluates(tmp_path: Path, method: str, name: str) -> None:
+    found = results_of(train(tmp_path, method, name))
+    assert {result.protocol_id for result in found} == PROTOCOLS[name]
+    assert {(r.model.method, r.model.backbone) for r in found} == {(method, "resnet50")}

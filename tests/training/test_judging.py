@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from models.card import Modality
 from tests.drawing import draw_person, write_people
 from training.config import LLCM, Folder, SysuMM01
 from training.data import miniature
+from training.data.records import Record
 from training.engine import train
+from training.evaluation.exclusion import Exclusion, usual_exclusion
 from training.evaluation.result import Result
-from training.judging import evaluation_set
+from training.judging import evaluation_set, held_out_sets
 from vireid.learning import app
 
 from .engine_toys import toy_config
@@ -69,6 +72,30 @@ def test_without_cameras_nothing_is_left_out(tmp_path: Path) -> None:
     write_people(tmp_path, range(3), images=1)
     source = Folder(kind="folder", root=tmp_path, name="people", camera_pattern=r"nothing(\d)")
     assert {protocol.exclusion.value for protocol in evaluation_set(source).protocols} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("cameras", "imitated", "rule"),
+    [
+        (("1", "2"), False, "same_id_same_cam"),
+        (("0", "0"), False, "none"),
+        (("0", "0"), True, "same_id_same_cam"),
+        (("1", "2"), True, "same_id_same_cam"),
+    ],
+)
+def test_one_rule_says_what_a_query_may_not_meet(cameras: tuple[str, str], imitated: bool, rule: str) -> None:
+    visible = Record(Path("a.png"), "a", cameras[0], Modality.VISIBLE)
+    infrared = Record(Path("b.png"), "a", cameras[1], Modality.INFRARED, imitated)
+    assert usual_exclusion([visible, infrared]) == rule
+
+
+def test_crops_are_judged_by_the_rule_that_training_validates_by(tmp_path: Path) -> None:
+    write_people(tmp_path, range(6), images=1, modalities=[Modality.VISIBLE])
+    source = {"root": tmp_path / "visible", "modality": "visible", "imitate": "channel", "camera_pattern": r"no(\d)"}
+    data = [{"kind": "folder", "name": "v"} | source]
+    config = toy_config(tmp_path, method="baseline", data=data, validation={"share": 0.5})
+    judged = evaluation_set(config.data[0]), *held_out_sets(config)
+    assert [p.exclusion for data in judged for p in data.protocols] == [Exclusion.SAME_ID_SAME_CAM] * 4
 
 
 def test_reranking_is_a_row_of_its_own(run: Path) -> None:

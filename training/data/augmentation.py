@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 import numpy as np
 
 from models.card import Modality
-from training.data.images import Pixels
+from training.data.images import Pixels, Shares, cut_sides
 from training.data.translation import ChannelTranslation, Translator
 
 __all__ = ["IMAGENET_MEAN", "Augmentation", "Geometry", "Role", "Stream"]
@@ -50,26 +50,30 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """A crop out of the padded picture, in pixels from its upper left corner, and a flip."""
+    """A crop out of the padded picture, in pixels from its upper left corner, a flip, and what is then cut off."""
 
     top: int
     left: int
     flip: bool
+    cut: Shares | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """Parameters of every stream. All works on uint8 RGB ``[H, W, 3]`` and leaves its source untouched.
 
-    Order: pad with black, crop back to ``[H, W]``, flip, colours of the stream, erasing. Erasing is last, so an
-    erased place has the mean colour in every stream. Source: CAJ, ICCV 2021. On a grey picture its "adaptive
-    grey" comes down to a small change of gain and offset; that change is drawn here directly.
+    Order: pad with black, crop back to ``[H, W]``, flip, cut and resize back, colours of the stream, erasing. Erasing
+    is last, so an erased place has the mean colour in every stream. Source: CAJ, ICCV 2021. On a grey picture its
+    "adaptive grey" comes down to a small change of gain and offset; that change is drawn here directly.
     """
 
     pad: float = 10 / 288
     """Padding of every side as a share of the height (10 pixels at 288 × 144)."""
     flip: float = 0.5
     """Probability."""
+    cut: float = 0.0
+    """Largest share of the height or width that is cut from each side before the picture is resized back: views that
+    share neither place nor scale, as the crops of two cameras."""
     erasing: float = 0.5
     """Probability."""
     erased_area: tuple[float, float] = (0.02, 0.4)
@@ -83,21 +87,27 @@ class Augmentation:
     infrared_offset: tuple[float, float] = (-18.0, 18.0)
     """Range of the added grey levels in the stream r."""
     translator: Translator = field(default_factory=ChannelTranslation)
-    """Makes t from v, and the infrared picture of an imitated record."""
+    """Makes the infrared picture of an imitated record."""
+    transition: Translator = field(default_factory=ChannelTranslation)
+    """Makes t from v."""
 
     def draw_geometry(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
-        """Draw a crop and a flip for a picture of shape ``[H, W, 3]``."""
+        """Draw a crop, a flip and what is cut off for a picture of shape ``[H, W, 3]``."""
         margin = self._margin(shape)
         top, left = (int(v) for v in rng.integers(0, 2 * margin + 1, 2))
-        return Geometry(top, left, bool(rng.random() < self.flip))
+        flip = bool(rng.random() < self.flip)
+        if not self.cut:
+            return Geometry(top, left, flip)
+        over, under, before, behind = (float(share) for share in rng.uniform(0, self.cut, 4))
+        return Geometry(top, left, flip, (over, under, before, behind))
 
     def view(self, image: Pixels, stream: Stream, geometry: Geometry, rng: np.random.Generator) -> Pixels:
         """The stream's picture of ``image``, as a new array of the same shape."""
+        if stream is Stream.TRANSITION:  # before it is moved: a learnt translation of the whole picture is cached
+            image = self.transition(image, rng)
         moved = self._moved(image, geometry)
         if stream is Stream.EXCHANGED:
             moved = np.repeat(moved[..., [rng.integers(3)]], 3, axis=2)
-        elif stream is Stream.TRANSITION:
-            moved = self.translator(moved, rng)
         elif stream is Stream.INFRARED:
             moved = self._regained(moved, rng)
         self._erase(moved, rng)
@@ -112,7 +122,8 @@ class Augmentation:
         padded = np.zeros((height + 2 * margin, width + 2 * margin, 3), np.uint8)
         padded[margin : margin + height, margin : margin + width] = image
         cut = padded[geometry.top : geometry.top + height, geometry.left : geometry.left + width]
-        return (cut[:, ::-1] if geometry.flip else cut).copy()
+        moved = cut[:, ::-1] if geometry.flip else cut
+        return cut_sides(moved, geometry.cut) if geometry.cut else moved.copy()
 
     def _regained(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         gain, offset = rng.uniform(*self.infrared_gain), rng.uniform(*self.infrared_offset)

@@ -12,12 +12,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from models.card import Modality
 from training.data.records import Record
 
-__all__ = ["SUFFIXES", "Pixels", "ResizeFilter", "image_files", "load", "resize"]
+__all__ = ["SUFFIXES", "Pixels", "ResizeFilter", "Shares", "cut_sides", "image_files", "load", "resize"]
 
 Pixels = NDArray[np.uint8]
 """RGB, ``[H, W, 3]``."""
 
 ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
+
+Shares = tuple[float, float, float, float]
+"""Of the height or width, cut from the top, bottom, left and right."""
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -55,3 +58,12 @@ def load(record: Record, size: tuple[int, int] | None = None, filter: ResizeFilt
 def resize(image: Pixels, size: tuple[int, int], filter: ResizeFilter) -> Pixels:
     """Resize to ``size = (height, width)`` with Pillow's filter of that name."""
     return np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling[filter.upper()]))
+
+
+def cut_sides(image: Pixels, shares: Shares, filter: ResizeFilter = "bilinear") -> Pixels:
+    """Cut a share off each side and resize back to the shape it had."""
+    height, width = image.shape[:2]
+    top, bottom, left, right = shares
+    rows = slice(round(top * height), height - round(bottom * height))
+    columns = slice(round(left * width), width - round(right * width))
+    return resize(image[rows, columns].copy(), (height, width), filter)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.card import Modality
 from training.data.folder import NO_CAMERA
 from training.data.records import Record
 
-__all__ = ["COLUMNS", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "read_manifest"]
 
 COLUMNS = ("path", "identity", "modality", "camera")
 
@@ -34,22 +34,6 @@ def read_manifest(manifest: Path) -> list[Record]:
     if not records:
         raise ValueError(f"{manifest}: no line after the header")
     return records
-
-
-def write_manifest(manifest: Path, records: Iterable[Record]) -> None:
-    """Write a manifest that ``read_manifest`` reads back; every path must lie in or below its folder.
-
-    Raises:
-        ValueError: a path elsewhere, or an imitated record, which a manifest cannot say.
-    """
-    with manifest.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
-        lines.writerow(COLUMNS)
-        for record in records:
-            if record.imitated:
-                raise ValueError(f"{record.path}: a manifest lists files, not imitations")
-            path = record.path.relative_to(manifest.parent).as_posix()
-            lines.writerow((path, record.identity, record.modality.value, record.camera))
 
 
 def _record(manifest: Path, number: int, line: Mapping[str, str | None], seen: dict[Path, int]) -> Record:

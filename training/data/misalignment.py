@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.data.images import Pixels, ResizeFilter, resize
+from training.data.images import Pixels, ResizeFilter, cut_sides
 from training.data.translation import generator_of
 
 __all__ = ["LARGEST_CUT", "mirror_and_recrop"]
@@ -16,8 +16,5 @@ def mirror_and_recrop(image: Pixels, name: str, filter: ResizeFilter = "bilinear
 
     The four cuts are uniform and follow from the file's name alone.
     """
-    height, width = image.shape[:2]
-    top, bottom, left, right = generator_of(name).uniform(0, LARGEST_CUT, 4)
-    rows = slice(round(top * height), height - round(bottom * height))
-    columns = slice(round(left * width), width - round(right * width))
-    return resize(image[:, ::-1][rows, columns].copy(), (height, width), filter)
+    top, bottom, left, right = (float(share) for share in generator_of(name).uniform(0, LARGEST_CUT, 4))
+    return cut_sides(image[:, ::-1], (top, bottom, left, right), filter)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.card import Modality
 
-__all__ = ["Record", "by_camera", "label_of", "split_identities", "with_imitations"]
+__all__ = ["Record", "by_camera", "label_of", "position", "split_identities", "with_imitations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ def split_identities(
     train: list[Record] = []
     kept_out: list[Record] = []
     for record in records:
-        (kept_out if _position(group_of(record.identity), seed) < held_out else train).append(record)
+        (kept_out if position(group_of(record.identity), seed) < held_out else train).append(record)
     return train, kept_out
 
 
-def _position(group: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the seed and the group only."""
+def position(group: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the seed and the group only: where a split puts it."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48

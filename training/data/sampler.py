@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from torch.utils.data import Sampler
 from models.card import Modality
 from training.data.records import Record
 
-__all__ = ["BalancedSampler", "Draw"]
+__all__ = ["BalancedSampler", "Draw", "Pool"]
 
 
 class Draw(NamedTuple):
@@ -26,12 +27,23 @@ class Draw(NamedTuple):
     """Running number of the draw in its epoch, counted over all ranks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Identities of which every batch holds equally many."""
+
+    groups: Mapping[str, str]
+    """The group of each identity: the windows of one frame are harder to tell apart than those of two."""
+    identities: int
+    """How many a batch holds."""
+
+
 class BalancedSampler(Sampler[list[Draw]]):
     """Yields batches of ``identities`` × ``images`` draws of each modality.
 
     The identities are taken from one random order after another, ``identities`` at a time, the rest of an order
-    is dropped: none occurs twice in a batch, and all occur about equally often. An identity's ``images`` of a
-    modality are drawn without replacement when it has that many, else with.
+    is dropped: none occurs twice in a batch, and all occur about equally often. With ``pools`` each has an order of
+    its own; with ``neighbours`` above 1 so many identities of one group stand together in it, as far as they go.
+    An identity's ``images`` of a modality are drawn without replacement when it has that many, else with.
 
     An epoch has floor(max(#visible, #infrared) / (identities · images)) batches over all ranks, at least one a
     rank; what does not divide by ``world_size`` is dropped. Every rank draws the same epoch and takes its slice.
@@ -39,7 +51,7 @@ class BalancedSampler(Sampler[list[Draw]]):
 
     Raises:
         ValueError: an identity has one modality only and ``skip_single_modality`` is off; fewer identities than a
-            batch needs; a count below 1; a rank outside the world.
+            batch needs; a count below 1; a rank outside the world; pools that do not make a batch together.
     """
 
     def __init__(
@@ -52,9 +64,13 @@ class BalancedSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         skip_single_modality: bool = False,
+        pools: Sequence[Pool] = (),
+        neighbours: int = 1,
     ) -> None:
-        if identities < 1 or images < 1:
-            raise ValueError(f"expected at least 1 identity and 1 image, got {identities} and {images}")
+        if min(identities, images, neighbours) < 1:
+            raise ValueError(
+                f"expected at least 1 identity, image and neighbour, got {identities}, {images} and {neighbours}"
+            )
         if not 0 <= rank < world_size:
             raise ValueError(f"expected 0 ≤ rank < world_size, got rank {rank} of {world_size}")
         rows = _rows(records)
@@ -65,9 +81,8 @@ class BalancedSampler(Sampler[list[Draw]]):
                 f"{', …' if len(single) > 5 else ''}; complete or leave them out"
             )
         self._rows = {name: rows[name] for name in sorted(rows.keys() - set(single))}
-        if len(self._rows) < identities:
-            raise ValueError(f"a batch needs {identities} identities with both modalities, found {len(self._rows)}")
-        self.identities, self.images = identities, images
+        self._pools = self._checked(pools or [Pool({name: name for name in self._rows}, identities)], identities)
+        self.identities, self.images, self.neighbours = identities, images, neighbours
         self.seed, self.epoch = seed, 0
         self.rank, self.world_size = rank, world_size
         counts = [sum(len(of[m]) for of in self._rows.values()) for m in Modality]
@@ -108,12 +123,40 @@ class BalancedSampler(Sampler[list[Draw]]):
             yield [Draw(row, self.epoch, place + n) for n, row in enumerate(rows)]
             place += len(rows)
 
+    def _checked(self, pools: Sequence[Pool], identities: int) -> list[Pool]:
+        """The pools without identities that are skipped."""
+        kept = [Pool({n: g for n, g in sorted(p.groups.items()) if n in self._rows}, p.identities) for p in pools]
+        if (total := sum(pool.identities for pool in kept)) != identities:
+            raise ValueError(f"a batch holds {identities} identities, and its pools {total}")
+        if unknown := self._rows.keys() - {name for pool in kept for name in pool.groups}:
+            raise ValueError(f"{len(unknown)} identities are in no pool, first {min(unknown)!r}")
+        for pool in kept:
+            if len(pool.groups) < pool.identities:
+                raise ValueError(
+                    f"a batch needs {pool.identities} identities with both modalities, found {len(pool.groups)}"
+                )
+        return kept
+
     def _people(self, rng: np.random.Generator) -> Iterator[list[str]]:
-        names = list(self._rows)
+        for parts in zip(*(self._shares(pool, rng) for pool in self._pools), strict=True):
+            yield [name for part in parts for name in part]
+
+    def _shares(self, pool: Pool, rng: np.random.Generator) -> Iterator[list[str]]:
+        """A pool's part of one batch after another."""
         while True:
-            order = rng.permutation(len(names))
-            for start in range(0, len(order) - self.identities + 1, self.identities):
-                yield [names[i] for i in order[start : start + self.identities]]
+            order = self._order(pool, rng)
+            for start in range(0, len(order) - pool.identities + 1, pool.identities):
+                yield order[start : start + pool.identities]
+
+    def _order(self, pool: Pool, rng: np.random.Generator) -> list[str]:
+        """All identities of a pool at random, ``neighbours`` of a group side by side."""
+        names = list(pool.groups)
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for i in rng.permutation(len(names)):
+            groups[pool.groups[names[i]]].append(names[i])
+        step = self.neighbours
+        runs = [members[i : i + step] for members in groups.values() for i in range(0, len(members), step)]
+        return [name for i in rng.permutation(len(runs)) for name in runs[i]]
 
     def _choose(self, rng: np.random.Generator, rows: list[int]) -> list[int]:
         chosen = rng.choice(len(rows), self.images, replace=len(rows) < self.images)

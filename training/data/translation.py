@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.data.images import Pixels
 
-__all__ = ["LUMA", "ChannelTranslation", "Translator", "generator_of", "translate_by_name"]
+__all__ = ["LUMA", "ChannelTranslation", "Translator", "generator_of", "stretch", "translate_by_name"]
 
 LUMA = (0.299, 0.587, 0.114)
 _LEVELS = np.arange(256) / 255
@@ -62,6 +62,14 @@ def generator_of(name: str, seed: int = 0) -> np.random.Generator:
 def translate_by_name(image: Pixels, name: str, translator: Translator) -> Pixels:
     """Translate for evaluation: what is drawn follows from the file's name, so that every run sees the same."""
     return translator(image, generator_of(name))
+
+
+def stretch(grey: Pixels, percentiles: tuple[float, float] = (2.0, 98.0)) -> Pixels:
+    """Grey ``[H, W]`` with its own percentiles at 0 and 255; what is beyond them is clipped."""
+    low, high = (int(level) for level in _percentiles(grey, percentiles))
+    table = np.clip((np.arange(256.0) - low) / max(high - low, 1), 0, 1)
+    stretched: Pixels = np.rint(table * 255).astype(np.uint8)[grey]
+    return stretched
 
 
 def _luma(image: Pixels) -> Pixels:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.records import Record
 from training.evaluation.embeddings import Embeddings
 
-__all__ = ["Exclusion", "camera_number", "excluded"]
+__all__ = ["Exclusion", "camera_number", "excluded", "usual_exclusion"]
 
 
 class Exclusion(StrEnum):
@@ -35,6 +37,18 @@ def camera_number(camera: str) -> int:
     if not digits:
         raise ValueError(f"expected a camera name that ends in its number, found {camera!r}")
     return int(digits)
+
+
+def usual_exclusion(records: Sequence[Record]) -> Exclusion:
+    """The rule for crops that come without a protocol of their own, kept-out identities among them.
+
+    A query ignores its own identity in its own camera, as is usual where cameras are told apart: the frame before is
+    no find. So it is where infrared is imitated, even if no camera is named: then a picture would find its own
+    imitation, and no query has an answer that counts. Otherwise, with one camera for all, every pair counts.
+    """
+    told_apart = len({record.camera for record in records}) > 1
+    imitated = any(record.imitated for record in records)
+    return Exclusion.SAME_ID_SAME_CAM if told_apart or imitated else Exclusion.NONE
 
 
 def excluded(rule: Exclusion, query: Embeddings, gallery: Embeddings) -> NDArray[np.bool_] | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.card import WORDING, Evaluation, InputSpec, Measure, TrainingFacts
 from training.evaluation.environment import Environment
-from training.evaluation.protocol import Protocol, ProtocolError
+from training.evaluation.protocol import Dataset, Protocol, ProtocolError
 from training.evaluation.run import OpenSet, Outcome, TrialCounts
 
 __all__ = ["Data", "Flags", "ModelFacts", "Preprocessing", "Result", "data_fingerprint", "join_trials", "needs_wording"]
@@ -190,43 +190,70 @@ class Result(_Part):
         )
 
 
-def join_trials(results: Iterable[Result]) -> Result:
-    """One result from those of several trials that each have their own model (RegDB): they are averaged.
+def join_trials(results: Iterable[Result], name: str) -> list[Result]:
+    """Average what several models, one for each trial, reached under each protocol of RegDB.
 
-    What is told once (epoch, training, environment, command) is that of the first trial.
+    One result, of the model ``name``, for each protocol and data set, in the order of their first ones. What is told
+    once (epoch, training, environment, command) is that of the first trial.
 
     Raises:
-        ProtocolError: the results differ in more than their trial, or a trial comes twice.
+        ProtocolError: there is no result, one is not of RegDB, or those of one protocol are of different methods,
+            backbones or sizes, or tell of one trial twice.
     """
-    parts = sorted(results, key=lambda result: result.protocol.trials)
-    if not parts:
-        raise ProtocolError("expected the results of at least one trial, found none")
-    first = parts[0]
-    numbers = tuple(trial for part in parts for trial in part.protocol.trials)
-    joined = first.protocol.changed(trials=numbers, train_ids=None if len(numbers) > 1 else first.protocol.train_ids)
-    for part in parts:
-        same_rules = part.protocol.changed(trials=first.protocol.trials, train_ids=first.protocol.train_ids)
-        if (same_rules, part.model.name, part.data.name) != (first.protocol, first.model.name, first.data.name):
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.protocol.dataset is not Dataset.REGDB:
             raise ProtocolError(
-                f"expected trials of {first.model.name} on {first.data.name} under {first.protocol_id}, "
-                f"found {part.model.name} on {part.data.name} under {part.protocol_id}"
+                f"only RegDB has a model for each trial: expected its results, found {result.protocol_id} "
+                f"of {result.model.name}"
             )
+        rules = result.protocol.changed(trials=(1,), train_ids=1).id
+        groups.setdefault((rules, result.data.name), []).append(result)
+    if not groups:
+        raise ProtocolError("expected the results of at least one trial, found none")
+    return [_join(parts, name) for parts in groups.values()]
+
+
+def _join(results: Iterable[Result], name: str) -> Result:
+    parts = sorted(results, key=lambda result: result.protocol.trials)
+    first = parts[0]
+    for part in parts:
+        if (found := _kind(part)) != _kind(first):
+            raise ProtocolError(
+                f"expected trials of one kind of model, found {', '.join(_kind(first))} in {first.model.name} "
+                f"and {', '.join(found)} in {part.model.name}"
+            )
+    told: dict[int, str] = {}
+    for part in parts:
+        for trial in part.protocol.trials:
+            if trial in told:
+                raise ProtocolError(
+                    f"expected each trial once, found trial {trial} of {first.data.name} in {told[trial]} "
+                    f"and in {part.model.name}"
+                )
+            told[trial] = part.model.name
+    joined = first.protocol.changed(trials=tuple(told), train_ids=None if len(told) > 1 else first.protocol.train_ids)
+    names = {"name": name, "wording": WORDING if needs_wording(name, first.model.method) else ""}
+    checkpoints = tuple(checkpoint for part in parts for checkpoint in part.model.checkpoints)
     return first.model_copy(
         update={
             "protocol": joined,
             "protocol_id": joined.id,
             "counts": tuple(counts for part in parts for counts in part.counts),
             "metrics": {
-                name: _measure([value for part in parts for value in part.metrics[name].trials])
-                for name in first.metrics
+                metric: _measure([value for part in parts for value in part.metrics[metric].trials])
+                for metric in first.metrics
             },
             "open_set": None,
-            "model": first.model.model_copy(
-                update={"checkpoints": tuple(c for part in parts for c in part.model.checkpoints)}
-            ),
+            "model": first.model.model_copy(update={**names, "checkpoints": checkpoints}),
             "seconds": sum(part.seconds for part in parts),
         }
     )
+
+
+def _kind(result: Result) -> tuple[str, ...]:
+    size = result.preprocessing
+    return result.model.method, result.model.backbone, f"{size.height} x {size.width}"
 
 
 def data_fingerprint(root: Path, paths: Iterable[Path]) -> str:

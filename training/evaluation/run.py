@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -32,6 +33,18 @@ class TrialCounts(BaseModel):
     gallery_identities: int
     queries_of_camera: dict[str, int]
     gallery_of_camera: dict[str, int]
+
+    @classmethod
+    def of(cls, metrics: Metrics, query: Embeddings, gallery: Embeddings) -> Self:
+        """The counts of what was measured."""
+        return cls(
+            queries=metrics.queries,
+            valid_queries=metrics.valid_queries,
+            gallery=metrics.gallery,
+            gallery_identities=metrics.gallery_identities,
+            queries_of_camera=dict(sorted(Counter(query.cameras.tolist()).items())),
+            gallery_of_camera=dict(sorted(Counter(gallery.cameras.tolist()).items())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +93,7 @@ def run(
         scores = Reranked(query.vectors, gallery.vectors, protocol.rerank) if protocol.rerank else None
         found = evaluate(query, gallery, protocol.exclusion, protocol.cmc, max_rank=protocol.max_rank, scores=scores)
         metrics.append(found)
-        counts.append(
-            TrialCounts(
-                queries=found.queries,
-                valid_queries=found.valid_queries,
-                gallery=found.gallery,
-                gallery_identities=found.gallery_identities,
-                queries_of_camera=dict(sorted(Counter(query.cameras.tolist()).items())),
-                gallery_of_camera=dict(sorted(Counter(gallery.cameras.tolist()).items())),
-            )
-        )
+        counts.append(TrialCounts.of(found, query, gallery))
     return Outcome(tuple(metrics), tuple(counts))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from enum import IntEnum
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Loss", "check_batch"]
+__all__ = ["Loss", "PairedLoss", "check_batch", "require"]
 
 
 class Loss(nn.Module, ABC):
@@ -24,11 +25,31 @@ class Loss(nn.Module, ABC):
     def forward(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:
         check_batch(embeddings, identities, modalities)
         with torch.autocast(embeddings.device.type, enabled=False):
-            full = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
-            return self.compute(full, identities, modalities)
+            return self.compute(_full(embeddings), identities, modalities)
 
     @abstractmethod
     def compute(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:
+        """The equation itself, on checked rows of float32 or float64."""
+
+
+class PairedLoss(nn.Module, ABC):
+    """``loss(embeddings, identities, roles, pairs) -> scalar``: a loss that knows who shows the same picture.
+
+    ``pairs`` int64 ``[B]``: a transition picture and its visible source share a value ≥ 0; -1 for all others.
+
+    Raises:
+        ValueError: the shapes do not agree.
+    """
+
+    def forward(self, embeddings: Tensor, identities: Tensor, roles: Tensor, pairs: Tensor) -> Tensor:
+        check_batch(embeddings, identities, roles)
+        if pairs.shape != identities.shape:
+            raise ValueError(f"expected pairs {list(identities.shape)}, found {list(pairs.shape)}")
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.compute(_full(embeddings), identities, roles, pairs)
+
+    @abstractmethod
+    def compute(self, embeddings: Tensor, identities: Tensor, roles: Tensor, pairs: Tensor) -> Tensor:
         """The equation itself, on checked rows of float32 or float64."""
 
 
@@ -40,3 +61,13 @@ def check_batch(embeddings: Tensor, identities: Tensor, modalities: Tensor) -> N
             "expected embeddings [B, D] with B > 0, identities [B] and modalities [B], found "
             f"{list(embeddings.shape)}, {list(identities.shape)} and {list(modalities.shape)}"
         )
+
+
+def require(labels: Tensor, *needed: IntEnum) -> None:
+    """Raise ValueError unless each of ``needed`` is among the labels ``[B]``."""
+    if missing := [member.name.lower() for member in needed if not (labels == member).any()]:
+        raise ValueError(f"the batch has no {' and no '.join(missing)} rows")
+
+
+def _full(embeddings: Tensor) -> Tensor:
+    return embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings

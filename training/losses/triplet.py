@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from training.losses.base import Loss
-from training.losses.pairs import pair_masks, pairwise_distances
+from training.losses.pairs import batch_hard, pair_masks, pairwise_distances
 
 __all__ = ["Triplet"]
 
@@ -26,11 +25,4 @@ class Triplet(Loss):
         self.margin = margin
 
     def compute(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:  # noqa: ARG002
-        positive, negative = pair_masks(identities)
-        usable = positive.any(1) & negative.any(1)
-        if not usable.any():
-            return embeddings.sum() * 0
-        distances = pairwise_distances(embeddings)
-        farthest = distances.masked_fill(~positive, -torch.inf).amax(1)[usable]
-        nearest = distances.masked_fill(~negative, torch.inf).amin(1)[usable]
-        return (self.margin + farthest - nearest).relu().mean()
+        return batch_hard(pairwise_distances(embeddings), *pair_masks(identities), self.margin)

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from models.baseline import Output
 from training.data.augmentation import Stream
 from training.data.dataset import Batch
 from training.distributed import gather
-from training.losses import CrossEntropy, WeightedTriplet
-from training.methods.method import Method
+from training.losses import CrossEntropy, TransitionContrast, WeightedTriplet
+from training.losses.transition_contrast import DIRECT
+from training.methods.method import Method, Options
 
-__all__ = ["Baseline"]
+__all__ = ["Baseline", "BaselineOptions", "Weight"]
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class BaselineOptions(Options):
+    """Switches of the baseline, which every method that grows from it has too."""
+
+    identity_weight: Weight = 1.0
+    triplet_weight: Weight = 1.0
+    contrast_weight: Weight = 0.0
+    """Of InfoNCE between the visible and infrared retrieval vectors; 0: none, as published. It is what learns from
+    windows of aligned frames: they are too many, and each too seldom seen, to be classified."""
+    contrast_temperature: PositiveFloat = 0.1
 
 
 class Baseline(Method):
-    """``L_id(logits) + L_wrt(pooled)`` over all streams together (AGW, with CAJ's streams by default)."""
+    """``L_id(logits) + L_wrt(pooled) [+ w L_contrast(embedding)]`` (AGW, with CAJ's streams by default).
+
+    Identity and metric loss go over all streams together, the contrast from visible to infrared and back.
+    """
 
     streams: ClassVar[frozenset[Stream]] = frozenset({Stream.VISIBLE, Stream.INFRARED})
+    options_type: ClassVar[type[Options]] = BaselineOptions
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, options: BaselineOptions) -> None:
+        super().__init__(options)
+        self.contrasts = options.contrast_weight > 0
+        given = {"id": options.identity_weight, "wrt": options.triplet_weight, "contrast": options.contrast_weight}
+        self.constant_weights = {n: w for n, w in given.items() if w != 1 and (n != "contrast" or self.contrasts)}
         self.identity = CrossEntropy()
         self.triplet = WeightedTriplet()
+        self.direct_contrast = TransitionContrast(options.contrast_temperature, DIRECT)
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        identities, modalities = batch.identities, batch.modalities
-        return {
-            "id": self.identity(output.logits, identities, modalities),
-            "wrt": self.triplet(gather(output.pooled), gather(identities), gather(modalities)),
+        identities, modalities = gather(batch.identities), gather(batch.modalities)
+        terms = {
+            "id": self.identity(output.logits, batch.identities, batch.modalities),
+            "wrt": self.triplet(gather(output.pooled), identities, modalities),
         }
+        if self.contrasts:
+            terms["contrast"] = self.direct_contrast(gather(output.embedding), identities, gather(batch.roles))
+        return terms
+
+    def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002 - the same from start to end
+        return self.constant_weights

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models.baseline import Output
 from training.data.augmentation import Stream
 from training.data.dataset import Batch
 
-__all__ = ["Method"]
+__all__ = ["Method", "Options", "ramp"]
+
+
+class Options(BaseModel):
+    """The switches of a method; the base has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Method(nn.Module, ABC):
@@ -25,6 +32,12 @@ class Method(nn.Module, ABC):
     streams: ClassVar[frozenset[Stream]]
     """Streams without which the terms make no sense; a run may draw others beside them."""
 
+    options_type: ClassVar[type[Options]] = Options
+    """What its constructor takes."""
+
+    def __init__(self, options: Options) -> None:  # noqa: ARG002 - the subclasses' are read by them
+        super().__init__()
+
     @abstractmethod
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The unweighted terms by name, scalars; always the same names in the same order.
@@ -33,6 +46,19 @@ class Method(nn.Module, ABC):
         gathers what it needs, a mean over rows does not.
         """
 
+    def structure(self) -> dict[str, Any]:
+        """Keyword arguments of the network's constructor that its options decide."""
+        return {}
+
+    def stems(self, batch: Batch) -> Tensor:
+        """The stem each picture goes through, int64 ``[B]``: that of its modality."""
+        return batch.modalities
+
     def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002
         """Weight of each term at ``epoch`` (with its fraction); a term that is not named weighs 1."""
         return {}
+
+
+def ramp(epoch: float, epochs: float) -> float:
+    """Share of a weight that rises linearly from 0 over the first ``epochs``; 1 from the start with ``epochs`` 0."""
+    return min(1.0, epoch / epochs) if epochs else 1.0

@@ -71,7 +71,7 @@ def test_exchange_copies_one_channel_into_all(picture: Pixels) -> None:
 
 
 def test_a_transition_is_a_channel_mix_of_v_pixel_by_pixel(picture: Pixels) -> None:
-    aug = Augmentation(erasing=0, translator=ChannelTranslation(gamma=(1, 1), percentiles=None))
+    aug = Augmentation(erasing=0, transition=ChannelTranslation(gamma=(1, 1), percentiles=None))
     for seed in range(20):
         draws = rng(seed)
         place = aug.draw_geometry(picture.shape, draws)
@@ -96,7 +96,7 @@ def test_infrared_changes_gain_and_offset_within_the_range() -> None:
 @pytest.mark.parametrize("stream", Stream)
 def test_an_erased_place_is_a_rectangle_of_the_mean_colour(stream: Stream) -> None:
     bright = np.full((100, 50, 3), 250, np.uint8)
-    aug = Augmentation(pad=0, erasing=1, infrared_offset=(0, 0), translator=lambda image, rng: image.copy())
+    aug = Augmentation(pad=0, erasing=1, infrared_offset=(0, 0), transition=lambda image, rng: image.copy())
     for seed in range(50):
         view = aug.view(bright, stream, Geometry(0, 0, flip=False), rng(seed))
         erased = (view == aug.fill).all(2)
@@ -119,3 +119,30 @@ def test_erasing_has_its_probability(picture: Pixels) -> None:
 def test_roles_and_stems_of_the_streams() -> None:
     assert [(int(s.role), s.stem.index) for s in Stream] == [(0, 0), (0, 0), (1, 1), (2, 1)]
     assert [*Role] == [0, 1, 2]
+
+
+def test_what_is_cut_off_each_side_stays_below_its_share_and_the_rest_fills_the_picture() -> None:
+    rows, columns = np.indices((64, 32))
+    ramp = np.stack([4 * rows, 8 * columns, 0 * rows], 2).clip(0, 255).astype(np.uint8)
+    aug = Augmentation(erasing=0, pad=0, flip=0, cut=0.25)
+    edges = []
+    for seed in range(200):
+        draws = rng(seed)
+        view = aug.view(ramp, Stream.VISIBLE, aug.draw_geometry(ramp.shape, draws), draws).astype(int)
+        edges.append([view[0, 0, 0] / 4, 63 - view[-1, 0, 0] / 4, view[0, 0, 1] / 8 * 2, 2 * (31 - view[0, -1, 1] / 8)])
+    cut = np.array(edges)
+    assert cut.max() <= 0.25 * 64 + 0.5
+    assert (cut.max(0) > 12).all()
+    assert (abs(np.corrcoef(cut.T) - np.eye(4)) < 0.3).all()  # each side is drawn on its own
+
+
+def test_a_transition_shares_what_is_cut_off_with_its_source(picture: Pixels) -> None:
+    aug = Augmentation(
+        erasing=0, pad=0, cut=0.25, transition=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)
+    )
+    for seed in range(10):
+        draws = rng(seed)
+        place = aug.draw_geometry(picture.shape, draws)
+        v = aug.view(picture, Stream.VISIBLE, place, draws)
+        t = aug.view(picture, Stream.TRANSITION, place, draws)
+        assert min(abs(t[..., 0].astype(int) - v[..., c]).max() for c in range(3)) == 0

@@ -101,7 +101,7 @@ def test_a_transition_shares_crop_and_flip_with_its_visible_source(records: list
         cache,
         label_of(records),
         seed=3,
-        augmentation=Augmentation(erasing=0, translator=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)),
+        augmentation=Augmentation(erasing=0, transition=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)),
         visible_streams=(Stream.TRANSITION, Stream.VISIBLE, Stream.EXCHANGED),
     )
     batch = collate([data[d] for d in next(iter(BalancedSampler(records, 4, 2, seed=1)))])

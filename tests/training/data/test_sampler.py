@@ -8,7 +8,7 @@ import pytest
 
 from models.card import Modality
 from training.data.records import Record
-from training.data.sampler import BalancedSampler
+from training.data.sampler import BalancedSampler, Pool
 
 V, R = Modality.VISIBLE, Modality.INFRARED
 
@@ -130,3 +130,47 @@ def test_a_rank_outside_the_world_is_refused(rank: int, world_size: int) -> None
 def test_batch_counts_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BalancedSampler(PEOPLE, 0, 2, seed=0)
+
+
+WINDOWS = make({f"f{n // 3}-{n % 3}": (1, 1) for n in range(60)})
+FRAMES = {record.identity: record.identity.split("-")[0] for record in WINDOWS}
+
+
+def drawn(sampler: BalancedSampler, records: list[Record]) -> list[list[str]]:
+    return [list(dict.fromkeys(records[d.row].identity for d in batch)) for batch in sampler]
+
+
+def test_every_batch_holds_each_pools_share() -> None:
+    records = PEOPLE + WINDOWS
+    pools = [Pool({r.identity: r.identity for r in PEOPLE}, 3), Pool(FRAMES, 5)]
+    sampler = BalancedSampler(records, 8, 2, seed=1, pools=pools)
+    batches = drawn(sampler, records)
+    assert len(batches) == len(sampler) > 5
+    for batch in batches:
+        assert len(set(batch)) == 8
+        assert sum(name in FRAMES for name in batch) == 5
+
+
+def frames_shared(neighbours: int) -> list[int]:
+    """How many frames show in several windows of each batch of 12, over an epoch that draws every window once."""
+    sampler = BalancedSampler(WINDOWS, 12, 1, seed=4, pools=[Pool(FRAMES, 12)], neighbours=neighbours)
+    batches = drawn(sampler, WINDOWS)
+    assert Counter(name for batch in batches for name in batch) == Counter(dict.fromkeys(FRAMES, 1))
+    return [sum(n > 1 for n in Counter(FRAMES[name] for name in batch).values()) for batch in batches]
+
+
+def test_neighbours_of_a_group_stand_together() -> None:
+    assert frames_shared(3) == [4] * 5  # three windows a frame: four whole frames a batch
+    assert sum(frames_shared(1)) < sum(frames_shared(2)) < sum(frames_shared(3)) + 1
+
+
+def test_pools_that_make_no_batch_are_refused() -> None:
+    own = {record.identity: record.identity for record in PEOPLE}
+    with pytest.raises(ValueError, match="a batch holds 8 identities, and its pools 7"):
+        BalancedSampler(PEOPLE, 8, 1, seed=0, pools=[Pool(own, 7)])
+    with pytest.raises(ValueError, match="22 identities are in no pool, first '0003'"):
+        BalancedSampler(PEOPLE, 1, 1, seed=0, pools=[Pool({"0010": "0010"}, 1)])
+    with pytest.raises(ValueError, match="a batch needs 24 identities with both modalities, found 23"):
+        BalancedSampler(PEOPLE, 24, 1, seed=0, pools=[Pool(own, 24)])
+    with pytest.raises(ValueError, match="at least 1 identity, image and neighbour"):
+        BalancedSampler(PEOPLE, 2, 1, seed=0, neighbours=0)

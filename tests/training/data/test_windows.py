@@ -10,7 +10,7 @@ from models.card import Modality
 from training.data.folder import read_folder
 from training.data.images import load
 from training.data.records import Record, split_identities
-from training.data.windows import Windows, cut_windows
+from training.data.windows import PERSON, Windows, cut_windows, places
 
 HEIGHT, WIDTH = 96, 120
 
@@ -94,7 +94,7 @@ def test_a_frames_windows_depend_on_the_seed_and_its_name_only(tmp_path: Path) -
 
 @pytest.mark.parametrize("flat", Modality)
 def test_frames_without_texture_are_refused(tmp_path: Path, flat: Modality) -> None:
-    with pytest.raises(ValueError, match="no window of 1 frames"):
+    with pytest.raises(ValueError, match="no window of its frames"):
         cut_windows(write_frames(tmp_path / "frames", "a", flat=flat), tmp_path / "out", SMOOTH)
 
 
@@ -120,3 +120,43 @@ def test_frames_of_unequal_size_are_refused(tmp_path: Path) -> None:
     Image.new("L", (9, 9)).save(frames / "infrared" / "a.png")
     with pytest.raises(ValueError, match="a: expected one size"):
         cut_windows(frames, tmp_path / "out")
+
+
+def write_label(frames: Path, name: str, *boxes: tuple[int, int, int, int]) -> None:
+    label = np.zeros((HEIGHT, WIDTH), np.uint8)
+    label[:2, :] = PERSON + 1
+    for left, top, right, bottom in boxes:
+        label[top:bottom, left:right] = PERSON
+    (frames / "label").mkdir(exist_ok=True)
+    Image.fromarray(label).save(frames / "label" / f"{name}.png")
+
+
+def test_people_that_a_label_marks_are_places_before_those_that_are_drawn(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "frames", "a", "b")
+    people = [(10, 20, 25, 60), (100, 2, 120, 30)]
+    too_low, too_thin = (50, 50, 55, 60), (60, 5, 62, 60)
+    write_label(frames, "a", *people, too_low, too_thin)
+    write_label(frames, "b")
+    found = list(places(frames, Windows(contrast=4, people=True, per_frame=2)))
+    in_a = [place for place in found if place.frame == "a"]
+    assert {place.box for place in in_a[:2]} == set(people)
+    assert [place.number for place in in_a] == [0, 1, 2, 3]
+    assert not {too_low, too_thin} & {place.box for place in in_a}
+    assert len([place for place in found if place.frame == "b"]) == 2
+    inside = next(place for place in found if place.box == people[0])
+    pixels = inside.crop(Modality.VISIBLE, inside.box, (40, 15))
+    assert abs(pixels[..., 0].astype(int) - 2 * np.arange(20, 60)[:, None]).max() <= 2
+    assert abs(pixels[..., 1].astype(int) - 2 * np.arange(10, 25)).max() <= 2
+
+
+def test_a_missing_label_and_unwanted_frames(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "frames", "a", "b")
+    assert {place.frame for place in places(frames, SMOOTH, wanted=lambda name: name == "b")} == {"b"}
+    with pytest.raises(FileNotFoundError, match=r"a\.png: missing; it tells where people are"):
+        list(places(frames, Windows(people=True)))
+
+
+def test_a_crop_beyond_the_frame_ends_at_its_edge(tmp_path: Path) -> None:
+    place = next(places(write_frames(tmp_path / "frames", "a"), SMOOTH))
+    whole = place.crop(Modality.INFRARED, (-30, -20, WIDTH + 9, HEIGHT + 50), (HEIGHT, WIDTH))
+    assert (whole[..., 0] == np.add.outer(np.arange(HEIGHT), np.arange(WIDTH))).all()

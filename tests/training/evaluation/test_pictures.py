@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from models.baseline import Output
 from models.card import Modality
 from models.registry import build
-from models.trunk import Maps
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.exclusion import Exclusion
 from training.evaluation.pictures.curves import draw_curves, read_log
@@ -98,17 +97,16 @@ def test_rank_lists_of_different_lengths_are_drawn(tmp_path: Path) -> None:
 class Spot(nn.Module):
     """A network whose embedding is the mean of each colour channel, from maps of a quarter of the size."""
 
-    class Trunk(nn.Module):
-        def forward(self, image: Tensor, modality: Tensor) -> Maps:
-            maps = nn.functional.avg_pool2d(image.permute(0, 3, 1, 2).float() / 255, 4)
-            return Maps((maps,), maps)
+    class Pool(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            return maps.mean((2, 3))
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = self.Trunk()
+        self.pool = self.Pool()
 
     def forward(self, image: Tensor, modality: Tensor) -> Output:
-        pooled = self.trunk(image, modality).out.mean((2, 3))
+        pooled = self.pool(nn.functional.avg_pool2d(image.permute(0, 3, 1, 2).float() / 255, 4))
         return Output(pooled, pooled, pooled)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
+from typer.testing import Result as Invoked
 
 from models.card import WORDING, Modality
 from training.data import llcm as llcm_reader
@@ -31,6 +33,7 @@ from training.evaluation.result import (
 from training.evaluation.run import measure_open_set, run
 from training.evaluation.sampling import trials
 from training.evaluation.table import latex, markdown
+from vireid.learning import app
 
 from ...drawing import draw_person
 from .virtual import VirtualRecord, drawn_permutation, sysu_records
@@ -179,27 +182,57 @@ def test_a_file_that_contradicts_itself_is_refused(change: Callable[[dict[str, o
 
 def test_ten_regdb_trials_join_into_their_mean() -> None:
     parts = [result_of(regdb(Direction.VIS_TO_IR, trial), seed=trial) for trial in range(1, 11)]
-    joined = join_trials(reversed(parts))
+    (joined,) = join_trials(reversed(parts), "agw")
+    assert joined.model.name == "agw"
     assert joined.protocol == regdb(Direction.VIS_TO_IR)
     assert joined.metrics["map"].trials == tuple(part.metrics["map"].mean for part in parts)
     assert joined.model.checkpoints == tuple(part.model.checkpoints[0] for part in parts)
     assert Result.model_validate(joined.model_dump()) == joined
-    assert join_trials(parts[:3]).protocol_id == "regdb-vis_to_ir-trial1+2+3"
+    (some,) = join_trials(parts[:3], "agw")
+    assert some.protocol_id == "regdb-vis_to_ir-trial1+2+3"
+    (named,) = join_trials(parts[:1], "icre")
+    assert Result.model_validate(named.model_dump()) == named  # with the wording that such a name needs
+
+
+def test_each_protocol_is_joined_on_its_own() -> None:
+    protocols = [
+        regdb(direction, trial).changed(flip=f) for direction in Direction for trial in (1, 2) for f in (False, True)
+    ]
+    joined = join_trials([result_of(protocol, name=f"run{n}") for n, protocol in enumerate(protocols)], "agw")
+    assert [result.protocol_id for result in joined] == [
+        "regdb-ir_to_vis-trial1+2",
+        "regdb-ir_to_vis-trial1+2-flip",
+        "regdb-vis_to_ir-trial1+2",
+        "regdb-vis_to_ir-trial1+2-flip",
+    ]
 
 
 def test_trials_that_do_not_belong_together_are_not_joined() -> None:
-    first = result_of(regdb(Direction.VIS_TO_IR, 1))
-    for other in (
-        result_of(regdb(Direction.IR_TO_VIS, 2)),
-        result_of(regdb(Direction.VIS_TO_IR, 2).changed(flip=True)),
-        result_of(regdb(Direction.VIS_TO_IR, 2), name="another"),
-    ):
-        with pytest.raises(ProtocolError, match="expected trials of baseline"):
-            join_trials([first, other])
-    with pytest.raises(ValueError, match="trials must rise"):
-        join_trials([first, first])
+    first, second = (result_of(regdb(Direction.VIS_TO_IR, trial)) for trial in (1, 2))
+    with pytest.raises(ProtocolError, match=r"resnet50, 288 x 144 in baseline and baseline, resnet18"):
+        join_trials(
+            [first, second.model_copy(update={"model": second.model.model_copy(update={"backbone": "resnet18"})})], "a"
+        )
+    with pytest.raises(ProtocolError, match=r"found trial 1 of drawn in baseline and in baseline"):
+        join_trials([first, first], "a")
+    with pytest.raises(ProtocolError, match="only RegDB"):
+        join_trials([first, result_of(sysu())], "a")
     with pytest.raises(ProtocolError, match="none"):
-        join_trials([])
+        join_trials([], "a")
+
+
+def test_the_command_prints_the_trials_as_one_row(tmp_path: Path) -> None:
+    def table(*words: str) -> Invoked:
+        return CliRunner().invoke(app, ["table", *files, *words])
+
+    parts = [result_of(regdb(Direction.VIS_TO_IR, trial), name=f"run{trial}", seed=trial) for trial in range(1, 11)]
+    files = [str(tmp_path / f"{part.model.name}.json") for part in parts]
+    for part, file in zip(parts, files, strict=True):
+        part.write(Path(file))
+    assert table().exit_code == 2  # rows of ten protocols
+    assert table("--join", "agw").output.strip() == markdown(join_trials(parts, "agw")).strip()
+    result_of(sysu()).write(Path(files[0]))
+    assert "only RegDB has a model for each trial" in table("--join", "agw").output
 
 
 def test_the_card_gets_the_numbers_and_the_protocol() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,8 +10,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from models.trunk import Maps
 
 __all__ = ["attention", "draw_heatmaps"]
 
@@ -28,24 +25,23 @@ def attention(network: nn.Module, image: Tensor, modality: Tensor, target: Tenso
     to the likeness but for the neck's constant. What speaks against the target is cut off.
 
     Args:
-        network: has a ``trunk`` that gives :class:`models.trunk.Maps` and an output with an ``embedding``, as every
-            network of ``models`` has. Its mode is the caller's again afterwards.
+        network: has a ``pool`` over its last feature map and an output with an ``embedding``, as every network of
+            ``models`` has. Its mode is the caller's again afterwards.
         image: uint8 ``[N, H, W, 3]``.
         modality: int64 ``[N]``.
         target: unit vectors ``[N, D]`` to be like; None: each image's own direction.
 
     Returns float32 ``[N, H, W]``, the largest value of each image 1 (all 0 where nothing speaks for the target).
     """
-    trunk = network.get_submodule("trunk")
     found: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: object, maps: Maps) -> Maps:
-        found.append(maps.out.detach().requires_grad_())
-        return replace(maps, out=found[0])
+    def keep(_module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        found.append(inputs[0].detach().requires_grad_())
+        return found[0]
 
     was_training = network.training
     network.eval()
-    hook = trunk.register_forward_hook(keep)
+    hook = network.get_submodule("pool").register_forward_pre_hook(keep)
     try:
         with torch.enable_grad():
             embedding: Tensor = network(image, modality).embedding

@@ -1,0 +1,179 @@
+"""The translator learns what is to be learnt, keeps off the frames it must not see, and is computed once."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from models.card import Modality
+from training.data.images import Pixels
+from training.data.translation import ChannelTranslation
+from training.translator.learning import LearningConfig, compare, learn
+from training.translator.network import UNet, load_network
+from training.translator.quality import psnr, ssim
+from training.translator.translation import LearntTranslation
+from vireid.learning import app
+
+
+def write_frames(root: Path, count: int = 12) -> Path:
+    """Coloured blocks; infrared is bright where red is dark and blue is not."""
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        visible = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+        infrared = ((255 - visible[..., 0].astype(int)) * visible[..., 2] // 255).astype(np.uint8)
+        for modality, image in zip(Modality, (visible, infrared), strict=True):
+            (root / modality).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(root / modality / f"{number:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_frames(tmp_path_factory.mktemp("frames"))
+
+
+SMALL = {"size": (32, 16), "per_frame": 4, "batch": 4, "held_out": 0.3, "without": {"03", "07"}}
+
+
+@pytest.fixture(scope="module")
+def learnt(frames: Path) -> Path:
+    config = LearningConfig.model_validate({"frames": [frames], "steps": 40, "learning_rate": 1e-2, **SMALL})
+    learn(config, frames / "translator.pt", Console(file=io.StringIO()))
+    return frames / "translator.pt"
+
+
+def test_it_comes_nearer_to_unseen_infrared_than_what_learns_nothing(frames: Path, learnt: Path) -> None:
+    config = LearningConfig.model_validate(load_network(learnt)[1])
+    found = compare(config, {"channel": ChannelTranslation(), "learnt": LearntTranslation(learnt, gamma=(1, 1))})
+    assert found["learnt"].psnr > found["channel"].psnr + 3
+    assert found["learnt"].ssim > found["channel"].ssim
+    held_out = [f"{n:02d}" for n in range(12) if config.is_judged_on(f"{n:02d}")]
+    assert 0 < found["learnt"].windows <= 4 * len(held_out)
+
+
+def test_a_frame_is_learnt_from_or_judged_on_or_neither() -> None:
+    config = LearningConfig.model_validate({"frames": [], **SMALL})
+    names = [f"{n:02d}" for n in range(200)]
+    assert not any(config.learns_from(n) or config.is_judged_on(n) for n in ("03", "07"))
+    assert all(config.learns_from(n) != config.is_judged_on(n) for n in names if n not in ("03", "07"))
+    assert 40 < sum(map(config.is_judged_on, names)) < 80
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(frames: Path, tmp_path: Path) -> None:
+    config = LearningConfig.model_validate({"frames": [frames], "steps": 2, **SMALL})
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    for name in ("one", "other"):
+        learn(config, tmp_path / name, Console(file=io.StringIO()))
+    assert torch.rand(1) == expected
+    one, other = (load_network(tmp_path / name)[0].state_dict() for name in ("one", "other"))
+    assert all((one[key] == other[key]).all() for key in one)
+    with pytest.raises(FileExistsError, match="is there already"):
+        learn(config, tmp_path / "one")
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 21)])
+def test_every_size_is_translated_each_picture_on_its_own(size: tuple[int, int]) -> None:
+    network = UNet()
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8))
+    made = network(batch)
+    assert made.shape == (3, 1, *size)
+    assert ((made >= 0) & (made <= 1)).all()
+    assert torch.allclose(network(batch[1:2]), made[1:2], atol=1e-5)
+
+
+@pytest.fixture
+def picture() -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
+
+
+def test_a_picture_is_translated_once_for_all(learnt: Path, picture: Pixels, tmp_path: Path) -> None:
+    one = LearntTranslation(learnt, cache=tmp_path)
+    made = one(picture, np.random.default_rng(1))
+    assert made.shape == picture.shape
+    assert (made == made[..., :1]).all()
+    files = list(tmp_path.rglob("*.png"))
+    assert len(files) == 1
+    Image.fromarray(np.full((32, 16), 255, np.uint8)).save(files[0])  # whoever comes next reads what is there
+    other = pickle.loads(pickle.dumps(LearntTranslation(learnt, cache=tmp_path)))  # as a worker gets it
+    assert (other(picture, np.random.default_rng(1)) == 255).all()
+    assert (other(picture[:, ::-1], np.random.default_rng(1)) != 255).any()
+
+
+def test_only_the_gamma_is_drawn(learnt: Path, picture: Pixels, tmp_path: Path) -> None:
+    plain = LearntTranslation(learnt, gamma=(1, 1), cache=tmp_path)(picture, np.random.default_rng(0))
+    with torch.inference_mode():
+        expected = (load_network(learnt)[0](torch.from_numpy(picture)[None])[0, 0].numpy() * 255).round()
+    low, high = np.percentile(expected, (2, 98), method="inverted_cdf")
+    assert abs(plain[..., 0] - (255 * (expected - low) / (high - low)).clip(0, 255)).max() <= 0.51
+    drawn = [LearntTranslation(learnt, cache=tmp_path)(picture, np.random.default_rng(n)) for n in range(5)]
+    for n, image in enumerate(drawn):
+        gamma = np.random.default_rng(n).uniform(0.7, 1.4)
+        assert abs(image[..., 0] - (plain[..., 0] / 255) ** gamma * 255).max() <= 0.51
+
+
+def test_another_translator_has_another_cache(learnt: Path, frames: Path, picture: Pixels, tmp_path: Path) -> None:
+    config = LearningConfig.model_validate({"frames": [frames], "steps": 1, **SMALL})
+    learn(config, tmp_path / "other.pt", Console(file=io.StringIO()))
+    for file in (learnt, tmp_path / "other.pt"):
+        LearntTranslation(file, cache=tmp_path / "cache")(picture, np.random.default_rng(0))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"network": {}}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="not a translator"):
+        LearntTranslation(tmp_path / "model.pt")
+    with pytest.raises(FileNotFoundError):
+        LearntTranslation(tmp_path / "none.pt")
+
+
+def test_psnr_and_ssim_equal_loops() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.random((2, 1, 14, 13))
+    made = (true + rng.normal(0, 0.2, true.shape)).clip(0, 1)
+    tensors = torch.from_numpy(made), torch.from_numpy(true)
+    offsets = np.arange(11) - 5
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    for i in range(2):
+        assert psnr(*tensors)[i] == pytest.approx(10 * np.log10(1 / ((made[i] - true[i]) ** 2).mean()))
+        places = []
+        for y in range(4):
+            for x in range(3):
+                a, b = made[i, 0, y : y + 11, x : x + 11], true[i, 0, y : y + 11, x : x + 11]
+                mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+                var_a, var_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+                both = (weights * (a - mean_a) * (b - mean_b)).sum()
+                alike = (2 * mean_a * mean_b + 1e-4) * (2 * both + 9e-4)
+                places.append(alike / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)))
+        assert ssim(*tensors)[i] == pytest.approx(np.mean(places))
+    assert ssim(tensors[1], tensors[1]) == pytest.approx([1, 1])
+
+
+def test_the_commands_train_and_compare(frames: Path, tmp_path: Path) -> None:
+    out = tmp_path / "translator.pt"
+    done = CliRunner().invoke(
+        app, ["translator", "train", str(frames), "--out", str(out), "--steps", "1", "--held-out", "0.3"]
+    )
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["translator", "compare", str(out), "--infrared", str(frames / "infrared")])
+    assert done.exit_code == 0, done.output
+    assert all(name in done.output for name in ("channel", "statistics, moments", "statistics, amplitude", "learnt"))
+    done = CliRunner().invoke(app, ["translator", "compare", str(frames / "visible" / "00.png")])
+    assert done.exit_code == 2
+
+
+def test_no_frame_left_to_judge_on_is_an_error(frames: Path) -> None:
+    config = LearningConfig.model_validate({"frames": [frames], **SMALL, "held_out": 0})
+    with pytest.raises(ValueError, match="no window in the frames"):
+        compare(config, {})

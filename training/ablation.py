@@ -1,0 +1,179 @@
+"""Variations of a configuration, each trained with several seeds and judged alike, in one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from rich.console import Console
+
+from training.config import Folder, Pairs, Source, TrainingConfig, find_config, read_config
+from training.engine import train
+from training.evaluation.comparison import comparison
+from training.evaluation.result import Result
+from training.judging import evaluation_set, held_out_sets, judge
+from training.pooling import judge_pooled
+from training.subject import Subject, load_subject
+
+__all__ = ["TABLE", "Plan", "ablate", "read_plan"]
+
+TABLE = "table.md"
+
+Changes = dict[str, Any]
+"""Values to lay over a configuration by dotted key, as ``vireid train --set`` does."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Plan(_Part):
+    """What is varied, and on what it is judged beside the identities kept out of training."""
+
+    config: str
+    """The configuration that rows start from: a file, or METHOD/NAME of those in the package."""
+    rows: Annotated[dict[str, Changes], Field(min_length=1)]
+    """By name; ``config`` among a row's changes starts it from another configuration."""
+    folds: Annotated[tuple[Changes, ...], Field(min_length=1)] = ({},)
+    """A row has a network for each of them; real pairs are then judged by the one that left them out."""
+    judge: tuple[Source, ...] = ()
+    """Pairs are judged twice: as they are, and with infrared mirrored and re-cropped."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        folders = [_folder(row) for row in self.rows]
+        if len(set(folders)) < len(folders) or not all(folders):
+            raise ValueError(f"rows need names that differ in letters and digits, found {list(self.rows)}")
+        return self
+
+
+class _Judged(_Part):
+    """The results of one row and seed, and what they hold for."""
+
+    checkpoints: tuple[str, ...]
+    judge: tuple[Source, ...]
+    results: tuple[Result, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan from YAML.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not YAML, or not a plan; the message says what is wrong.
+    """
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+
+
+def ablate(
+    plan: Plan,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    only: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    cache: Path,
+    command: str,
+    console: Console | None = None,
+) -> str:
+    """Train and judge every row with every seed; return the table, which is also ``OUT/table.md`` after each of them.
+
+    Interrupted, it goes on where it stopped: what is trained and judged is not done again. All rows take a seed
+    before the next one begins.
+
+    Args:
+        out: gets a folder ``ROW/seed-N`` for each run.
+        only: names of rows, for some of them.
+        overrides: KEY=VALUE laid over every row.
+        cache: folder for decoded crops.
+        command: what started this, kept with the networks.
+
+    Raises:
+        ValueError: a row is unknown or is no valid configuration (before anything is trained), or a run in ``out``
+            had another configuration.
+        OSError: data or ``out`` cannot be read or written.
+    """
+    if unknown := sorted(set(only) - plan.rows.keys()):
+        raise ValueError(f"unknown rows {unknown}: expected some of {list(plan.rows)}")
+    if not seeds:
+        raise ValueError("expected at least one seed, found none")
+    chosen = [row for row in plan.rows if not only or row in only]
+    configs = {(row, seed): _configs(plan, row, seed, overrides) for seed in seeds for row in chosen}
+    results: dict[str, list[Result]] = {row: [] for row in chosen}
+    table = ""
+    for (row, seed), of_folds in configs.items():
+        folder = out / _folder(row) / f"seed-{seed}"
+        runs = [folder / f"fold-{number}" if len(of_folds) > 1 else folder for number in range(len(of_folds))]
+        for config, run in zip(of_folds, runs, strict=True):
+            if console:
+                console.print(f"[bold]{row}[/bold]: {run}", highlight=False)
+            train(config, run, resume=True, cache=cache, command=command, console=console)
+        results[row] += _judged(row, runs, plan.judge, folder.with_suffix(".json"), cache, command)
+        table = comparison(results)
+        (out / TABLE).write_text(table, "utf-8")
+    return table
+
+
+def _configs(plan: Plan, row: str, seed: int, overrides: Sequence[str]) -> list[TrainingConfig]:
+    """The configuration of each fold."""
+    changes = dict(plan.rows[row])
+    path = find_config(changes.pop("config", plan.config))
+    try:
+        return [
+            read_config(path, [*_overrides(changes), *_overrides(fold), *overrides, f"seed={seed}"])
+            for fold in plan.folds
+        ]
+    except ValueError as error:
+        raise ValueError(f"row {row!r}: {error}") from error
+
+
+def _overrides(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]  # JSON is YAML
+
+
+def _judged(
+    row: str, runs: Sequence[Path], sources: tuple[Source, ...], file: Path, cache: Path, command: str
+) -> tuple[Result, ...]:
+    """The results of a row's networks, read from ``file`` if they are those of the same weights and data."""
+    subjects = [load_subject(run) for run in runs]
+    checkpoints = tuple(checkpoint for subject in subjects for checkpoint in subject.facts.checkpoints)
+    if file.exists():
+        known = _Judged.model_validate_json(file.read_text("utf-8"))
+        if (known.checkpoints, known.judge) == (checkpoints, sources):
+            return known.results
+    judged = _Judged(
+        checkpoints=checkpoints, judge=sources, results=tuple(_judge(row, subjects, sources, cache, command))
+    )
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(judged.model_dump_json(indent=2), "utf-8")
+    unfinished.replace(file)
+    return judged.results
+
+
+def _judge(
+    row: str, subjects: Sequence[Subject], sources: Sequence[Source], cache: Path, command: str
+) -> Iterator[Result]:
+    for subject in subjects:
+        for data in held_out_sets(subject.config):
+            yield from judge(subject, data, cache, command)
+    leaves_out = any(isinstance(s, Folder) and s.leave_out for subject in subjects for s in subject.config.data)
+    for source in sources:
+        for misaligned in (False, True) if isinstance(source, Pairs) else (False,):
+            if isinstance(source, Pairs) and leaves_out:
+                yield from judge_pooled(subjects, source, row, cache, command, misaligned=misaligned)
+            else:
+                for subject in subjects:
+                    yield from judge(subject, evaluation_set(source, misaligned=misaligned), cache, command)
+
+
+def _folder(row: str) -> str:
+    """Its name in the file system."""
+    return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")

@@ -1,0 +1,89 @@
+"""MTRL: transition pictures between visible and infrared, and three losses along them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from models.baseline import Output
+from models.card import Modality
+from training.data.augmentation import Role, Stream
+from training.data.dataset import Batch
+from training.distributed import gather
+from training.losses import CentreAlignment, QueryConsistency, TransitionContrast, TransitionMargin
+from training.losses.transition_contrast import CHAIN, DIRECT
+from training.methods.baseline import Baseline, BaselineOptions, Weight
+from training.methods.method import Options, ramp
+
+__all__ = ["Mtrl", "MtrlOptions"]
+
+
+class MtrlOptions(BaselineOptions):
+    """Switches of MTRL. How t is made of v is ``augmentation.transition``; v' beside t is a stream of the batch."""
+
+    mtc: Literal["infonce", "margin", "direct"] = "infonce"
+    """Contrast along the chain v - t - r, its distance form, or between v and r directly."""
+    mtc_weight: Weight = 0.5
+    centre_weight: Weight = 0.5
+    mqr_weight: Weight = 0.2
+    ramp_epochs: Weight = 10
+    """Over which the three weights rise from 0."""
+    temperature: PositiveFloat = 0.1
+    """Of the contrast."""
+    query_temperature: PositiveFloat = 0.1
+    """Of the ranking of identities."""
+    margin: PositiveFloat = 0.3
+    """Of the distance form, and of the hinge between centres."""
+    centre_hinge: bool = False
+    """Keep the centres of different identities apart as well."""
+    level: Literal["pooled", "embedding"] = "pooled"
+    """Features that the three terms see: before the neck, where the metric loss works, or the retrieval vectors."""
+    stem_for_t: Modality = Modality.INFRARED
+    """The stem that transition pictures go through."""
+
+
+class Mtrl(Baseline):
+    """``L_id + L_wrt`` over v, t and r, ``+ w_1 L_mtc + w_2 L_center + w_3 L_mqr``.
+
+    Modality-Transition Representation Learning (arXiv 2511.02685): implemented from the published description; the
+    unpublished details are ours.
+    """
+
+    streams: ClassVar[frozenset[Stream]] = frozenset({Stream.VISIBLE, Stream.INFRARED, Stream.TRANSITION})
+    options_type: ClassVar[type[Options]] = MtrlOptions
+
+    def __init__(self, options: MtrlOptions) -> None:
+        super().__init__(options)
+        self.options = options
+        links = DIRECT if options.mtc == "direct" else CHAIN
+        self.contrast = TransitionContrast(options.temperature, links)
+        self.distance_form = TransitionMargin(options.margin)
+        self.centres = CentreAlignment(options.margin if options.centre_hinge else None)
+        self.queries = QueryConsistency(options.query_temperature)
+
+    def stems(self, batch: Batch) -> Tensor:
+        """That of each picture's modality; for t the one the options choose."""
+        return torch.where(batch.roles == Role.TRANSITION, self.options.stem_for_t.index, batch.modalities)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        features = output.pooled if self.options.level == "pooled" else output.embedding
+        rows = [gather(tensor) for tensor in (features, batch.identities, batch.roles)]
+        pairs = gather(batch.pairs)
+        return super().forward(output, batch) | {
+            "mtc": self.distance_form(*rows, pairs) if self.options.mtc == "margin" else self.contrast(*rows),
+            "centre": self.centres(*rows),
+            "mqr": self.queries(*rows, pairs),
+        }
+
+    def weights(self, epoch: float) -> Mapping[str, float]:
+        options, risen = self.options, ramp(epoch, self.options.ramp_epochs)
+        return {
+            **super().weights(epoch),
+            "mtc": risen * options.mtc_weight,
+            "centre": risen * options.centre_weight,
+            "mqr": risen * options.mqr_weight,
+        }
