@@ -11,7 +11,7 @@ serve: $(VENV)/.$(EXTRA)
 	$(BIN)/vireid serve
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
