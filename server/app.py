@@ -15,19 +15,27 @@ from fastapi.middleware import Middleware
 
 from server.access import Keys, Scope
 from server.api import (
+    aliases,
     audit,
     compare,
+    duplicates,
     embeddings,
+    erasures,
     errors,
     galleries,
     health,
+    imports,
     items,
+    jobs,
     keys,
     limits,
     models,
     openapi,
     page,
+    reembed,
+    restore,
     search,
+    snapshot,
     vectors,
 )
 from server.api.auth import Authentication
@@ -41,13 +49,42 @@ from server.embedding.registry import Models, load_embedders
 from server.gallery.flat import FaissFlat
 from server.gallery.retention import Retention
 from server.gallery.service import Galleries
+from server.gallery.snapshots import Snapshots
 from server.gallery.store import SqlStore
+from server.gallery.upkeep import Upkeep
+from server.jobs.imports.kind import IMPORT, Import
+from server.jobs.reembed import REEMBED, Reembed
+from server.jobs.restore import RESTORE, Restore
+from server.jobs.runner import Jobs, Kind
+from server.jobs.table import JobTable
+from server.jobs.unfinished import remove_unfinished
 from server.settings import Settings
 
 __all__ = ["create_app"]
 
 _BLOCKING_THREADS = 16
-_PARTS = (page, health, limits, models, embeddings, compare, galleries, items, vectors, search, keys, audit)
+_PARTS = (
+    page,
+    health,
+    limits,
+    models,
+    embeddings,
+    compare,
+    galleries,
+    aliases,
+    items,
+    vectors,
+    imports,
+    snapshot,
+    restore,
+    reembed,
+    duplicates,
+    search,
+    erasures,
+    jobs,
+    keys,
+    audit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(Tracing),
             Middleware(Authentication, required=settings.auth_required),
-            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            Middleware(BodyLimit, limit=settings.max_body_bytes, others={imports.PATH: settings.max_import_bytes}),
         ],
         docs_url=None,  # the viewers load scripts from elsewhere
         redoc_url=None,
@@ -90,21 +127,43 @@ async def _running(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
 def _open(settings: Settings, stack: ExitStack) -> Service:
     """Open every part; what was opened is closed in the reverse order, however far it came."""
     store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}")))
+    stored = Galleries(store, FaissFlat, Snapshots(settings.data_dir / "index"), in_background=True)
+    stack.enter_context(closing(stored))
     metrics, admission = Metrics(), Admission(settings.max_in_flight)
     embedders = load_embedders(
         settings.model_dir, precision=settings.precision, device=settings.device, threads=settings.threads
     )
     image_limits = ImageLimits(settings.max_image_bytes, settings.max_pixels)
+    loaded = stack.enter_context(closing(Models(embedders, settings.model, image_limits, metrics.batch)))
+    trail = Audit(store.engine)
+    kinds: dict[str, Kind] = {
+        IMPORT: Import(stored, loaded, settings.import_roots, settings.max_image_bytes),
+        RESTORE: Restore(stored, store),
+        REEMBED: Reembed(stored, store, loaded),
+    }
     service = Service(
         settings=settings,
-        models=stack.enter_context(closing(Models(embedders, settings.model, image_limits, metrics.batch))),
-        galleries=Galleries(store, FaissFlat),
+        models=loaded,
+        galleries=stored,
         keys=Keys(store.engine),
-        audit=Audit(store.engine),
+        audit=trail,
+        jobs=stack.enter_context(
+            closing(
+                Jobs(
+                    JobTable(store.engine),
+                    settings.data_dir / "jobs",
+                    kinds,
+                    errors.explained,
+                    trail,
+                    partial(remove_unfinished, store),
+                )
+            )
+        ),
         admission=admission,
         metrics=metrics,
     )
     stack.enter_context(closing(Retention(service.galleries, service.audit)))
+    stack.enter_context(closing(Upkeep(service.galleries)))
     metrics.watch(service.models, lambda: admission.in_flight, service.problems)
     for engine in service.models:
         log.info("model %s runs on %s", engine.card.name, engine.provider)

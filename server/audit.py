@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, insert, select
 
+from server.errors import StorageFull
 from server.gallery import tables
 from server.gallery.database import reading, writing
 from server.gallery.moments import from_micros, to_micros
 
 __all__ = ["Audit", "Entry"]
+
+_log = logging.getLogger(__name__)
+
+_INSERT = insert(tables.audit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +42,16 @@ class Audit:
     def record(self, key_id: str | None, action: str, gallery: str | None, detail: Mapping[str, object]) -> None:
         """Add an entry; it is on the disk when this returns. ``detail`` is JSON.
 
-        Raises:
-            StorageFull: no room on the disk.
+        What is recorded has been done, so a full disk must not make it look refused: the log has the entry then, but
+        for its detail, in which people may be named.
         """
-        entry = insert(tables.audit).values(
-            at=to_micros(datetime.now(UTC)), key_id=key_id, action=action, gallery=gallery, detail=dict(detail)
-        )
-        with writing(self._engine) as connection:
-            connection.execute(entry)
+        moment = to_micros(datetime.now(UTC))
+        entry = {"at": moment, "key_id": key_id, "action": action, "gallery": gallery, "detail": dict(detail)}
+        try:
+            with writing(self._engine) as connection:
+                connection.execute(_INSERT, entry)
+        except StorageFull:
+            _log.error("the audit trail has no room for %s by key %s on gallery %s", action, key_id, gallery)
 
     def list(self, limit: int, after: int | None = None) -> list[Entry]:
         """At most ``limit`` entries, newest first, those that follow entry ``after`` in that order."""

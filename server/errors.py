@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "AliasExists",
+    "AliasNotFound",
+    "ArchiveRejected",
     "BadKey",
     "EmbeddingFailed",
+    "EntryRejected",
+    "ErasureNotFound",
     "Forbidden",
     "GalleryExists",
     "GalleryNotFound",
@@ -14,6 +19,7 @@ __all__ = [
     "ImageTooLarge",
     "ImageTypeUnsupported",
     "ItemNotFound",
+    "JobNotFound",
     "KeyNotFound",
     "ModelMismatch",
     "ModelNotFound",
@@ -21,6 +27,7 @@ __all__ = [
     "Overloaded",
     "ServiceError",
     "StorageFull",
+    "ThumbnailsMissing",
     "Unauthorized",
 ]
 
@@ -43,6 +50,30 @@ class GalleryExists(ServiceError):
     def __init__(self, gallery: str) -> None:
         super().__init__(gallery)
         self.gallery = gallery
+
+
+class AliasExists(ServiceError):
+    """A gallery was to get the name of an alias."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self.alias = alias
+
+
+class AliasNotFound(ServiceError):
+    """No alias of that name."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self.alias = alias
+
+
+class ErasureNotFound(ServiceError):
+    """No receipt of that id."""
+
+    def __init__(self, erasure: str) -> None:
+        super().__init__(erasure)
+        self.erasure = erasure
 
 
 class ItemNotFound(ServiceError):
@@ -135,3 +166,35 @@ class NotReady(ServiceError):
 
 class StorageFull(ServiceError):
     """The disk of the data directory has no room for the write; nothing of it was stored."""
+
+
+class ThumbnailsMissing(ServiceError):
+    """A gallery cannot be embedded anew: so many of its items have no thumbnail."""
+
+    def __init__(self, gallery: str, items: int) -> None:
+        super().__init__(gallery, items)
+        self.gallery, self.items = gallery, items
+
+
+class JobNotFound(ServiceError):
+    """No job of that id, or none that the caller may see."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+
+class ArchiveRejected(ServiceError):
+    """An upload of many entries cannot be used as a whole, or not beyond some point. ``reason`` is ours."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class EntryRejected(ServiceError):
+    """One entry of such an upload is not taken. ``reason`` is ours, safe to show."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

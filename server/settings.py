@@ -7,10 +7,10 @@ import ipaddress
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import models.card
 from models.card import Precision
@@ -69,6 +69,16 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         512, ge=1, description="Images being worked on at once; beyond it a request is answered 429."
     )
+
+    import_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders of this machine below which imports may read, separated by colons. Unset: none."
+    )
+    max_import_bytes: int = Field(64 * 2**30, ge=1024, description="Bytes of one import's upload, kept until it ends.")
+
+    @field_validator("import_roots", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -80,6 +80,7 @@ def test_an_exported_model_is_judged_like_the_network_it_came_from(released: Pat
 def test_the_served_model_finds_the_right_person_across_modalities(released: Path, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", model_dir=released / "zoo", device="cpu", threads=1)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        client.app.state.service.galleries.loading.result(60)  # type: ignore[attr-defined]
         assert client.get("/readyz").status_code == 200
         assert client.post("/v1/galleries", json={"name": "night", "model": "drawn"}).status_code == 201
         crops = sorted((released / "crops" / "infrared").rglob("*.png"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vireid import learning, serving
+from vireid import importing, learning, serving
 
 __all__ = ["app", "main"]
 
@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Find the same person across visible and infrared cameras.",
 )
 app.add_typer(serving.app)
+app.add_typer(importing.app)
 app.add_typer(learning.app)
 
 

@@ -40,7 +40,7 @@ class Host:
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
         self._listener = listen(settings.host, settings.port)
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 self._app,
                 lifespan="off",
@@ -48,7 +48,8 @@ class Host:
                 access_log=False,  # the app logs each request itself
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_S,
-            )
+            ),
+            lambda: self._app.state.service.jobs.stop(),
         )
 
     @property
@@ -61,7 +62,7 @@ class Host:
         return f"http://{f'[{address}]' if address.version == 6 else address}:{port}"
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Serve until told to stop; ``started`` is called once data and models are open.
+        """Serve until told to stop; ``started`` is called once it listens, while galleries are still being loaded.
 
         Raises:
             START_ERRORS: the data or the models cannot be served.
@@ -69,8 +70,17 @@ class Host:
         # Opened here and not by uvicorn, which would log a traceback instead of raising.
         with closing(self):
             async with self._app.router.lifespan_context(self._app):
+                self.loading.add_done_callback(lambda done: self.stop() if done.exception() else None)
                 started()
                 await self._server.serve(sockets=[self._listener])
+                if self.loading.done():
+                    self.loading.result()
+
+    @property
+    def loading(self) -> Future[None]:
+        """Done when every gallery is loaded and the store is checked; there once ``run`` has called ``started``."""
+        loading: Future[None] = self._app.state.service.galleries.loading
+        return loading
 
     def stop(self) -> None:
         """Let ``run`` end. Any thread may call it."""
@@ -81,17 +91,34 @@ class Host:
         self._listener.close()
 
 
+class _Server(uvicorn.Server):
+    """Calls ``leave``, which ends the streams of jobs' events, before it waits for every connection to close."""
+
+    def __init__(self, config: uvicorn.Config, leave: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._leave = leave
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._leave()
+        await super().shutdown(sockets)
+
+
 @contextmanager
 def in_background(settings: Settings) -> Iterator[str]:
-    """A server in a thread of this process, gone with the block; gives its URL.
+    """A server in a thread of this process, ready, and gone with the block; gives its URL.
 
     Raises:
         START_ERRORS: it does not start.
     """
     host = Host(settings)
     started: Future[None] = Future()
+
+    def loaded(done: Future[None]) -> None:
+        if not done.exception():
+            started.set_result(None)
+
     with ThreadPoolExecutor(1, thread_name_prefix="server") as pool:
-        running = pool.submit(lambda: asyncio.run(host.run(lambda: started.set_result(None))))
+        running = pool.submit(lambda: asyncio.run(host.run(lambda: host.loading.add_done_callback(loaded))))
         wait((running, started), return_when=FIRST_COMPLETED)
         if not started.done():
             running.result()

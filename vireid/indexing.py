@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,13 +11,11 @@ from typing import Literal
 
 from vireid.client import ApiError, Client, ItemFields, ModalityChoice, Written
 
-__all__ = ["SUFFIXES", "Labels", "Outcome", "find_images", "id_of", "upload"]
+__all__ = ["SUFFIXES", "Labels", "Outcome", "find_images", "upload"]
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 """Endings of the files that are taken, in lower case."""
 
-_LONGEST_ID = 128
-_NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]")
 _TOO_LARGE = 413
 
 
@@ -35,6 +32,8 @@ class Labels:
 
     def of(self, path: str) -> ItemFields:
         """The fields of the crop at ``path``, which is relative and has forward slashes."""
+        from server.jobs.imports.naming import id_of  # the same ids as in an import of the same folder
+
         return ItemFields(
             id=id_of(path),
             modality=self.modality,
@@ -61,18 +60,6 @@ def find_images(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
-
-
-def id_of(path: str) -> str:
-    """The item id of a relative path: the same path always gives the same id, two paths never do.
-
-    Slashes become colons. A path that has other characters than an id may have, or too many, ends in a hash of itself.
-    """
-    plain = path.replace("/", ":")
-    if len(plain) <= _LONGEST_ID and not any(_NOT_IN_ID.search(part) for part in path.split("/")):
-        return plain
-    mark = "." + hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return re.sub(r"[^A-Za-z0-9._:-]", "_", plain)[: _LONGEST_ID - len(mark)] + mark
 
 
 def upload(

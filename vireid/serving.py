@@ -19,14 +19,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import numpy as np
 import typer
 from pydantic import ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from vireid import managing
-from vireid.client import DEFAULT_URL, ApiError, Client, Filter, Hit, ItemFields, SearchAnswer
+from vireid import keeping, managing
+from vireid.client import (
+    DEFAULT_URL,
+    CropWarning,
+    Filter,
+    Hit,
+    ItemFields,
+    SearchAnswer,
+    SearchOptions,
+)
 from vireid.indexing import Labels, Outcome, find_images, upload
-from vireid.terminal import Key, Light, Url, connected, err, naming, out, stop, table
+from vireid.terminal import (
+    Gallery,
+    Key,
+    Light,
+    Url,
+    connected,
+    counting,
+    err,
+    naming,
+    out,
+    require_gallery,
+    stop,
+    table,
+)
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -34,12 +54,10 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 _PANEL = "Serving"
-_NOT_FOUND = 404
 _PATIENCE = 100  # retries of an import, which may wait as long as others keep the server busy
 
 app = typer.Typer()
 
-Gallery = Annotated[str, typer.Option("--gallery", "-g", help="Name of the gallery.")]
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", exists=True, dir_okay=False, help="JPEG, PNG, WebP or BMP files.")
 ]
@@ -128,13 +146,13 @@ def index(
     files = [(path, labels.of(path.relative_to(folder).as_posix())) for path in paths]
     _warn_of_gaps(labels, [fields for _, fields in files])
     with connected(url, key, retries=_PATIENCE) as client:
-        _require_gallery(client, gallery, create)
+        require_gallery(client, gallery, create)
         if not replace:
             known = {item.id for item in client.items(gallery)}
             files = [(path, fields) for path, fields in files if fields.id not in known]
         outcomes: list[Outcome] = []
         try:
-            with _progress() as progress:
+            with counting("images") as progress:
                 task = progress.add_task("indexing", total=len(paths), completed=len(paths) - len(files))
                 for done in upload(client, gallery, files, parallel=parallel):
                     outcomes += done
@@ -160,11 +178,16 @@ def search(
     ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="Not this camera; may be repeated.")] = None,
+    exclude_identity: Annotated[list[str] | None, typer.Option(help="Not this identity; may be repeated.")] = None,
+    exclude_warning: Annotated[
+        list[CropWarning] | None, typer.Option(help="No crop with this warning; may be repeated.")
+    ] = None,
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Only hits with at least this score.")] = None,
     fusion: Annotated[
         Literal["mean", "max"], typer.Option(help="How several images of the person make one ranking.")
     ] = "mean",
     group: Annotated[bool, typer.Option("--group", help="One row for each identity.")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Order the best 100 by their neighbours too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The server's answer as JSON.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -174,18 +197,23 @@ def search(
         modality=among,
         cameras=tuple(camera) if camera else None,
         exclude_cameras=tuple(exclude_camera) if exclude_camera else None,
+        exclude_identities=tuple(exclude_identity) if exclude_identity else None,
+        exclude_warnings=tuple(exclude_warning) if exclude_warning else None,
     )
+    options: SearchOptions = {
+        "filter": where,
+        "fusion": fusion,
+        "group_by": "identity" if group else None,
+        "rerank": rerank,
+        "min_score": min_score,
+    }
     with connected(url, key) as client, naming(images):
-        answer = client.search(
-            gallery,
-            images,
-            modality=modality,
-            k=k,
-            filter=where,
-            fusion=fusion,
-            group_by="identity" if group else None,
-            min_score=min_score,
-        )
+        options["k"] = k if group or rerank else min(k, client.limits().max_k)
+        answer = client.search(gallery, images, modality=modality, **options)
+        while answer.next_cursor is not None and len(answer.hits) < k:
+            options["cursor"], options["k"] = answer.next_cursor, min(k - len(answer.hits), options["k"])
+            more = client.search(gallery, images, modality=modality, **options)
+            answer = more.model_copy(update={"hits": answer.hits + more.hits})
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))
         return
@@ -230,20 +258,9 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+managing.galleries.add_typer(keeping.app)
 app.add_typer(managing.galleries, name="gallery", rich_help_panel=_PANEL)
 app.add_typer(managing.keys, name="keys", rich_help_panel=_PANEL)
-
-
-class _Rate(ProgressColumn):
-    """Images in a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=err)
 
 
 def _warn_of_gaps(labels: Labels, files: Sequence[ItemFields]) -> None:
@@ -268,15 +285,6 @@ def _report(gallery: str, outcomes: Sequence[Outcome], skipped: int) -> None:
             if outcome.status == "failed":
                 shown.add_row(Text(str(outcome.path)), Text(outcome.reason or ""))
         out.print(shown)
-
-
-def _require_gallery(client: Client, name: str, create: bool) -> None:
-    try:
-        client.gallery(name)
-    except ApiError as error:
-        if error.status != _NOT_FOUND or not create:
-            raise
-        client.create_gallery(name)
 
 
 def _hits(hits: Sequence[Hit]) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx2
@@ -18,6 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 SomePage = TypeVar("SomePage", bound=Page)
 
 _LONGEST_WAIT_S = 60.0
+_DATA = "data: "
 _POSITION = re.compile(r"^(images|items)\[(\d+)\]")
 
 
@@ -120,9 +122,43 @@ class Transport:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
             found = response.headers.get("content-type", "nothing")
-            raise UnexpectedAnswer(
-                f"{response.url} answered {found} that is no {answer.__name__}: no vireid server, or another version"
-            ) from error
+            raise _unexpected(response, f"{found} that is no {answer.__name__}") from error
+
+    def upload(self, answer: type[Model], path: str, body: Iterable[bytes], **content: Any) -> Model:
+        """Post a body as it is produced, in constant memory, and read the JSON answer. It is sent once.
+
+        Raises:
+            ApiError, Unreachable, UnexpectedAnswer: as :meth:`ask`.
+        """
+        with self._streaming("POST", path, content=body, **content) as response:
+            response.read()
+            try:
+                return answer.model_validate_json(response.content)
+            except ValidationError as error:
+                raise _unexpected(response, f"what is no {answer.__name__}") from error
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """The body of an answer, block by block, in constant memory.
+
+        Raises:
+            ApiError, Unreachable: as :meth:`send`; ``Unreachable`` also where the answer breaks off.
+        """
+        with self._streaming("GET", path) as response:
+            yield from response.iter_bytes()
+
+    def events(self, event: type[Model], path: str) -> Iterator[Model]:
+        """The data of each server-sent event, as they come; ends when the server ends the stream.
+
+        Raises:
+            ApiError, Unreachable, UnexpectedAnswer: as :meth:`ask`.
+        """
+        with self._streaming("GET", path) as response:
+            for line in response.iter_lines():
+                if line.startswith(_DATA):
+                    try:
+                        yield event.model_validate_json(line.removeprefix(_DATA))
+                    except ValidationError as error:
+                        raise _unexpected(response, f"an event that is no {event.__name__}") from error
 
     def pages(self, answer: type[SomePage], path: str, params: Mapping[str, Any]) -> Iterator[SomePage]:
         """Every page of a list, fetched as it is needed."""
@@ -133,6 +169,20 @@ class Transport:
             if page.next_cursor is None:
                 return
             following = {"cursor": page.next_cursor}
+
+    @contextmanager
+    def _streaming(self, method: str, path: str, **content: Any) -> Iterator[httpx2.Response]:
+        try:
+            with self._http.stream(method, path, **content) as response:
+                if not response.is_success:
+                    response.read()
+                    raise ApiError(_problem(response), _retry_after(response))
+                yield response
+        except httpx2.RequestError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx2.RequestError) -> Unreachable:
+        return Unreachable(f"no answer from {self._base_url}: {error or type(error).__name__}")
 
     def send(self, method: str, path: str, **content: Any) -> httpx2.Response:
         """Send a request; ``content`` is that of ``httpx2.Client.request``.
@@ -148,7 +198,7 @@ class Transport:
             try:
                 response = self._http.send(request)
             except httpx2.RequestError as error:
-                raise Unreachable(f"no answer from {self._base_url}: {error or type(error).__name__}") from error
+                raise self._unreachable(error) from error
             if response.is_success:
                 return response
             wait, busy = _retry_after(response), response.status_code == httpx2.codes.TOO_MANY_REQUESTS
@@ -156,6 +206,10 @@ class Transport:
                 raise ApiError(_problem(response), wait)
             self._sleep(wait)
             retries += 1
+
+
+def _unexpected(response: httpx2.Response, what: str) -> UnexpectedAnswer:
+    return UnexpectedAnswer(f"{response.url} answered {what}: no vireid server, or another version")
 
 
 def _problem(response: httpx2.Response) -> Problem:

@@ -102,7 +102,8 @@ def _caller_with(needed: Scope | None) -> Callable[[Request], Awaitable[Caller]]
     async def caller(request: Request) -> Caller:
         found: Caller = request.scope["state"][_KEY]
         if needed is not None:
-            found.check(needed, request.path_params.get("gallery"))
+            name = request.path_params.get("gallery")
+            found.check(needed, None if name is None else service_of(request.scope).galleries.resolve(name))
         return found
 
     return caller
@@ -111,7 +112,7 @@ def _caller_with(needed: Scope | None) -> Callable[[Request], Awaitable[Caller]]
 Reader = Annotated[Caller, Depends(_caller_with(None))]
 """Any valid key."""
 Searcher = Annotated[Caller, Depends(_caller_with(Scope.SEARCH))]
-"""A key with the scope ``search``, for the gallery of the path."""
+"""A key with the scope ``search``, for the gallery of the path; an alias counts as the gallery it stands for."""
 Writer = Annotated[Caller, Depends(_caller_with(Scope.WRITE))]
 """A key with the scope ``write``, for the gallery of the path."""
 Admin = Annotated[Caller, Depends(_caller_with(Scope.ADMIN))]

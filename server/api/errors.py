@@ -5,20 +5,20 @@ Texts for people are written here. An exception's own text, a traceback or a pat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from server import errors
 from server.api.schemas import FieldError, Problem
 from server.api.trace import trace_of
 from server.errors import ServiceError
+from server.faults import InvalidRequest, field_errors, invalid
 
 __all__ = [
     "PROBLEMS",
@@ -28,6 +28,7 @@ __all__ = [
     "TooManyImages",
     "UploadsFailed",
     "describe",
+    "explained",
     "faults_of",
     "field_errors",
     "framework_response",
@@ -40,14 +41,6 @@ __all__ = [
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:vireid:problem:"
-
-
-class InvalidRequest(ServiceError):
-    """Fields of the request that are missing, malformed, or do not go together."""
-
-    def __init__(self, faults: Sequence[FieldError]) -> None:
-        super().__init__(*faults)
-        self.faults = tuple(faults)
 
 
 class UploadsFailed(ServiceError):
@@ -91,6 +84,16 @@ PROBLEMS: Mapping[type[ServiceError], Kind] = {
     ),
     errors.GalleryExists: Kind(
         409, "gallery-exists", "Gallery exists", lambda e: f"There is a gallery {e.gallery} already."
+    ),
+    errors.AliasExists: Kind(
+        409,
+        "alias-exists",
+        "Alias exists",
+        lambda e: f"There is an alias {e.alias} already; a gallery needs another name.",
+    ),
+    errors.AliasNotFound: Kind(404, "alias-not-found", "Alias not found", lambda e: f"There is no alias {e.alias}."),
+    errors.ErasureNotFound: Kind(
+        404, "erasure-not-found", "Receipt not found", lambda e: f"There is no receipt {e.erasure}."
     ),
     errors.ItemNotFound: Kind(
         404, "item-not-found", "Item not found", lambda e: f"Gallery {e.gallery} has no {e.item}, or no image of it."
@@ -136,6 +139,15 @@ PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.StorageFull: Kind(
         507, "storage-full", "Storage full", lambda _: "The disk of the data directory is full; nothing was stored."
     ),
+    errors.ThumbnailsMissing: Kind(
+        409,
+        "thumbnails-missing",
+        "Thumbnails missing",
+        lambda e: f"{e.items:,} items of gallery {e.gallery} have no thumbnail to embed; nothing was changed.",
+    ),
+    errors.JobNotFound: Kind(404, "job-not-found", "Job not found", lambda e: f"There is no job {e.job}."),
+    errors.ArchiveRejected: Kind(422, "archive-rejected", "Archive rejected", lambda e: _sentence(e.reason)),
+    errors.EntryRejected: Kind(422, "entry-rejected", "Entry rejected", lambda e: _sentence(e.reason)),
     InvalidRequest: Kind(422, "invalid-request", "Invalid request", lambda e: "; ".join(map(_words, e.faults)) + "."),
     UploadsFailed: Kind(
         422, "uploads-failed", "Uploads failed", lambda e: f"{len(e.causes)} uploads failed, for different reasons."
@@ -157,41 +169,6 @@ _FRAMEWORK: Mapping[int, tuple[str, str, str]] = {
     500: ("internal", "Internal error", "The server failed; its log has the cause under the request id."),
 }
 
-_WORDS: Mapping[str, str] = {
-    "bool_type": "must be true or false",
-    "datetime_from_date_parsing": "must be a time, RFC 3339",
-    "datetime_parsing": "must be a time, RFC 3339",
-    "datetime_type": "must be a time, RFC 3339",
-    "dict_type": "must be an object",
-    "enum": "must be {expected}",
-    "extra_forbidden": "is not a known field",
-    "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "json_invalid": "is not valid JSON",
-    "json_type": "must be JSON text",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "list_type": "must be an array",
-    "literal_error": "must be {expected}",
-    "missing": "is required",
-    "model_attributes_type": "must be an object",
-    "model_type": "must be an object",
-    "string_pattern_mismatch": "must match {pattern}",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_type": "must be text",
-    "string_unicode": "must be valid Unicode",
-    "timezone_aware": "must have a time zone, such as Z",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must have at least {min_length} entries",
-}
-
 
 def kind_of(error: ServiceError) -> Kind:
     """The kind of an error, by the nearest class of the table."""
@@ -205,6 +182,11 @@ def describe(error: ServiceError) -> Problem:
     return Problem(
         type=_TYPE + kind.slug, title=kind.title, status=kind.status, detail=kind.detail(error), errors=faults
     )
+
+
+def explained(error: ServiceError) -> Mapping[str, Any]:
+    """The problem of an error as JSON, to be kept and told later."""
+    return describe(error).model_dump(mode="json")
 
 
 def problem_response(request: Request, error: ServiceError, **members: object) -> JSONResponse:
@@ -225,16 +207,6 @@ def framework_response(request: Request, status: int, headers: Mapping[str, str]
     """The answer where the framework, a middleware or a bug has the word."""
     slug, title, detail = _FRAMEWORK.get(status, _FRAMEWORK[500 if status >= 500 else 400])
     return _response(request, Problem(type=_TYPE + slug, title=title, status=status, detail=detail), headers)
-
-
-def invalid(field_name: str, detail: str) -> InvalidRequest:
-    """One field that does not hold."""
-    return InvalidRequest([FieldError(field=field_name, detail=detail)])
-
-
-def field_errors(found: Iterable[ErrorDetails], *, within: str = "") -> list[FieldError]:
-    """pydantic's findings in our words; ``within`` names the field that holds what was validated."""
-    return [FieldError(field=_name(within, error["loc"]) or "body", detail=_message(error)) for error in found]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -290,23 +262,6 @@ def _common_cause(error: ServiceError) -> ServiceError:
         return error
     first, *others = error.causes.values()
     return first if all(kind_of(other) is kind_of(first) for other in others) else error
-
-
-def _name(within: str, location: Iterable[int | str]) -> str:
-    """``("items", 2, "id")`` → ``items[2].id``."""
-    for part in location:
-        within += f"[{part}]" if isinstance(part, int) else f".{part}" if within else part
-    return within
-
-
-def _message(error: ErrorDetails) -> str:
-    context = error.get("ctx", {})
-    if error["type"] == "value_error":
-        return str(context["error"])  # raised by a validator of ours
-    try:
-        return _WORDS[error["type"]].format_map(context)
-    except (KeyError, ValueError):
-        return "is not valid"
 
 
 def _words(fault: FieldError) -> str:

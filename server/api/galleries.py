@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from server.access import Scope
 from server.api.auth import Caller, Searcher, Writer
+from server.api.bound import NamedGallery
 from server.api.errors import problems
 from server.api.paging import after, page
 from server.api.schemas import (
@@ -39,6 +40,8 @@ def create_gallery(body: NewGallery, service: ServiceDep, caller: Writer, respon
         dimension=card.dimension,
         retention_days=body.retention_days,
         description=body.description,
+        vector_type=body.vector_type,
+        thumbnails=body.thumbnails,
     )
     service.audit.record(caller.key_id, "gallery.create", body.name, {"model": card.name})
     response.headers["Location"] = f"/v1/galleries/{body.name}"
@@ -54,13 +57,13 @@ def list_galleries(service: ServiceDep, caller: Searcher, wanted: Annotated[Page
 
 
 @router.get("/{gallery}", responses=problems(404))
-def get_gallery(gallery: GalleryName, service: ServiceDep, _caller: Searcher) -> GalleryFacts:
+def get_gallery(gallery: NamedGallery, service: ServiceDep, _caller: Searcher) -> GalleryFacts:
     """One gallery."""
     return GalleryFacts.of(service.galleries.get(gallery))
 
 
 @router.patch("/{gallery}", responses=problems(404, 507))
-def change_gallery(gallery: GalleryName, body: GalleryChanges, service: ServiceDep, caller: Writer) -> GalleryFacts:
+def change_gallery(gallery: NamedGallery, body: GalleryChanges, service: ServiceDep, caller: Writer) -> GalleryFacts:
     """Change retention or description."""
     changes = body.model_dump(exclude_unset=True)
     changed = service.galleries.update(gallery, changes)
@@ -70,7 +73,7 @@ def change_gallery(gallery: GalleryName, body: GalleryChanges, service: ServiceD
 
 @router.delete("/{gallery}", status_code=204, responses=problems(404))
 def delete_gallery(gallery: GalleryName, service: ServiceDep, caller: Writer) -> None:
-    """Delete a gallery with all that it holds, for good."""
+    """Delete a gallery with all that it holds and its aliases, for good. An alias deletes nothing."""
     service.galleries.delete(gallery)
     service.audit.record(caller.key_id, "gallery.delete", gallery, {})
 

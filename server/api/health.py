@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api.auth import Reader
 from server.api.errors import problem_response, problems
-from server.api.schemas import GalleryReadiness, ModelReadiness, Readiness
+from server.api.schemas import GalleryReadiness, LoadProgress, ModelReadiness, Readiness
 from server.api.service import ServiceDep
 from server.errors import NotReady
 
@@ -45,6 +45,11 @@ def readyz(request: Request, service: ServiceDep) -> Response:
         galleries={
             name: GalleryReadiness(store_sequence=stored, index_sequence=indexed)
             for name, (stored, indexed) in service.galleries.progress().items()
+        }
+        if names_are_public
+        else None,
+        load={
+            name: LoadProgress(done=done, total=total) for name, (done, total) in service.galleries.unloaded().items()
         }
         if names_are_public
         else None,

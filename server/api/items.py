@@ -9,21 +9,22 @@ from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import Searcher, Writer
 from server.api.bodies import FORM, documented, form
-from server.api.bound import engine_of
+from server.api.bound import NamedGallery, engine_of
 from server.api.errors import InvalidRequest, invalid, problems
 from server.api.paging import after, page
 from server.api.schemas import (
+    MAX_PAGE,
     Deleted,
     FieldError,
-    GalleryName,
     ItemChanges,
-    ItemFacts,
+    ItemDetails,
     ItemFields,
     ItemFilter,
     ItemId,
     ItemSelection,
     ItemsForm,
     ItemsPage,
+    Receipt,
     Written,
 )
 from server.api.service import ServiceDep
@@ -32,6 +33,7 @@ from server.api.writes import parse, store, written
 from server.embedding.batcher import Priority
 from server.embedding.engine import Embedding
 from server.gallery.types import Filter, NewItem
+from server.jobs.types import JobState
 
 __all__ = ["router"]
 
@@ -48,7 +50,7 @@ router = APIRouter(prefix="/v1/galleries/{gallery}/items", tags=["items"])
 )
 async def add_items(
     request: Request,
-    gallery: GalleryName,
+    gallery: NamedGallery,
     service: ServiceDep,
     caller: Writer,
     body: Annotated[ItemsForm, Depends(form(ItemsForm))],
@@ -74,7 +76,8 @@ async def add_items(
         new: dict[int, NewItem] = {}
         for (index, fields), result in zip(fit.items(), outcome.results, strict=True):
             if isinstance(result, Embedding):
-                new[index] = NewItem(fields.item(result.modality), result.vector, result.thumbnail)
+                item = fields.item(result.modality, content=result.content, warnings=result.warnings)
+                new[index] = NewItem(item, result.vector, result.thumbnail)
             else:
                 failed[index] = result
         answer = await run_in_threadpool(store, service, caller, gallery, new, bound.fingerprint, failed)
@@ -83,48 +86,55 @@ async def add_items(
 
 @router.get("", responses=problems(404))
 def list_items(
-    gallery: GalleryName, service: ServiceDep, _caller: Searcher, selection: Annotated[ItemSelection, Query()]
+    gallery: NamedGallery, service: ServiceDep, _caller: Searcher, selection: Annotated[ItemSelection, Query()]
 ) -> ItemsPage:
     """The items that pass the filter, by id."""
     found = service.galleries.items(gallery, selection.where, limit=selection.limit + 1, after=after(selection.cursor))
     kept, following = page(found, selection.limit, lambda item: item.id)
-    return ItemsPage(items=[ItemFacts.of(item) for item in kept], next_cursor=following)
+    return ItemsPage(items=[ItemDetails.of(item) for item in kept], next_cursor=following)
 
 
 @router.delete("", responses=problems(404))
 def delete_items(
-    gallery: GalleryName, service: ServiceDep, caller: Writer, selection: Annotated[ItemFilter, Query()]
+    gallery: NamedGallery, service: ServiceDep, caller: Writer, selection: Annotated[ItemFilter, Query()]
 ) -> Deleted:
     """Delete every item that passes the filter, for good; at least one field must be given."""
     if selection.where == Filter():
         raise InvalidRequest(
             [FieldError(field=name, detail="or another filter is required") for name in ItemFilter.model_fields]
         )
-    deleted = service.galleries.delete_items(gallery, selection.where)
-    detail = selection.model_dump(mode="json", exclude_defaults=True) | {"deleted": deleted}
+    under_way = [
+        job
+        for state in (JobState.RUNNING, JobState.QUEUED)
+        for job in service.jobs.list(limit=MAX_PAGE, state=state, galleries={gallery})
+    ]
+    erased = service.galleries.erase(gallery, selection.where, caller.key_id, jobs=len(under_way))
+    receipt = Receipt.of(erased)
+    asked = selection.model_dump(mode="json", exclude_defaults=True)
+    detail = asked | {"deleted": receipt.items, "receipt": receipt.id}
     service.audit.record(caller.key_id, "items.delete", gallery, detail)
-    return Deleted(deleted=deleted)
+    return Deleted(deleted=receipt.items, receipt=receipt)
 
 
 @router.get("/{item}", responses=problems(404))
-def get_item(gallery: GalleryName, item: ItemId, service: ServiceDep, _caller: Searcher) -> ItemFacts:
+def get_item(gallery: NamedGallery, item: ItemId, service: ServiceDep, _caller: Searcher) -> ItemDetails:
     """One item."""
-    return ItemFacts.of(service.galleries.item(gallery, item))
+    return ItemDetails.of(service.galleries.item(gallery, item))
 
 
 @router.patch("/{item}", responses=problems(404, 507))
 def change_item(
-    gallery: GalleryName, item: ItemId, body: ItemChanges, service: ServiceDep, caller: Writer
-) -> ItemFacts:
+    gallery: NamedGallery, item: ItemId, body: ItemChanges, service: ServiceDep, caller: Writer
+) -> ItemDetails:
     """Change what is known of an item; its image and vector stay."""
     changes = {name: getattr(body, name) for name in body.model_fields_set}
     changed = service.galleries.update_item(gallery, item, changes)
     service.audit.record(caller.key_id, "items.update", gallery, {"item": item, "fields": sorted(changes)})
-    return ItemFacts.of(changed)
+    return ItemDetails.of(changed)
 
 
 @router.delete("/{item}", status_code=204, responses=problems(404))
-def delete_item(gallery: GalleryName, item: ItemId, service: ServiceDep, caller: Writer) -> None:
+def delete_item(gallery: NamedGallery, item: ItemId, service: ServiceDep, caller: Writer) -> None:
     """Delete an item with its vector and image, for good."""
     service.galleries.delete_item(gallery, item)
     service.audit.record(caller.key_id, "items.delete", gallery, {"item": item, "deleted": 1})
@@ -135,6 +145,6 @@ def delete_item(gallery: GalleryName, item: ItemId, service: ServiceDep, caller:
     response_class=Response,
     responses=problems(404) | {200: {"content": {"image/webp": {}}, "description": "The thumbnail"}},
 )
-def get_image(gallery: GalleryName, item: ItemId, service: ServiceDep, _caller: Searcher) -> Response:
+def get_image(gallery: NamedGallery, item: ItemId, service: ServiceDep, _caller: Searcher) -> Response:
     """The thumbnail of an item, WebP."""
     return Response(service.galleries.thumbnail(gallery, item), media_type="image/webp")

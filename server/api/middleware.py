@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.bodies import JSON, media_type
 from server.api.errors import framework_response
 from server.api.service import service_of
 from server.api.trace import start_trace
@@ -70,10 +73,13 @@ class Tracing:
 
 
 class BodyLimit:
-    """Refuses a body of more than ``limit`` bytes: by its ``Content-Length`` at once, else by counting what arrives."""
+    """Refuses a body of more than ``limit`` bytes: by its ``Content-Length`` at once, else by counting what arrives.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
+    ``others`` are the limits of paths that match whole, but for JSON, which is read into memory everywhere.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, others: Mapping[re.Pattern[str], int]) -> None:
+        self.app, self.limit, self.others = app, limit, others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -81,8 +87,9 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
+        limit = self._limit(request)
         announced = request.headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self.limit:
+        if not announced.isdecimal() or int(announced) > limit:
             await framework_response(request, 413 if announced.isdecimal() else 400)(scope, receive, send)
             return
         received = 0
@@ -91,8 +98,14 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
+            if received > limit:
                 raise HTTPException(413)
             return message
 
         await self.app(scope, receive_counted, send)
+
+    def _limit(self, request: Request) -> int:
+        if media_type(request) == JSON:
+            return self.limit
+        found = (limit for path, limit in self.others.items() if path.fullmatch(request.scope["path"]))
+        return next(found, self.limit)

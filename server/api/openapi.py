@@ -17,9 +17,11 @@ __all__ = ["document"]
 _READ_BY_HAND = (
     schemas.CompareForm,
     schemas.EmbeddingsForm,
+    schemas.ImportDirectory,
     schemas.ItemFields,
     schemas.ItemsForm,
     schemas.Problem,
+    schemas.SearchBatch,
     schemas.SearchByStored,
     schemas.SearchForm,
     schemas.VectorFields,

@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
-import math
-import re
-import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Path, UploadFile
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from starlette.datastructures import UploadFile as FormFile
 
 from models.card import Card, Modality
 from server.access import Key, Scope
-from server.gallery.types import Filter, Fusion, Item, Scalar, WriteStatus
+from server.faults import FieldError
+from server.fields import (
+    Attributes,
+    Id,
+    ItemFields,
+    JsonScalar,
+    Label,
+    ModalityChoice,
+    NewFields,
+    Time,
+    UnitVector,
+    VectorFields,
+    Wire,
+)
+from server.gallery.types import CropWarning, Erasure, Filter, Fusion, VectorType, WriteStatus
+from server.jobs.types import JobState
 
 __all__ = [
     "MAX_K",
     "MAX_PAGE",
     "MAX_QUERY_IMAGES",
+    "MAX_SEARCHES",
+    "Alias",
+    "AliasName",
+    "AliasTarget",
+    "AliasesList",
     "AuditEntry",
     "AuditPage",
     "CompareForm",
     "Comparison",
     "Deleted",
+    "DuplicatePair",
+    "DuplicatesPage",
+    "DuplicatesSelection",
     "EmbeddingFailure",
     "EmbeddingRow",
     "Embeddings",
@@ -37,7 +64,10 @@ __all__ = [
     "GalleryFacts",
     "GalleryName",
     "GalleryReadiness",
+    "ImportDirectory",
+    "ImportOptions",
     "ItemChanges",
+    "ItemDetails",
     "ItemFacts",
     "ItemFields",
     "ItemFilter",
@@ -45,9 +75,16 @@ __all__ = [
     "ItemSelection",
     "ItemsForm",
     "ItemsPage",
+    "JobFacts",
+    "JobFailure",
+    "JobFailuresPage",
+    "JobId",
+    "JobSelection",
+    "JobsPage",
     "KeyFacts",
     "KeyWithSecret",
     "KeysPage",
+    "Left",
     "Limits",
     "ModalityChoice",
     "ModelReadiness",
@@ -58,12 +95,19 @@ __all__ = [
     "Page",
     "Problem",
     "Readiness",
+    "Receipt",
+    "ReceiptId",
+    "ReceiptsPage",
+    "RerankOptions",
     "SearchAnswer",
+    "SearchAnswers",
+    "SearchBatch",
     "SearchByStored",
     "SearchFilter",
     "SearchForm",
     "SearchGroup",
     "SearchHit",
+    "SearchOutcome",
     "SearchQuery",
     "TimingMs",
     "VectorFields",
@@ -76,9 +120,7 @@ __all__ = [
 MAX_K = 1000
 MAX_QUERY_IMAGES = 16
 MAX_PAGE = 1000
-
-_LENGTH_TOLERANCE = 1e-3
-_DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
+MAX_SEARCHES = 64
 
 
 def _file(part: object) -> object:
@@ -87,59 +129,14 @@ def _file(part: object) -> object:
     return part
 
 
-def _of_unit_length(values: list[float]) -> list[float]:
-    length = math.hypot(*values)
-    if not abs(length - 1) <= _LENGTH_TOLERANCE:
-        raise ValueError(f"has length {length:.4g}; a unit vector is expected")
-    return values
-
-
-def _not_dots(value: str) -> str:
-    if value in (".", ".."):  # clients and proxies would take them out of a path
-        raise ValueError("must not be . or ..")
-    return value
-
-
-def _rfc_3339(value: object) -> object:
-    if not isinstance(value, datetime) and not (isinstance(value, str) and _DATE_AND_TIME.match(value)):
-        raise ValueError("must be a time, RFC 3339, such as 2026-11-21T08:30:00Z")
-    return value
-
-
-def _in_utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is beyond the calendar") from None
-
-
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$", examples=["cam2-000187"]), AfterValidator(_not_dots)]
-GalleryName = Annotated[Id, Path(description="Name of the gallery.")]
+AliasName = Annotated[Id, Path(description="Name of the alias.")]
+GalleryName = Annotated[Id, Path(description="Name of the gallery, or an alias of it.")]
 ItemId = Annotated[Id, Path(description="Id of the item.")]
-Label = Annotated[str, Field(min_length=1, max_length=256)]
-Time = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
+JobId = Annotated[str, Path(description="Id of the job.", max_length=64)]
+ReceiptId = Annotated[str, Path(description="Id of the receipt.", max_length=64)]
 Upload = Annotated[UploadFile, BeforeValidator(_file)]
-UnitVector = Annotated[
-    list[float], Field(min_length=1, max_length=65536, description="Of length 1."), AfterValidator(_of_unit_length)
-]
-
-
-def _small(attributes: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    if len(attributes) > 32:
-        raise ValueError(f"has {len(attributes)} entries; at most 32 are taken")
-    if any(len(key) > 64 or (isinstance(value, str) and len(value) > 256) for key, value in attributes.items()):
-        raise ValueError("has a name longer than 64 or a text longer than 256 characters")
-    return attributes
-
-
-JsonScalar = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
-Attributes = Annotated[dict[str, JsonScalar], AfterValidator(_small)]
-
-
-class Wire(BaseModel):
-    """Base of everything that is sent or received."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+Value = TypeVar("Value", bound=str)
+SortedWarnings = Annotated[list[CropWarning], BeforeValidator(sorted)]
 
 
 class Facts(Wire):
@@ -160,27 +157,7 @@ class Page(Wire):
     cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before.")
 
 
-class ModalityChoice(StrEnum):
-    """What kind of light made a crop; `auto` decides from the pixels."""
-
-    VISIBLE = "visible"
-    INFRARED = "infrared"
-    AUTO = "auto"
-
-    @property
-    def stated(self) -> Modality | None:
-        """The modality; None for ``auto``."""
-        return None if self is ModalityChoice.AUTO else Modality(self.value)
-
-
 # Errors
-
-
-class FieldError(Wire):
-    """One offending field or file."""
-
-    field: str = Field(examples=["query.k"])
-    detail: str = Field(examples=["must be at most 1000"])
 
 
 class Problem(Wire):
@@ -214,6 +191,13 @@ class GalleryReadiness(Wire):
     index_sequence: int
 
 
+class LoadProgress(Wire):
+    """Items of a gallery that are in memory, and how many it has."""
+
+    done: int
+    total: int
+
+
 class Readiness(Wire):
     """Facts, not promises."""
 
@@ -221,6 +205,9 @@ class Readiness(Wire):
     reasons: list[str]
     models: list[ModelReadiness]
     galleries: dict[str, GalleryReadiness] | None = Field(description="By name; null where names need a key.")
+    load: dict[str, LoadProgress] | None = Field(
+        description="Galleries that are still being loaded, by name; null where names need a key."
+    )
     queue_depth: int
     version: str
 
@@ -232,9 +219,11 @@ class Limits(Wire):
     max_query_images: int = Field(description="Images of one search.")
     max_image_bytes: int
     max_body_bytes: int
+    max_import_bytes: int = Field(description="Bytes of the body of an import.")
     max_pixels: int = Field(description="Width times height of one image.")
     max_in_flight: int = Field(description="Images being worked on at once, of all clients; beyond it: 429.")
     max_k: int
+    max_searches: int = Field(description="Searches in one request.")
     max_page: int = Field(description="Largest `limit` of a list.")
     formats: list[str]
 
@@ -315,6 +304,10 @@ class NewGallery(Wire):
     model: str | None = Field(None, description="Name of the model it is bound to; the default one without.")
     retention_days: int | None = Field(None, ge=1, le=36500)
     description: str | None = Field(None, max_length=1024)
+    vector_type: VectorType = Field(
+        VectorType.FLOAT32, description="How vectors are stored and compared: float16 takes half the memory."
+    )
+    thumbnails: bool = Field(True, description="Keep a small picture of each crop; needed to embed it anew later.")
 
 
 class GalleryChanges(Wire):
@@ -335,6 +328,27 @@ class GalleryFacts(Facts):
     created_at: datetime
     retention_days: int | None
     description: str | None
+    vector_type: VectorType
+    thumbnails: bool
+
+
+class Alias(Wire):
+    """Another name for a gallery, wherever a path names one."""
+
+    alias: str
+    gallery: str
+
+
+class AliasTarget(Wire):
+    """The gallery that an alias is to stand for."""
+
+    gallery: Id
+
+
+class AliasesList(Wire):
+    """Aliases by name."""
+
+    aliases: list[Alias]
 
 
 class GalleriesPage(Wire):
@@ -356,34 +370,16 @@ class ItemFacts(Facts):
     camera: str | None
     captured_at: datetime | None
     attributes: dict[str, JsonScalar]
+    warnings: SortedWarnings
 
 
-class NewFields(Wire):
-    """What an item to add brings, however it comes by its embedding. The same id again replaces."""
+class ItemDetails(ItemFacts):
+    """All that is known of a crop."""
 
-    id: Id | None = Field(None, description="Generated when left out.")
-    identity: Label | None = None
-    camera: Label | None = None
-    captured_at: Time | None = None
-    attributes: Attributes = {}
-
-    def item(self, modality: Modality) -> Item:
-        """Translate, with a generated id where the caller gave none."""
-        id_ = self.id or uuid.uuid4().hex
-        return Item(id_, modality, self.identity, self.camera, self.captured_at, self.attributes)
-
-
-class ItemFields(NewFields):
-    """An item to add, with its image."""
-
-    modality: ModalityChoice
-
-
-class VectorFields(NewFields):
-    """An item to add, with its ready-made embedding."""
-
-    modality: Modality
-    vector: UnitVector
+    content_sha256: str | None = Field(
+        validation_alias="content",
+        description="Of the uploaded file, or of a ready-made vector as little-endian float32; null: not known.",
+    )
 
 
 class ItemsForm(Wire):
@@ -423,6 +419,7 @@ class WriteResult(Wire):
     id: str | None
     status: WriteStatus | Literal["failed"]
     modality: Modality | None = None
+    warnings: list[CropWarning] = Field(default=[], description="What may be wrong with the crop; it was stored.")
     error: Problem | None = None
 
 
@@ -441,7 +438,7 @@ class ItemChanges(Wire):
     identity: Label | None = None
     camera: Label | None = None
     captured_at: Time | None = None
-    attributes: Attributes = {}
+    attributes: Attributes = Field(default={})
 
 
 class ItemFilter(Wire):
@@ -452,6 +449,7 @@ class ItemFilter(Wire):
     modality: Modality | None = None
     captured_from: Time | None = Field(None, description="Inclusive.")
     captured_to: Time | None = Field(None, description="Exclusive.")
+    warning: list[CropWarning] = Field(default=[], max_length=len(CropWarning))
 
     @property
     def where(self) -> Filter:
@@ -462,6 +460,7 @@ class ItemFilter(Wire):
             identities=frozenset(self.identity) or None,
             captured_from=self.captured_from,
             captured_to=self.captured_to,
+            warnings=frozenset(self.warning) or None,
         )
 
 
@@ -472,21 +471,82 @@ class ItemSelection(ItemFilter, Page):
 class ItemsPage(Wire):
     """Items by id."""
 
-    items: list[ItemFacts]
+    items: list[ItemDetails]
+    next_cursor: str | None
+
+
+class DuplicatesSelection(Page):
+    """A page of the near duplicates."""
+
+    min_score: float = Field(0.98, ge=-1, le=1, description="Least cosine.")
+    modality: Modality | None = Field(None, description="Only pairs of this modality.")
+
+
+class DuplicatePair(Wire):
+    """Two items that are nearly the same; `a` was stored first."""
+
+    a: ItemFacts
+    b: ItemFacts
+    score: float = Field(description="Cosine, from -1 to 1.")
+    identical: bool = Field(description="The same file, or the same ready-made vector, was uploaded for both.")
+
+
+class DuplicatesPage(Wire):
+    """Pairs in the order in which the items were stored."""
+
+    pairs: list[DuplicatePair]
+    items: int = Field(description="Items that are compared with each other.")
+    walked: int = Field(description="How many of them have been compared with all others by now.")
+    next_cursor: str | None
+
+
+class Left(Wire):
+    """What is left of erased items on this server, looked for after the erasure: nothing, unless it says so."""
+
+    store: int = Field(description="Rows of these items, and vectors and thumbnails without an item.")
+    memory: int = Field(description="Items that a search could still find.")
+    snapshot: int = Field(description="Vectors in the index snapshot on the disk.")
+    log: bool = Field(description="Whether the database's log still has them, until a reader or the disk lets go.")
+    jobs: int = Field(description="Jobs of the gallery under way, whose uploads may hold such items, or bring them.")
+
+
+class Receipt(Wire):
+    """What an erasure took away. It names no item: `ids_sha256` is that of their sorted ids, joined by newlines."""
+
+    id: str
+    gallery: str
+    at: datetime
+    items: int
+    vectors: int
+    thumbnails: int
+    ids_sha256: str
+    left: Left
+
+    @classmethod
+    def of(cls, erasure: Erasure) -> Self:
+        """Translate."""
+        return cls.model_validate({"id": erasure.id, "gallery": erasure.gallery, "at": erasure.at, **erasure.detail})
+
+
+class ReceiptsPage(Wire):
+    """Receipts, newest first."""
+
+    receipts: list[Receipt]
     next_cursor: str | None
 
 
 class Deleted(Wire):
-    """How many items are gone."""
+    """How many items are gone, and the receipt."""
 
     deleted: int
+    receipt: Receipt
 
 
 # Search
 
 
 class SearchFilter(Wire):
-    """Which items may be found; left out or null: any. The fields hold together."""
+    """Which items may be found; left out or null: any. The fields hold together. What an item lacks excludes it not."""
 
     modality: Literal["visible", "infrared", "opposite"] | None = Field(
         None, description="`opposite` of the query's, so that night finds day and day finds night."
@@ -494,9 +554,13 @@ class SearchFilter(Wire):
     cameras: list[Label] | None = Field(None, max_length=1000)
     exclude_cameras: list[Label] | None = Field(None, max_length=1000)
     identities: list[Label] | None = Field(None, max_length=1000)
+    exclude_identities: list[Label] | None = Field(None, max_length=1000)
     captured_from: Time | None = Field(None, description="Inclusive.")
     captured_to: Time | None = Field(None, description="Exclusive.")
-    attributes: Attributes = {}
+    attributes: Attributes = Field(default={}, description="All of them, with these values.")
+    exclude_attributes: Attributes = Field(default={}, description="None of them with this value.")
+    warnings: list[CropWarning] | None = Field(None, max_length=len(CropWarning), description="At least one of them.")
+    exclude_warnings: list[CropWarning] | None = Field(None, max_length=len(CropWarning), description="None of them.")
 
     def where(self, modality: Modality | None) -> Filter:
         """Translate; ``modality`` stands for this filter's own, once the query's is known."""
@@ -505,24 +569,55 @@ class SearchFilter(Wire):
             cameras=_set(self.cameras),
             exclude_cameras=_set(self.exclude_cameras),
             identities=_set(self.identities),
+            exclude_identities=_set(self.exclude_identities),
             captured_from=self.captured_from,
             captured_to=self.captured_to,
             attributes=self.attributes,
+            exclude_attributes=self.exclude_attributes,
+            warnings=_set(self.warnings),
+            exclude_warnings=_set(self.exclude_warnings),
         )
+
+
+class RerankOptions(Wire):
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of the best candidates, among which it is computed."""
+
+    candidates: int = Field(100, ge=1, le=MAX_K, description="Nearest items that are re-ranked.")
+    k1: int = Field(20, ge=1, le=MAX_K, description="Neighbours that are asked whether they are neighbours in turn.")
+    k2: int = Field(6, ge=1, le=MAX_K, description="Neighbours whose encodings are averaged.")
+    lambda_: float = Field(0.3, ge=0, le=1, description="Share of the original distance.")
+
+
+def _options(choice: object) -> object:
+    return {True: {}, False: None}[choice] if isinstance(choice, bool) else choice
 
 
 class SearchQuery(Wire):
     """What to look for, and how."""
 
-    k: int = Field(10, ge=1, le=MAX_K)
-    rerank: Literal[False] = Field(False, description="Re-ranking is not in this version.")
+    k: int = Field(10, ge=1, le=MAX_K, description="Hits of the answer, which is one page of the ranking.")
     fusion: Fusion = Field(Fusion.MEAN, description="How several images of the person make one ranking.")
     group_by: Literal["identity"] | None = None
+    rerank: Annotated[
+        RerankOptions | None, BeforeValidator(_options, json_schema_input_type=bool | RerankOptions | None)
+    ] = Field(None, description="Order the best candidates by their neighbours too; does not go with `group_by`.")
+    cursor: str | None = Field(
+        None,
+        description="`next_cursor` of the page before, for the same search; does not go with `group_by` or `rerank`.",
+    )
     min_score: float | None = Field(None, ge=-1, le=1)
     max_false_match_rate: float | None = Field(
         None, gt=0, le=1, description="Needs a filter on one modality and a model that is calibrated for the pair."
     )
     filter: SearchFilter = SearchFilter()
+
+    @field_validator("rerank", "cursor")
+    @classmethod
+    def _goes_alone(cls, value: object, info: ValidationInfo) -> object:
+        for other in ("group_by", "rerank"):
+            if value is not None and info.data.get(other) is not None:
+                raise ValueError(f"does not go with {other}")
+        return value
 
 
 class SearchForm(Wire):
@@ -555,12 +650,23 @@ class SearchByStored(Wire):
         return self
 
 
+class SearchBatch(Wire):
+    """Searches of one gallery, each by an item or an embedding."""
+
+    searches: list[Any] = Field(
+        min_length=1,
+        max_length=MAX_SEARCHES,
+        json_schema_extra={"items": {"$ref": "#/components/schemas/SearchByStored"}},
+    )
+
+
 class SearchHit(Wire):
     """A hit."""
 
-    rank: int
-    score: float
+    rank: int = Field(description="Counted from 1, through all pages.")
+    score: float = Field(description="Cosine, from -1 to 1.")
     false_match_rate: float | None
+    rerank_distance: float | None = Field(description="From 0 to 1; null: not re-ranked.")
     item: ItemFacts
 
 
@@ -589,10 +695,111 @@ class SearchAnswer(Wire):
     model: str
     fingerprint: str
     modality: list[Modality] = Field(description="Of each query image, stated or decided.")
+    warnings: list[list[CropWarning]] = Field(
+        description="What may be wrong with each query image; empty where none was looked at, as for a further page."
+    )
     searched: int = Field(description="Items that passed the filter.")
+    reranked: bool
     hits: list[SearchHit]
     groups: list[SearchGroup] | None
+    next_cursor: str | None = Field(description="For the next page; null: the last one, or no pages are to be had.")
     timing_ms: TimingMs
+
+
+class SearchOutcome(Wire):
+    """The answer to search `index`, or why there is none."""
+
+    index: int
+    answer: SearchAnswer | None = None
+    error: Problem | None = None
+
+
+class SearchAnswers(Wire):
+    """What became of each search, in their order."""
+
+    answers: list[SearchOutcome]
+
+
+# Jobs
+
+
+class JobSelection(Page):
+    """A page of the jobs in one state, or in any."""
+
+    state: JobState | None = None
+
+
+class JobFacts(Wire):
+    """A job. Of `total` entries, null as long as it is unknown, some are done, failed or skipped: there already."""
+
+    id: str
+    kind: str
+    gallery: str | None
+    state: JobState
+    total: int | None
+    done: int
+    failed: int
+    skipped: int
+    rate: float | None = Field(description="Entries a second: of late while it runs, on the whole once it has ended.")
+    eta_s: float | None = Field(description="Seconds until it is through, at that rate.")
+    error: str | None = Field(description="Why it failed.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobsPage(Wire):
+    """Jobs, newest first."""
+
+    jobs: list[JobFacts]
+    next_cursor: str | None
+
+
+class JobFailure(Wire):
+    """An entry that failed: the path of a file, or the place of a line or row."""
+
+    name: str
+    error: Problem
+
+
+class JobFailuresPage(Wire):
+    """Failures, oldest first."""
+
+    failures: list[JobFailure]
+    next_cursor: str | None
+
+
+class ImportOptions(Wire):
+    """What holds for a whole import."""
+
+    modality: ModalityChoice = Field(ModalityChoice.AUTO, description="Of images, where nothing else says it.")
+    pattern: str | None = Field(
+        None,
+        max_length=1024,
+        description="RE2 expression, searched for in each image's path; its groups `id`, `identity`, `modality`, "
+        "`camera` and `captured_at` are what is known of it. An image whose path it does not match fails.",
+        examples=[r"(?P<identity>\d{4})_(?P<camera>c\d)"],
+    )
+    fingerprint: str | None = Field(None, description="Of the model that made the vectors; checked when given.")
+
+
+class OtherModel(Wire):
+    """The model that a gallery is to be bound to."""
+
+    model: str = Field(description="Name of a loaded model.")
+
+
+class NoParameters(Wire):
+    """A job that needs to know nothing but its gallery."""
+
+
+class ImportDirectory(Wire):
+    """A folder of the server's machine."""
+
+    directory: str = Field(
+        min_length=1, max_length=4096, description="Absolute, below one of the server's import roots."
+    )
+    pattern: str | None = Field(None, max_length=1024, description="As the query parameter; counts before it.")
 
 
 # Access
@@ -652,5 +859,5 @@ class AuditPage(Wire):
     next_cursor: str | None
 
 
-def _set(values: list[str] | None) -> frozenset[str] | None:
+def _set(values: list[Value] | None) -> frozenset[Value] | None:
     return None if values is None else frozenset(values)

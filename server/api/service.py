@@ -14,6 +14,7 @@ from server.audit import Audit
 from server.embedding.admission import Admission
 from server.embedding.registry import Models
 from server.gallery.service import Galleries
+from server.jobs.runner import Jobs
 from server.settings import Settings
 
 __all__ = ["Service", "ServiceDep", "service_of"]
@@ -28,13 +29,20 @@ class Service:
     galleries: Galleries
     keys: Keys
     audit: Audit
+    jobs: Jobs
     admission: Admission
     metrics: Metrics
 
     def problems(self) -> list[str]:
         """Why the server is not ready; empty when it is. Names no gallery."""
-        behind = sum(stored != indexed for stored, indexed in self.galleries.progress().values())
-        return self.models.problems() + ([f"the index of {behind} galleries is behind its store"] if behind else [])
+        progress, unloaded = self.galleries.progress(), self.galleries.unloaded()
+        behind = sum(stored != indexed for name, (stored, indexed) in progress.items() if name not in unloaded)
+        reasons = {
+            f"{len(unloaded)} galleries are still being loaded": bool(unloaded),
+            "the store is still being checked": not unloaded and not self.galleries.loading.done(),
+            f"the index of {behind} galleries is behind its store": bool(behind),
+        }
+        return self.models.problems() + [reason for reason, holds in reasons.items() if holds]
 
 
 def service_of(scope: AsgiScope) -> Service:

@@ -9,12 +9,13 @@ from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import Caller, Writer
 from server.api.bodies import JSON, NDJSON, documented, media_type, read_json
+from server.api.bound import NamedGallery
 from server.api.errors import BodyTypeUnsupported, invalid, problems
-from server.api.schemas import GalleryName, VectorFields, VectorItems, VectorOrigin, Written
+from server.api.schemas import VectorFields, VectorItems, VectorOrigin, Written
 from server.api.service import Service, ServiceDep
-from server.api.units import unit_vector
 from server.api.writes import parse, store, written
 from server.errors import ModelMismatch, ServiceError
+from server.fields import content_of, unit_vector
 from server.gallery.types import Gallery, NewItem
 
 __all__ = ["router"]
@@ -32,7 +33,7 @@ router = APIRouter(prefix="/v1/galleries/{gallery}/vectors", tags=["items"])
 )
 async def add_vectors(
     request: Request,
-    gallery: GalleryName,
+    gallery: NamedGallery,
     service: ServiceDep,
     caller: Writer,
     origin: Annotated[VectorOrigin, Query()],
@@ -67,4 +68,5 @@ def _add(service: Service, caller: Caller, name: str, entries: list[object], fin
 def _new_item(gallery: Gallery, fields: VectorFields) -> NewItem:
     if len(fields.vector) != gallery.dimension:
         raise ModelMismatch(gallery.name, f"{gallery.dimension} numbers", f"{len(fields.vector)}")
-    return NewItem(fields.item(fields.modality), unit_vector(fields.vector))
+    vector = unit_vector(fields.vector)
+    return NewItem(fields.item(fields.modality, content=content_of(vector)), vector)

@@ -60,7 +60,13 @@ def store(
         raise UploadsFailed({f"images[{index}]": error for index, error in sorted(failed.items())})
     statuses = service.galleries.put(gallery, list(new.values()), fingerprint=fingerprint)
     results = [
-        WriteResult(index=index, id=entry.item.id, status=status, modality=entry.item.modality)
+        WriteResult(
+            index=index,
+            id=entry.item.id,
+            status=status,
+            modality=entry.item.modality,
+            warnings=sorted(entry.item.warnings),
+        )
         for (index, entry), status in zip(new.items(), statuses, strict=True)
     ]
     results += [

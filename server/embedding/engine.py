@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from hashlib import sha256
 
 from models.card import Card, Modality
 from server.embedding.batcher import Batcher, Priority
 from server.embedding.decode import Pixels, open_upright, resize, thumbnail
 from server.embedding.modality import modality_of
+from server.embedding.quality import warnings_of
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, ImageRejected, ImageTooLarge
+from server.gallery.types import CropWarning
 
 __all__ = ["Embedding", "Engine", "ImageLimits", "Outcome"]
 
@@ -28,11 +31,16 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A unit vector float32 ``[D]``, the modality stated or decided, and a WebP thumbnail if one was wanted."""
+    """A unit vector float32 ``[D]``, the modality stated or decided, and a WebP thumbnail if one was wanted.
+
+    ``warnings`` say what may be wrong with the crop, ``content`` is the SHA-256 of its file, in hex.
+    """
 
     vector: Vectors
     modality: Modality
     thumbnail: bytes | None
+    warnings: frozenset[CropWarning]
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class _Crop:
     pixels: Pixels
     modality: Modality
     thumbnail: bytes | None
+    warnings: frozenset[CropWarning]
+    content: str
 
 
 @dataclass(slots=True)
@@ -63,9 +73,14 @@ class _Times:
 
 
 class Engine:
-    """One model with its batcher, behind ``decoders``, a pool that several engines may share."""
+    """One model with its batcher, behind ``decoders``, pools that several engines may share.
 
-    def __init__(self, embedder: Embedder, batcher: Batcher, decoders: Executor, limits: ImageLimits) -> None:
+    Each priority has a pool of its own: a query's image waits behind no import's.
+    """
+
+    def __init__(
+        self, embedder: Embedder, batcher: Batcher, decoders: Mapping[Priority, Executor], limits: ImageLimits
+    ) -> None:
         self._embedder, self._decoders, self._limits = embedder, decoders, limits
         self.batcher = batcher
 
@@ -98,13 +113,13 @@ class Engine:
 
         async def one(data: bytes, modality: Modality | None) -> Embedding | ImageRejected | EmbeddingFailed:
             try:
-                crop = await loop.run_in_executor(self._decoders, self._crop, data, modality, thumbnails)
+                crop = await loop.run_in_executor(self._decoders[priority], self._crop, data, modality, thumbnails)
                 times.decode_s = max(times.decode_s, time.monotonic() - started)
                 done = await asyncio.wrap_future(self.batcher.submit(crop.pixels, crop.modality, priority))
             except (ImageRejected, EmbeddingFailed) as error:
                 return error
             times.queue_s, times.embed_s = max(times.queue_s, done.queue_s), max(times.embed_s, done.embed_s)
-            return Embedding(done.vector, crop.modality, crop.thumbnail)
+            return Embedding(done.vector, crop.modality, crop.thumbnail, crop.warnings, crop.content)
 
         loop = asyncio.get_running_loop()
         results = await asyncio.gather(*map(one, uploads, modalities))
@@ -118,4 +133,10 @@ class Engine:
         modality = modality or modality_of(pixels)
         if modality is Modality.INFRARED:  # tinted or not, as in training
             pixels = resize(image.convert("L").convert("RGB"), self.card.input)
-        return _Crop(pixels, modality, thumbnail(image) if thumbnails else None)
+        return _Crop(
+            pixels,
+            modality,
+            thumbnail(image) if thumbnails else None,
+            warnings_of(image, self.card.input),
+            sha256(data).hexdigest(),
+        )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from models.card import Precision
-from server.embedding.batcher import Batcher
+from server.embedding.batcher import Batcher, Priority
 from server.embedding.cores import usable_cores
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.session import Device, Embedder, ModelRefused, OnnxEmbedder
@@ -41,7 +41,7 @@ def load_embedders(
 
 
 class Models:
-    """Loaded models by name, each with its inference thread, over one pool of decoding threads.
+    """Loaded models by name, each with its inference thread, over pools of decoding threads.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
 
@@ -57,7 +57,10 @@ class Models:
         observe: Callable[[str, int, float], None] | None = None,
     ) -> None:
         self.default = _default(embedders, default)
-        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
+        self._decoders = {
+            priority: ThreadPoolExecutor(usable_cores(), thread_name_prefix=f"decode-{priority.name.lower()}")
+            for priority in Priority
+        }
         self._engines = {
             name: Engine(
                 embedder, Batcher(embedder, partial(observe, name) if observe else None), self._decoders, limits
@@ -96,7 +99,8 @@ class Models:
         """End every thread; whoever still waits gets ``NotReady``."""
         for engine in self:
             engine.batcher.close()
-        self._decoders.shutdown(cancel_futures=True)
+        for pool in self._decoders.values():
+            pool.shutdown(cancel_futures=True)
 
 
 def _default(embedders: Mapping[str, Embedder], asked: str | None) -> str:

@@ -1,68 +1,138 @@
-"""The database connection: opened only when sound and of a known version, written by one at a time, made to last."""
+"""Transactions: readers see one moment, writers share commits, and what is committed is on the disk."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from threading import Lock
+from threading import Event, Lock
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from server.errors import StorageFull
-from server.gallery.refused import DatabaseDamaged, DatabaseTooNew
+from server.gallery.refused import DatabaseDamaged
 
-__all__ = ["open_database", "reading", "scrub", "writing"]
+__all__ = ["WRITER", "WRITES", "Writer", "after_commit", "database_name", "reading", "scrub", "writing"]
 
 _log = logging.getLogger(__name__)
 
-_WRITER = "vireid_writer"
-"""Execution option of the engine: the lock of its one writer."""
-_WRITES = "vireid_writes"
+WRITER = "vireid_writer"
+"""Execution option of an engine: its ``Writer``."""
+WRITES = "vireid_writes"
 """Execution option of a connection whose transaction will write."""
 
-_PRAGMAS = (
-    "page_size=16384",  # a vector and a thumbnail fit a page: a third faster and smaller; counts at creation only
-    "journal_mode=WAL",
-    "synchronous=FULL",  # NORMAL may lose the last commits when the power goes
-    "foreign_keys=ON",
-    "secure_delete=ON",  # deleted bytes are overwritten, not only unlinked
-    "busy_timeout=10000",
-)
+_LARGEST_GROUP = 64
+"""Writes that share a commit at most: the first of them waits for the last."""
 
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _POSTGRES_FULL = "53100"
 
 
-def open_database(url: str) -> Engine:
-    """Connect, check, and bring the schema to this program's version. Works for SQLite files and PostgreSQL.
+class _Member:
+    """One write of a group. ``error`` is its own; that of the group counts before it."""
 
-    Raises:
-        DatabaseDamaged: SQLite finds the file broken.
-        DatabaseTooNew: its schema version is not known here; nothing was changed.
-        StorageFull: there is no room to start in.
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+        self.error: BaseException | None = None
+
+
+class _Group:
+    """Writes that are committed together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.connection = engine.connect().execution_options(**{WRITES: True})
+        try:
+            self.transaction = self.connection.begin()
+        except BaseException:
+            self.connection.close()
+            raise
+        self.members: list[_Member] = []
+        self.erases = False
+        self.error: BaseException | None = None
+        self.done = Event()
+
+    def end(self) -> None:
+        """Commit, if nothing has failed all of it."""
+        with self.connection:
+            try:
+                if self.error is None and self.members:
+                    self.transaction.commit()
+            except BaseException as error:
+                self.error = error
+            if self.error is not None:
+                self.connection.invalidate()  # whatever state it is in, nothing of it remains
+
+
+class Writer:
+    """Lets the writers of an engine in one after the other, and commits for many of them at once.
+
+    Each write is a savepoint, so that one that fails fails alone. The last one that nobody queues behind commits for
+    all before it, who have been waiting for that: while the disk works on a commit the next group comes together. A
+    commit that fails, and an error that takes the whole transaction along (a full disk), fails every write of the
+    group.
     """
-    engine = create_engine(url, pool_size=8, max_overflow=-1, execution_options={_WRITER: Lock()})
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_pragmas)
-        event.listen(engine, "begin", _begin)
-    try:
-        _check(engine)
-        _migrate(engine)
-        scrub(engine)
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
+
+    def __init__(self) -> None:
+        self.turn = Lock()
+        self.unscrubbed = False
+        self._waiting = 0
+        self._counting = Lock()
+        self._group: _Group | None = None
+        self._member: _Member | None = None
+
+    @contextmanager
+    def write(self, engine: Engine, *, erases: bool) -> Iterator[Connection]:
+        with self._in_turn():
+            group = self._group = self._group or _Group(engine)
+            member = self._member = _Member()
+            try:
+                with _savepoint(group):
+                    yield group.connection
+                group.members.append(member)
+                group.erases |= erases
+            finally:
+                self._member = None
+                if group.error or not self._waiting or len(group.members) >= _LARGEST_GROUP:
+                    self._group = None
+                    self._commit(engine, group)
+        group.done.wait()
+        if error := group.error or member.error:
+            raise error
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        if self._member is None:
+            raise RuntimeError("after_commit was called outside of a write")
+        self._member.callbacks.append(callback)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        self._queue(1)
+        try:
+            self.turn.acquire()
+        finally:
+            self._queue(-1)
+        try:
+            yield
+        finally:
+            self.turn.release()
+
+    def _queue(self, more: int) -> None:
+        with self._counting:
+            self._waiting += more
+
+    def _commit(self, engine: Engine, group: _Group) -> None:
+        try:
+            group.end()
+            if group.error is None:
+                _call_back(group.members)
+                self.unscrubbed |= group.erases
+                if self.unscrubbed:
+                    self.unscrubbed = not _empty_log(engine)
+        finally:
+            group.done.set()
 
 
 @contextmanager
@@ -77,34 +147,85 @@ def reading(engine: Engine) -> Iterator[Connection]:
             connection.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
             yield connection
+    if _writer_of(engine).unscrubbed:  # perhaps for this reader
+        scrub(engine, wait=False)
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes: committed and on the disk when left, rolled back on any exception. One at a time.
+def writing(engine: Engine, *, erases: bool = False) -> Iterator[Connection]:
+    """A write: on the disk when left, undone on any exception. One at a time, several to a commit.
+
+    ``erases``: no file holds any more what was deleted when this is left, unless a reader still needs it; then the last
+    one that does sees to it.
 
     Raises:
         StorageFull: no room on the disk; nothing was stored.
         DatabaseDamaged: a page that was read is broken; nothing was stored.
     """
-    with engine.get_execution_options()[_WRITER], _translated(engine), engine.connect() as connection:
-        connection.execution_options(**{_WRITES: True})
-        with connection.begin():
-            yield connection
+    with _translated(engine), _writer_of(engine).write(engine, erases=erases) as connection:
+        yield connection
 
 
-def scrub(engine: Engine) -> bool:
+def after_commit(engine: Engine, callback: Callable[[], None]) -> None:
+    """Within ``writing``: have something done when the write is on the disk and before it is left.
+
+    Callbacks run in the order of the writes, those of no two writes at the same time; one that raises fails its write
+    for the caller, though it is stored.
+    """
+    _writer_of(engine).after_commit(callback)
+
+
+def scrub(engine: Engine, *, wait: bool = True) -> bool:
     """Empty SQLite's write-ahead log into the database, so that no file holds what was deleted any more.
 
-    False when it must be tried again: a reader still uses the log, or the disk has no room.
+    False when it must be tried again: a reader still uses the log, the disk has no room, or, without ``wait``, somebody
+    writes.
     """
+    writer = _writer_of(engine)
+    if not writer.turn.acquire(blocking=wait):
+        return False
+    try:
+        writer.unscrubbed = not _empty_log(engine)
+        return not writer.unscrubbed
+    finally:
+        writer.turn.release()
+
+
+def database_name(engine: Engine) -> str:
+    """How messages call the database: its file, or its URL without the password."""
+    return engine.url.database or engine.url.render_as_string(hide_password=True)
+
+
+@contextmanager
+def _savepoint(group: _Group) -> Iterator[None]:
+    """Undo what failed. Where even that fails, the transaction is lost, and the group with it."""
+    try:
+        group.connection.exec_driver_sql("SAVEPOINT member")
+        yield
+        group.connection.exec_driver_sql("RELEASE SAVEPOINT member")
+    except BaseException as error:
+        try:
+            group.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT member")
+            group.connection.exec_driver_sql("RELEASE SAVEPOINT member")
+        except DBAPIError:
+            group.error = error
+        raise
+
+
+def _call_back(members: list[_Member]) -> None:
+    for member in members:
+        try:
+            for callback in member.callbacks:
+                callback()
+        except BaseException as error:
+            member.error = error
+
+
+def _empty_log(engine: Engine) -> bool:
     if engine.dialect.name != "sqlite":
         return True
     # A connection of its own, because this one must not wait for readers as the others do.
-    with (
-        engine.get_execution_options()[_WRITER],
-        closing(sqlite3.connect(engine.url.database or "", timeout=0)) as connection,
-    ):
+    with closing(sqlite3.connect(engine.url.database or "", timeout=0)) as connection:
         try:
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.OperationalError as error:
@@ -113,43 +234,9 @@ def scrub(engine: Engine) -> bool:
     return not busy
 
 
-def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # pysqlite would begin transactions by itself, and only before writes: reads would see several states.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _check(engine: Engine) -> None:
-    if engine.dialect.name != "sqlite":
-        return
-    with reading(engine) as connection:
-        finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-    if finding != "ok":
-        raise DatabaseDamaged(_name(engine), str(finding))
-
-
-def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", "server.gallery:migrations")
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
-    newest = scripts.get_current_head() or ""
-    with writing(engine) as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-        if current == newest:
-            return
-        if current is not None and current not in known:
-            raise DatabaseTooNew(_name(engine), current, newest)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+def _writer_of(engine: Engine) -> Writer:
+    writer: Writer = engine.get_execution_options()[WRITER]
+    return writer
 
 
 @contextmanager
@@ -162,9 +249,5 @@ def _translated(engine: Engine) -> Iterator[None]:
         if code in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL:
             raise StorageFull from error
         if code is not None and code & 0xFF in _SQLITE_DAMAGED:
-            raise DatabaseDamaged(_name(engine), str(cause)) from error
+            raise DatabaseDamaged(database_name(engine), str(cause)) from error
         raise
-
-
-def _name(engine: Engine) -> str:
-    return engine.url.database or engine.url.render_as_string(hide_password=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from server.gallery.types import Filter, Item, Scalar
 
-__all__ = ["AttributeKey", "attribute_key", "has_attributes", "matches"]
+__all__ = ["AttributeKey", "attribute_key", "has_any_attribute", "has_attributes", "matches"]
 
 AttributeKey = tuple[str, bool, Scalar]
 
@@ -18,10 +18,12 @@ def attribute_key(name: str, value: Scalar) -> AttributeKey:
 
 def has_attributes(attributes: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> bool:
     """Whether every wanted attribute is there with that value."""
-    return all(
-        name in attributes and attribute_key(name, attributes[name]) == attribute_key(name, value)
-        for name, value in wanted.items()
-    )
+    return all(_has(attributes, name, value) for name, value in wanted.items())
+
+
+def has_any_attribute(attributes: Mapping[str, Scalar], unwanted: Mapping[str, Scalar]) -> bool:
+    """Whether one of the unwanted attributes is there with that value."""
+    return any(_has(attributes, name, value) for name, value in unwanted.items())
 
 
 def matches(item: Item, where: Filter) -> bool:
@@ -32,8 +34,16 @@ def matches(item: Item, where: Filter) -> bool:
         or (where.cameras and item.camera not in where.cameras)
         or (where.exclude_cameras and item.camera in where.exclude_cameras)
         or (where.identities and item.identity not in where.identities)
+        or (where.exclude_identities and item.identity in where.exclude_identities)
         or (timed and item.captured_at is None)
         or (item.captured_at and where.captured_from and item.captured_at < where.captured_from)
         or (item.captured_at and where.captured_to and item.captured_at >= where.captured_to)
         or not has_attributes(item.attributes, where.attributes)
+        or has_any_attribute(item.attributes, where.exclude_attributes)
+        or (where.warnings and not where.warnings & item.warnings)
+        or (where.exclude_warnings and where.exclude_warnings & item.warnings)
     )
+
+
+def _has(attributes: Mapping[str, Scalar], name: str, value: Scalar) -> bool:
+    return name in attributes and attribute_key(name, attributes[name]) == attribute_key(name, value)

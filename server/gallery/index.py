@@ -9,9 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.gallery.refused import StartError
-from server.gallery.types import Vectors
+from server.gallery.types import StoredVectors, Vectors, VectorType
 
-__all__ = ["BruteForce", "FilterIgnored", "Mask", "Rows", "Scores", "VectorIndex", "check_filter", "inner_products"]
+__all__ = [
+    "BruteForce",
+    "BuildIndex",
+    "FilterIgnored",
+    "Mask",
+    "Rows",
+    "Scores",
+    "VectorIndex",
+    "check_filter",
+    "inner_products",
+]
 
 Mask = NDArray[np.bool_]
 Scores = NDArray[np.float32]
@@ -23,6 +33,9 @@ _PROBES = 8
 
 class VectorIndex(Protocol):
     """Unit vectors in rows 0…size-1, appended and never changed. Score = inner product, larger is nearer.
+
+    An index of float16 rounds each vector when it is added; scores are those of the rounded one, as are the vectors
+    that it gives back.
 
     Threads: one at a time may call ``add``; any number may call the rest at the same time, beside that one. What was
     added before a call began is seen by it; what is added meanwhile may or may not be, unless a mask leaves it out.
@@ -40,8 +53,8 @@ class VectorIndex(Protocol):
     def error(self) -> float:
         """By how much a score that ``search`` gives may differ from the exact inner product, at most."""
 
-    def add(self, vectors: Vectors) -> None:
-        """Append float32 ``[n, dimension]`` as rows size…size+n-1."""
+    def add(self, vectors: StoredVectors) -> None:
+        """Append ``[n, dimension]`` as rows size…size+n-1. The array may be kept: it must not change afterwards."""
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
         """The ``k`` nearest rows of each query, float32 ``[q, dimension]``.
@@ -51,7 +64,11 @@ class VectorIndex(Protocol):
         """
 
     def vectors(self, rows: Rows) -> Vectors:
-        """The vectors of ``rows`` [n], float32 ``[n, dimension]``, bit for bit as added."""
+        """The vectors of ``rows`` [n], float32 ``[n, dimension]``, bit for bit as added or rounded."""
+
+
+BuildIndex = Callable[[int, VectorType], VectorIndex]
+"""Makes an empty index of a dimension."""
 
 
 class FilterIgnored(StartError):
@@ -62,7 +79,7 @@ class FilterIgnored(StartError):
         self.index, self.finding = index, finding
 
 
-def inner_products(queries: Vectors, vectors: Vectors) -> Scores:
+def inner_products(queries: Vectors, vectors: StoredVectors) -> Scores:
     """Exact scores ``[q, n]``: summed in float64, rounded once to float32.
 
     A pair of vectors has the same score wherever it stands in its array.
@@ -81,8 +98,8 @@ class BruteForce:
 
     error = 2.0**-24
 
-    def __init__(self, dimension: int) -> None:
-        self._vectors: Vectors = np.empty((0, dimension), np.float32)
+    def __init__(self, dimension: int, vector_type: VectorType = VectorType.FLOAT32) -> None:
+        self._vectors: StoredVectors = np.empty((0, dimension), vector_type.dtype)
 
     @property
     def dimension(self) -> int:
@@ -92,8 +109,9 @@ class BruteForce:
     def size(self) -> int:
         return len(self._vectors)
 
-    def add(self, vectors: Vectors) -> None:
-        self._vectors = np.concatenate([self._vectors, vectors])  # a new array: searches keep the one they began with
+    def add(self, vectors: StoredVectors) -> None:
+        # A new array: searches keep the one they began with.
+        self._vectors = np.concatenate([self._vectors, vectors.astype(self._vectors.dtype)])
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
         vectors = self._vectors
@@ -107,21 +125,25 @@ class BruteForce:
         return scores, rows
 
     def vectors(self, rows: Rows) -> Vectors:
-        return self._vectors[rows]
+        return self._vectors[rows].astype(np.float32)
 
 
-def check_filter(build: Callable[[int], VectorIndex]) -> None:
-    """Try an index here: forbid the best hits, forbid all, allow fewer than k, ask for more than there are.
+def check_filter(build: BuildIndex) -> None:
+    """Try an index of each type: forbid the best hits, forbid all, allow fewer than k, ask for more than there are.
 
     Some builds of FAISS take a filter on the GPU and ignore it without an error.
 
     Raises:
         FilterIgnored: an answer differs from brute force.
     """
+    for vector_type in VectorType:
+        _check_filter(build(32, vector_type), BruteForce(32, vector_type))
+
+
+def _check_filter(index: VectorIndex, oracle: VectorIndex) -> None:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((256, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    index, oracle = build(32), BruteForce(32)
     index.add(vectors)
     oracle.add(vectors)
     probes = vectors[:_PROBES]

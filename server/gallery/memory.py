@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,20 +10,49 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from server.errors import GalleryExists, GalleryNotFound, ItemNotFound
+from server.errors import (
+    AliasExists,
+    AliasNotFound,
+    ErasureNotFound,
+    GalleryExists,
+    GalleryNotFound,
+    ItemNotFound,
+)
 from server.gallery.filters import matches
-from server.gallery.store import GALLERY_CHANGES, ITEM_CHANGES, Chunk, check_changes
-from server.gallery.types import Filter, Gallery, Item, NewItem, Vectors, WriteStatus
+from server.gallery.protocol import (
+    DRAFT,
+    GALLERY_CHANGES,
+    ITEM_CHANGES,
+    Chunk,
+    Deleted,
+    Loaded,
+    Put,
+    Unrenewed,
+    check_changes,
+)
+from server.gallery.types import Erasure, Filter, Gallery, Item, NewItem, Renewal, Vectors, WriteStatus
 
 __all__ = ["MemoryStore"]
+
+
+@dataclass
+class _Row:
+    """An item with its row and the sequence number of its last change."""
+
+    row: int
+    new: NewItem
+    sequence: int
+    renewed: Vectors | None = None
 
 
 @dataclass
 class _Held:
     gallery: Gallery
     sequence: int = 0
-    items: dict[str, NewItem] = field(default_factory=dict)
+    renewal: Renewal | None = None
+    items: dict[str, _Row] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -31,13 +60,17 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
+        self._aliases: dict[str, _Held] = {}
+        self._erasures: dict[str, Erasure] = {}
+        self._rows = 0
         self._lock = RLock()
 
-    def create_gallery(self, gallery: Gallery) -> None:
+    def create_gallery(self, gallery: Gallery, then: Callable[[], None] | None = None) -> None:
         with self._lock:
-            if gallery.name in self._held:
-                raise GalleryExists(gallery.name)
+            self._require_free(gallery.name)
             self._held[gallery.name] = _Held(gallery)
+            if then:
+                then()
 
     def gallery(self, name: str) -> Gallery:
         with self._lock:
@@ -46,8 +79,22 @@ class MemoryStore:
 
     def galleries(self, *, limit: int | None = None, after: str | None = None) -> list[Gallery]:
         with self._lock:
-            names = sorted(name for name in self._held if after is None or name > after)
+            names = sorted(name for name in self._listed() if after is None or name > after)
             return [self.gallery(name) for name in names[:limit]]
+
+    def drafts(self) -> list[str]:
+        with self._lock:
+            return list(self._held.keys() - self._listed().keys())
+
+    def rename_gallery(self, name: str, to: str, then: Callable[[], None] | None = None) -> None:
+        with self._lock:
+            held = self._find(name)
+            self._require_free(to)
+            del self._held[name]
+            held.gallery = replace(held.gallery, name=to)
+            self._held[to] = held
+            if then:
+                then()
 
     def update_gallery(self, name: str, changes: Mapping[str, Any]) -> Gallery:
         check_changes(changes, GALLERY_CHANGES)
@@ -56,99 +103,247 @@ class MemoryStore:
             held.gallery = replace(held.gallery, **changes)
             return self.gallery(name)
 
-    def delete_gallery(self, name: str) -> None:
+    def delete_gallery(self, name: str, then: Callable[[], None] | None = None) -> None:
         with self._lock:
-            self._find(name)
+            gone = self._find(name)
             del self._held[name]
+            self._aliases = {alias: held for alias, held in self._aliases.items() if held is not gone}
+            if then:
+                then()
 
     def sequences(self) -> dict[str, int]:
         with self._lock:
-            return {name: held.sequence for name, held in self._held.items()}
+            return {name: held.sequence for name, held in self._listed().items()}
 
-    def put(self, name: str, items: Sequence[NewItem]) -> tuple[list[WriteStatus], int]:
+    def set_alias(self, name: str, gallery: str) -> None:
+        with self._lock:
+            if name in self._held:
+                raise GalleryExists(name)
+            self._aliases[name] = self._find(gallery)
+
+    def remove_alias(self, name: str) -> None:
+        with self._lock:
+            if self._aliases.pop(name, None) is None:
+                raise AliasNotFound(name)
+
+    def aliases(self) -> dict[str, str]:
+        with self._lock:
+            return {alias: held.gallery.name for alias, held in sorted(self._aliases.items())}
+
+    def put(self, name: str, items: Sequence[NewItem], then: Callable[[Put], None] | None = None) -> Put:
         with self._lock:
             held = self._find(name)
+            held.sequence += 1
+            dtype = held.gallery.vector_type.dtype
             statuses: list[WriteStatus] = []
             for new in items:
                 there = held.items.pop(new.item.id, None)  # a replaced item moves to the end
                 statuses.append("added" if there is None else "updated")
-                held.items[new.item.id] = replace(new, vector=np.array(new.vector, np.float32))
-            held.sequence += 1
-            return statuses, held.sequence
+                self._rows += 1
+                kept = replace(
+                    new,
+                    vector=np.array(new.vector, dtype).astype(np.float32),
+                    thumbnail=new.thumbnail if held.gallery.thumbnails else None,
+                )
+                held.items[new.item.id] = _Row(self._rows, kept, held.sequence)
+            rows = np.array([held.items[new.item.id].row for new in items], np.int64)
+            put = Put(statuses, rows, held.sequence)
+            if then:
+                then(put)
+            return put
 
     def item(self, name: str, item: str) -> Item:
         with self._lock:
-            return self._find_item(name, item).item
+            return self._find_item(name, item).new.item
 
     def items(self, name: str, where: Filter, *, limit: int, after: str | None = None) -> list[Item]:
         with self._lock:
-            found = [new.item for new in self._find(name).items.values() if matches(new.item, where)]
+            found = [row.new.item for row in self._find(name).items.values() if matches(row.new.item, where)]
             found.sort(key=lambda item: item.id)
             return [item for item in found if after is None or item.id > after][:limit]
 
-    def update_item(self, name: str, item: str, changes: Mapping[str, Any]) -> tuple[Item, int]:
+    def named(self, name: str, ids: Collection[str]) -> dict[str, Item]:
+        with self._lock:
+            held = self._find(name).items
+            return {id: held[id].new.item for id in ids if id in held}
+
+    def contents(self, name: str, ids: Collection[str]) -> dict[str, str]:
+        with self._lock:
+            held = self._find(name).items
+            found = {id: held[id].new.item.content for id in ids if id in held}
+            return {id: content for id, content in found.items() if content is not None}
+
+    def update_item(
+        self, name: str, item: str, changes: Mapping[str, Any], then: Callable[[Item, int], None] | None = None
+    ) -> tuple[Item, int]:
         check_changes(changes, ITEM_CHANGES)
         with self._lock:
-            held, new = self._find(name), self._find_item(name, item)
-            held.items[item] = replace(new, item=replace(new.item, **changes))
+            held, row = self._find(name), self._find_item(name, item)
             held.sequence += 1
-            return held.items[item].item, held.sequence
+            changed = replace(row.new, item=replace(row.new.item, **changes))
+            held.items[item] = replace(row, new=changed, sequence=held.sequence)
+            if then:
+                then(changed.item, held.sequence)
+            return changed.item, held.sequence
 
-    def delete_item(self, name: str, item: str) -> int:
+    def delete_item(self, name: str, item: str, then: Callable[[Deleted], None] | None = None) -> Deleted:
         with self._lock:
-            held = self._find(name)
             self._find_item(name, item)
-            del held.items[item]
-            held.sequence += 1
-            return held.sequence
+            return self._delete(self._find(name), [item], then)
 
-    def delete_items(self, name: str, where: Filter) -> tuple[list[str], int]:
+    def delete_items(self, name: str, where: Filter, then: Callable[[Deleted], None] | None = None) -> Deleted:
         with self._lock:
             held = self._find(name)
-            return self._delete(held, [new.item.id for new in held.items.values() if matches(new.item, where)])
+            gone = [id for id, row in held.items.items() if matches(row.new.item, where)]
+            return self._delete(held, gone, then)
 
-    def delete_stored_before(self, name: str, moment: datetime) -> tuple[list[str], int]:
+    def delete_stored_before(
+        self, name: str, moment: datetime, then: Callable[[Deleted], None] | None = None
+    ) -> Deleted:
         with self._lock:
             held = self._find(name)
-            return self._delete(held, [new.item.id for new in held.items.values() if new.stored_at < moment])
+            gone = [id for id, row in held.items.items() if row.new.stored_at < moment]
+            return self._delete(held, gone, then)
 
     def thumbnail(self, name: str, item: str) -> bytes:
         with self._lock:
-            image = self._find_item(name, item).thumbnail
+            image = self._find_item(name, item).new.thumbnail
         if image is None:
             raise ItemNotFound(name, item)
         return image
 
     def vector(self, name: str, item: str) -> tuple[Item, Vectors]:
         with self._lock:
-            new = self._find_item(name, item)
+            new = self._find_item(name, item).new
             return new.item, new.vector
 
     @contextmanager
-    def load(self, name: str) -> Iterator[tuple[int, Iterator[Chunk]]]:
+    def dump(self, name: str) -> Iterator[tuple[Gallery, Iterator[NewItem]]]:
+        with self._lock:
+            found = self.gallery(name), iter([row.new for row in self._find(name).items.values()])
+        yield found
+
+    def begin_renewal(self, name: str, renewal: Renewal) -> None:
+        with self._lock:
+            if self._find(name).renewal != renewal:
+                self.end_renewal(name)
+            self._find(name).renewal = renewal
+
+    def renewals(self) -> dict[str, Renewal]:
+        with self._lock:
+            return {name: held.renewal for name, held in self._listed().items() if held.renewal is not None}
+
+    def without_thumbnail(self, name: str) -> int:
+        with self._lock:
+            return sum(row.new.thumbnail is None for row in self._find(name).items.values())
+
+    def unrenewed(self, name: str, *, limit: int, after: int = 0) -> list[Unrenewed]:
+        with self._lock:
+            rows = sorted(self._find(name).items.values(), key=lambda row: row.row)
+        found = [row for row in rows if row.renewed is None and row.row > after]
+        return [Unrenewed(row.row, row.new.item, row.new.thumbnail) for row in found[:limit]]
+
+    def renew(self, name: str, vectors: Mapping[int, Vectors]) -> None:
         with self._lock:
             held = self._find(name)
-            new = list(held.items.values())
+            for row in held.items.values():
+                if row.row in vectors and row.renewed is None:
+                    row.renewed = vectors[row.row].astype(held.gallery.vector_type.dtype).astype(np.float32)
+
+    def switch_renewal(self, name: str, then: Callable[[], None] | None = None) -> None:
+        with self._lock:
+            held, renewal = self._find(name), self._find(name).renewal
+            if renewal is None or any(row.renewed is None for row in held.items.values()):
+                raise ValueError(f"gallery {name} has items without a vector of the other model")
+            for row in held.items.values():
+                row.new, row.renewed = replace(row.new, vector=row.renewed), row.new.vector  # type: ignore[arg-type]
+            held.gallery = replace(
+                held.gallery, model=renewal.model, fingerprint=renewal.fingerprint, dimension=renewal.dimension
+            )
+            if then:
+                then()
+
+    def end_renewal(self, name: str) -> None:
+        with self._lock:
+            held = self._find(name)
+            held.renewal = None
+            for row in held.items.values():
+                row.renewed = None
+
+    @contextmanager
+    def load(self, name: str, since: int = 0, *, renewed: bool = False) -> Iterator[Loaded]:
+        with self._lock:
+            held = self._find(name)
             sequence = held.sequence
-        chunk = [Chunk([one.item for one in new], np.stack([one.vector for one in new]))] if new else []
-        yield sequence, iter(chunk)
+            held_rows = sorted(held.items.values(), key=lambda row: row.row)
+        changed = [row for row in held_rows if row.sequence > since]
+        shown = [row.renewed if renewed else row.new.vector for row in changed]
+        vectors = np.array(shown, held.gallery.vector_type.dtype)
+        chunk = Chunk(_row_numbers(changed), [row.new.item for row in changed], vectors)
+        yield Loaded(sequence, iter([chunk] if changed else []), lambda: _row_numbers(held_rows))
+
+    def left_of(self, name: str, ids: Collection[str]) -> int:
+        return len(self.named(name, ids))
+
+    def record_erasure(self, erasure: Erasure) -> None:
+        with self._lock:
+            self._erasures[erasure.id] = erasure
+
+    def erasure(self, id: str) -> Erasure:
+        with self._lock:
+            if id not in self._erasures:
+                raise ErasureNotFound(id)
+            return self._erasures[id]
+
+    def erasures(
+        self, *, limit: int, after: str | None = None, galleries: Collection[str] | None = None
+    ) -> list[Erasure]:
+        with self._lock:
+            newest = sorted(self._erasures.values(), key=lambda one: (one.at, one.id), reverse=True)
+            if after is not None:
+                newest = newest[newest.index(self.erasure(after)) + 1 :]
+            return [one for one in newest if galleries is None or one.gallery in galleries][:limit]
+
+    def check(self) -> None:
+        pass
+
+    def scrub(self) -> bool:
+        return True
 
     def close(self) -> None:
         pass
 
-    def _delete(self, held: _Held, ids: list[str]) -> tuple[list[str], int]:
-        for item in ids:
-            del held.items[item]
-        held.sequence += bool(ids)
-        return sorted(ids), held.sequence
+    def _delete(self, held: _Held, ids: list[str], then: Callable[[Deleted], None] | None) -> Deleted:
+        if not ids:
+            return Deleted([], 0, 0, held.sequence)
+        gone = [held.items.pop(id) for id in ids]
+        held.sequence += 1
+        images = sum(row.new.thumbnail is not None for row in gone)
+        deleted = Deleted(sorted(ids), len(gone), images, held.sequence)
+        if then:
+            then(deleted)
+        return deleted
+
+    def _listed(self) -> dict[str, _Held]:
+        return {name: held for name, held in self._held.items() if not name.endswith(DRAFT)}
+
+    def _require_free(self, name: str) -> None:
+        if name in self._held:
+            raise GalleryExists(name)
+        if name in self._aliases:
+            raise AliasExists(name)
 
     def _find(self, name: str) -> _Held:
         if name not in self._held:
             raise GalleryNotFound(name)
         return self._held[name]
 
-    def _find_item(self, name: str, item: str) -> NewItem:
+    def _find_item(self, name: str, item: str) -> _Row:
         held = self._find(name)
         if item not in held.items:
             raise ItemNotFound(name, item)
         return held.items[item]
+
+
+def _row_numbers(rows: Sequence[_Row]) -> NDArray[np.int64]:
+    return np.array([row.row for row in rows], np.int64)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["DatabaseDamaged", "DatabaseTooNew", "DirectoryLocked", "StartError"]
+__all__ = ["DatabaseDamaged", "DatabaseMissing", "DatabaseTooNew", "DirectoryLocked", "StartError"]
 
 
 class StartError(Exception):
@@ -21,6 +22,17 @@ class DirectoryLocked(StartError):
             "stop the other one, or give this one a directory of its own."
         )
         self.directory, self.pid = directory, pid
+
+
+class DatabaseMissing(StartError):
+    """The directory holds what belongs to a database (``found``), and no database."""
+
+    def __init__(self, database: Path, found: Sequence[str]) -> None:
+        super().__init__(
+            f"{database} is missing, while {database.parent} holds {', '.join(found)}, which came with it. "
+            "Nothing was changed. Put the database back, from a backup if need be, or start with an empty directory."
+        )
+        self.database, self.found = database, tuple(found)
 
 
 class DatabaseTooNew(StartError):

@@ -7,12 +7,16 @@ from datetime import UTC, datetime
 from threading import Event, Thread
 
 from server.audit import Audit
+from server.errors import NotReady
 from server.gallery.service import Galleries
 
 __all__ = ["INTERVAL_S", "Retention"]
 
 INTERVAL_S = 600.0
 """Seconds between two sweeps: an item is gone at most that long after its time."""
+
+_LOADING_S = 1.0
+"""Seconds until it is tried again while galleries are being loaded."""
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +40,14 @@ class Retention:
 
     def _run(self) -> None:
         while True:
+            pause_s = self._interval_s
             try:
                 self._sweep()
+            except NotReady:
+                pause_s = _LOADING_S
             except Exception:
                 log.exception("retention: a sweep failed and will be repeated")
-            if self._stopped.wait(self._interval_s):
+            if self._stopped.wait(pause_s):
                 return
 
     def _sweep(self) -> None:

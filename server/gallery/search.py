@@ -6,6 +6,7 @@ the best score that an unseen row can still have are believed; while these do no
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.gallery.index import Mask, Rows, Scores, VectorIndex, inner_products
-from server.gallery.types import Fusion, Vectors
+from server.gallery.types import Fusion, Place, Vectors
 
-__all__ = ["Ranking", "fuse", "rank", "rank_groups"]
+__all__ = ["Ranking", "Wanted", "fuse", "rank", "rank_groups"]
 
-_SPARE = 32
-"""Candidates beyond k in the first round: enough unless many scores nearly tie."""
+_SPARE, _SPARE_SHARE = 32, 1 / 16
+"""Candidates beyond those needed, in the first round: enough unless many scores nearly tie."""
 _ROUNDING = 2.0**-23
 """Twice what rounding a score to float32 may move it."""
 _GROWTH = 4
@@ -36,13 +37,32 @@ class Ranking:
         """The first ``count``."""
         return Ranking(self.rows[:count], self.scores[:count])
 
-    def above(self, score: float) -> Ranking:
-        """Those with more than ``score``."""
-        return self.head(int((self.scores > score).sum()))
 
-    def from_score(self, score: float) -> Ranking:
-        """Those with at least ``score``."""
-        return self.head(int((self.scores >= score).sum()))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A ranking to make: the ``k`` best rows from ``min_score`` on, behind the place ``after``, without one row.
+
+    A row's score is its best over ``queries`` ``[q, D]``.
+    """
+
+    queries: Vectors
+    k: int
+    min_score: float = -np.inf
+    after: Place | None = None
+    exclude: int | None = None
+
+    @property
+    def reach(self) -> int:
+        """How many rows must be looked at, if nothing has changed since the page before."""
+        return self.k + (self.exclude is not None) + (0 if self.after is None else self.after.rank)
+
+    @property
+    def floor(self) -> float:
+        """``min_score`` in float32, as scores are: a limit between two of them must not divide them."""
+        return float(np.float32(self.min_score))
+
+
+_NOTHING = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def fuse(queries: Vectors, fusion: Fusion) -> Vectors:
@@ -61,83 +81,117 @@ def fuse(queries: Vectors, fusion: Fusion) -> Vectors:
     return unit
 
 
-def rank(
-    index: VectorIndex,
-    ids: Sequence[str],
-    queries: Vectors,
-    allowed: Mask,
-    k: int,
-    min_score: float = -np.inf,
-) -> Ranking:
-    """The ``k`` best allowed rows from ``min_score`` on. A row's score is its best over ``queries`` ``[q, D]``."""
-    min_score = float(np.float32(min_score))  # scores are float32: a limit between two of them must not divide them
+def rank(index: VectorIndex, ids: Sequence[str], allowed: Mask, wanted: Sequence[Wanted]) -> list[Ranking]:
+    """The rankings of the allowed rows that are wanted: all in one pass over the vectors, but for near ties."""
     total = int(allowed.sum())
-    wanted = min(k, total)
-    fetch = wanted + _SPARE
-    while True:
-        ranking, bound = _candidates(index, ids, queries, allowed, min(fetch, total))
-        final = ranking.above(bound)
-        if len(final.rows) >= wanted or bound < min_score:
-            return final.head(k).from_score(min_score)
+    found = dict.fromkeys(range(len(wanted)), _NOTHING) if total == 0 else {}
+    fetch = _with_spare(max((one.reach for one in wanted), default=0))
+    while missing := [number for number in range(len(wanted)) if number not in found]:
+        queries = [wanted[number].queries for number in missing]
+        scores, rows = index.search(np.concatenate(queries), min(fetch, total), allowed)
+        ends = np.cumsum([len(part) for part in queries])[:-1]
+        for number, near, there in zip(missing, np.split(scores, ends), np.split(rows, ends), strict=True):
+            ranking = _settled(index, ids, wanted[number], near, there, complete=fetch >= total)
+            if ranking is not None:
+                found[number] = ranking
         fetch *= _GROWTH
+    return [found[number] for number in range(len(wanted))]
 
 
 def rank_groups(
-    index: VectorIndex,
-    ids: Sequence[str],
-    groups: NDArray[np.int32],
-    queries: Vectors,
-    allowed: Mask,
-    k: int,
-    min_score: float = -np.inf,
+    index: VectorIndex, ids: Sequence[str], groups: NDArray[np.int32], allowed: Mask, wanted: Wanted
 ) -> tuple[Ranking, list[Ranking]]:
     """What ``rank`` gives, and the ``k`` best groups by their best row, each with all its allowed rows.
 
     ``groups`` ``[rows]`` numbers them; a row of group 0 stands alone. Rows below ``min_score`` count for neither.
     """
-    min_score = float(np.float32(min_score))
+    queries, k, floor = wanted.queries, wanted.k, wanted.floor
+    allowed = allowed.copy()
+    if wanted.exclude is not None:
+        allowed[wanted.exclude] = False
     left = allowed.copy()
     leaders: list[int] = []
-    fetch = k + _SPARE
+    fetch = _with_spare(k)
     while len(leaders) < k and (total := int(left.sum())):
-        ranking, bound = _candidates(index, ids, queries, left, min(fetch, total))
-        final = ranking.above(bound).from_score(min_score)
+        approximate, rows = index.search(queries, min(fetch, total), left)
+        bound = _bound(index, approximate, complete=fetch >= total)
+        rows = np.unique(rows[rows >= 0])
+        scores = _exact(index, queries, rows)
+        keep = (scores > bound) & (scores >= floor)
+        final = _ordered(ids, rows[keep], scores[keep])
         leaders.extend(_first_of_each(final.rows, groups))
         left[final.rows] = False
         left &= ~_members(groups, final.rows)  # their groups are found: the next round looks for others
-        if bound < min_score:
+        if bound < floor:
             break
         fetch *= _GROWTH
     leaders = leaders[:k]
     chosen = allowed & _members(groups, np.array(leaders, np.int64))
     chosen[leaders] = True
-    ranking = _scored(index, ids, queries, np.flatnonzero(chosen)).from_score(min_score)
+    rows = np.flatnonzero(chosen)
+    scores = _exact(index, queries, rows)
+    ranking = _ordered(ids, rows[scores >= floor], scores[scores >= floor])
     alone = np.where(groups[ranking.rows] == 0, -1 - ranking.rows, groups[ranking.rows])
     keys = [int(groups[row]) or -1 - row for row in leaders]
     members = [Ranking(ranking.rows[alone == key], ranking.scores[alone == key]) for key in keys]
     return ranking.head(k), members  # the k best rows belong to the k best groups
 
 
-def _candidates(
-    index: VectorIndex, ids: Sequence[str], queries: Vectors, allowed: Mask, fetch: int
-) -> tuple[Ranking, float]:
-    """At least ``fetch`` allowed rows where there are that many, and a score that no other allowed row exceeds."""
-    if fetch == 0:
-        return Ranking(np.empty(0, np.int64), np.empty(0, np.float32)), -np.inf
-    scores, rows = index.search(queries, fetch, allowed)
-    complete = fetch >= int(allowed.sum())
-    bound = -np.inf if complete else float(scores[:, -1].max()) + index.error + _ROUNDING
-    return _scored(index, ids, queries, np.unique(rows[rows >= 0])), bound
+def _settled(
+    index: VectorIndex, ids: Sequence[str], wanted: Wanted, approximate: Scores, rows: Rows, *, complete: bool
+) -> Ranking | None:
+    """The ranking, from what the index found for it; None where rows that it did not find may belong there."""
+    bound = _bound(index, approximate, complete=complete)
+    before = np.inf if wanted.after is None else wanted.after.score + index.error + _ROUNDING
+    rows = np.setdiff1d(rows[rows >= 0], rows[approximate > before])
+    scores = _exact(index, wanted.queries, rows)
+    keep = (scores > bound) & (scores >= wanted.floor)
+    if wanted.exclude is not None:
+        keep &= rows != wanted.exclude
+    if wanted.after is not None:
+        keep &= _behind(ids, rows, scores, wanted.after)
+    if complete or bound < wanted.floor or keep.sum() >= wanted.k:
+        return _ordered(ids, rows[keep], scores[keep], wanted.k)
+    return None
 
 
-def _scored(index: VectorIndex, ids: Sequence[str], queries: Vectors, rows: Rows) -> Ranking:
+def _with_spare(count: int) -> int:
+    return count + int(count * _SPARE_SHARE) + _SPARE
+
+
+def _bound(index: VectorIndex, approximate: Scores, *, complete: bool) -> float:
+    """A score that no row exceeds which the index did not find for any of the queries."""
+    return -np.inf if complete else float(approximate[:, -1].max()) + index.error + _ROUNDING
+
+
+def _exact(index: VectorIndex, queries: Vectors, rows: Rows) -> Scores:
+    """The score of each row: its best over the queries."""
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
         scores[part] = inner_products(queries, index.vectors(rows[part])).max(axis=0)
-    keys = [(-score, ids[row]) for score, row in zip(scores.tolist(), rows.tolist(), strict=True)]
-    order = sorted(range(len(rows)), key=keys.__getitem__)
-    return Ranking(rows[order], scores[order])
+    return scores
+
+
+def _behind(ids: Sequence[str], rows: Rows, scores: Scores, place: Place) -> Mask:
+    """Which rows come after that place."""
+    behind = scores < np.float32(place.score)
+    tied = np.flatnonzero(scores == np.float32(place.score))
+    behind[tied] = [ids[row] > place.id for row in rows[tied].tolist()]
+    return behind
+
+
+def _ordered(ids: Sequence[str], rows: Rows, scores: Scores, k: int | None = None) -> Ranking:
+    """The ``k`` best rows, or all. Ids are made when they are asked for: only those of equal scores are."""
+    order = np.argsort(-scores, kind="stable")
+    rows, scores = rows[order], scores[order]
+    k = len(rows) if k is None else k
+    edges = np.flatnonzero(np.diff(scores, prepend=np.nan, append=np.nan))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if end - start > 1 and start < k:
+            first = heapq.nsmallest(k - start, rows[start:end].tolist(), key=ids.__getitem__)
+            rows[start : start + len(first)] = first
+    return Ranking(rows[:k], scores[:k])
 
 
 def _first_of_each(rows: Rows, groups: NDArray[np.int32]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -15,9 +16,25 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
+    true,
 )
 
-__all__ = ["api_keys", "audit", "galleries", "items", "metadata", "thumbnails", "vectors"]
+__all__ = [
+    "aliases",
+    "api_keys",
+    "audit",
+    "erasures",
+    "galleries",
+    "items",
+    "job_failures",
+    "jobs",
+    "metadata",
+    "other_vectors",
+    "thumbnails",
+    "vectors",
+]
 
 metadata = MetaData(
     naming_convention={
@@ -46,7 +63,19 @@ galleries = Table(
     Column("retention_days", Integer),
     Column("items", BigInteger, nullable=False),  # how many there are
     Column("sequence", BigInteger, nullable=False),  # one more with each committed change of the items
+    Column("vector_type", String(16), nullable=False, server_default=text("'float32'")),
+    Column("thumbnails", Boolean, nullable=False, server_default=true()),
+    # Two tables hold vectors: another model's come together in the one that the gallery does not use.
+    Column("uses_other_vectors", Boolean, nullable=False, server_default=false()),
+    Column("renewal", JSON(none_as_null=True)),  # whose those are; NULL: the unused table has none of this gallery
     sqlite_autoincrement=True,
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", _Id, primary_key=True),  # never that of a gallery
+    Column("gallery", _Number, ForeignKey("galleries.number", ondelete="CASCADE"), nullable=False),
 )
 
 items = Table(
@@ -61,26 +90,37 @@ items = Table(
     Column("captured_at", BigInteger),
     Column("attributes", JSON, nullable=False),
     Column("stored_at", BigInteger, nullable=False),
+    # The gallery's number of the item's last change; 0: before there was this column, so before any snapshot.
+    Column("sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("warnings", Integer, nullable=False, server_default=text("0")),  # CropWarning.to_bits
+    Column("content", String(64)),
     UniqueConstraint("gallery", "id"),
     Index(None, "gallery", "row"),
+    Index(None, "gallery", "sequence"),
     Index(None, "gallery", "identity"),
     Index(None, "gallery", "stored_at"),
     sqlite_autoincrement=True,
 )
 
-vectors = Table(
-    "vectors",
-    metadata,
-    Column("row", _Number, ForeignKey("items.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    Column("vector", LargeBinary, nullable=False),  # float32, little-endian
-    Column("crc32", BigInteger, nullable=False),  # of ``vector``
-)
+
+def _vectors(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("row", _Number, ForeignKey("items.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+        Column("vector", LargeBinary, nullable=False),  # of the gallery's vector_type, little-endian
+        Column("crc32", BigInteger, nullable=False),  # of ``vector``
+    )
+
+
+vectors, other_vectors = _vectors("vectors"), _vectors("other_vectors")
 
 thumbnails = Table(
     "thumbnails",
     metadata,
     Column("row", _Number, ForeignKey("items.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("image", LargeBinary, nullable=False),
+    Column("crc32", BigInteger),  # of ``image``, begun with the row; NULL: before there was this column
 )
 
 api_keys = Table(
@@ -103,5 +143,46 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("gallery", Text),
     Column("detail", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("gallery", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("key_id", String(32)),
+    Column("detail", JSON, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("gallery", Text),
+    Column("state", String(16), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("progress", JSON, nullable=False),
+    Column("total", BigInteger),
+    Column("done", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Column("error", Text),
+    Column("key_id", String(32)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+)
+
+job_failures = Table(
+    "job_failures",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    Column("job", String(32), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("reason", JSON, nullable=False),
+    Index(None, "job", "number"),
     sqlite_autoincrement=True,
 )

@@ -104,6 +104,18 @@ function rateInWords(rate) {
   return `1 in ${rounded.toLocaleString()} strangers scores as high`;
 }
 
+const FLAWS = {
+  too_small: ["small", "Few pixels: the model sees it enlarged to more than twice its size."],
+  too_dark: ["dark", "Hardly anything in it is bright."],
+  blurred: ["blurred", "It has no fine detail."],
+  not_person_shaped: ["odd shape", "A standing person is higher than wide, and not by so much."],
+};
+
+const badges = (warnings) => warnings.map((warning) => {
+  const [text, title] = FLAWS[warning] ?? [warning, ""];
+  return element("li", { className: "warning", textContent: text, title });
+});
+
 // ---- key, service, views ---------------------------------------------------------------------------------------
 
 function askForKey() {
@@ -240,14 +252,16 @@ const addFiles = attempt(async (files) => {
   const fields = { modality: $("[name=add-modality]:checked").value };
   if ($("#add-camera").value) fields.camera = $("#add-camera").value;
   const unique = [...new Map([...files].map((file) => [idOf(file), file])).values()];
-  const progress = $("#add-progress"), failures = $("#add-failures");
+  const progress = $("#add-progress"), failures = $("#add-failures"), warned = $("#add-warnings");
   $("#add-state").hidden = false;
   failures.replaceChildren();
+  warned.replaceChildren();
   progress.max = unique.length;
   progress.value = 0;
-  const count = { added: 0, updated: 0, failed: 0 };
+  const count = { added: 0, updated: 0, failed: 0, warned: 0 };
   const text = () => [`${progress.value.toLocaleString()} of ${plural(unique.length, "crop")}`, `${count.added} added`,
-    count.updated && `${count.updated} replaced`, count.failed && `${count.failed} failed`].filter(Boolean).join(" · ");
+    count.updated && `${count.updated} replaced`, count.failed && `${count.failed} failed`,
+    count.warned && `${count.warned} of poor quality`].filter(Boolean).join(" · ");
   $("#add-text").textContent = text();
   for (const batch of batches(unique)) {
     const result = await addBatch(gallery, batch, fields);
@@ -256,6 +270,10 @@ const addFiles = attempt(async (files) => {
     for (const item of result.items.filter(({ status }) => status === "failed")) {
       count.failed += 1;
       failures.append(element("li", { textContent: `${batch[item.index].name}: ${item.error.detail}` }));
+    }
+    for (const item of result.items.filter(({ warnings }) => warnings?.length)) {
+      count.warned += 1;
+      warned.append(element("li", {}, batch[item.index].name, element("ul", { className: "warnings" }, ...badges(item.warnings))));
     }
     progress.value += batch.length;
     $("#add-text").textContent = text();
@@ -338,18 +356,18 @@ $("#search").addEventListener("submit", attempt(async () => {
   const gallery = $("#gallery").value;
   const answer = await send(`${galleryPath(gallery)}/search`, form);
   const pictures = state.crops.map(({ file }) => element("img", { src: URL.createObjectURL(file), alt: "Query" }));
-  showAnswer(answer, pictures);
+  showAnswer(answer, pictures, answer.warnings);
 }));
 
 const searchLike = (gallery, item) => attempt(async () => {
   const answer = await send(`${galleryPath(gallery)}/search`, { query: query(), item_id: item.id });
   const picture = element("img", { alt: `Query ${item.id}` });
   loadPicture(picture, gallery, item.id);
-  showAnswer(answer, [picture]);
+  showAnswer(answer, [picture], [item.warnings]);
   scrollTo({ top: 0 });
 });
 
-function showAnswer(answer, pictures) {
+function showAnswer(answer, pictures, warnings) {
   const light = [...new Set(answer.modality)].join(" and ");
   const text = element("div", {},
     element("h2", { textContent: answer.hits.length ? plural(answer.hits.length, "hit") : "Nobody found" }),
@@ -358,6 +376,8 @@ function showAnswer(answer, pictures) {
       : `No crop of ${answer.gallery} passes the filters. “All” under “Look among” asks for less.` }));
   const shown = [element("div", { className: "summary" },
     element("ul", { className: "crops" }, ...pictures.map((picture) => element("li", {}, picture))), text)];
+  const flaws = [...new Set(warnings.flat())];
+  if (flaws.length) text.append(element("ul", { className: "warnings", ariaLabel: "Query" }, ...badges(flaws)));
   if (answer.groups) {
     for (const { identity, score, hits } of withoutLoners(answer.groups)) {
       shown.push(element("h3", { className: "group" }, identity ?? "No identity known",
@@ -396,6 +416,7 @@ function hitCard(gallery, { rank, score, false_match_rate: rate, item }) {
   $(".rank", card).textContent = rank;
   $(".light", card).textContent = item.modality;
   $(".light", card).classList.add(item.modality);
+  $(".warnings", card).append(...badges(item.warnings));
   $(".who", card).textContent = item.identity ?? item.id;
   $(".who", card).title = item.id;
   $(".bar", card).style.setProperty("--share", Math.max(0, score));

@@ -25,11 +25,26 @@ ROUTES = {
     "/v1/compare": {"post"},
     "/v1/galleries": {"get", "post"},
     "/v1/galleries/{gallery}": {"get", "patch", "delete"},
+    "/v1/aliases": {"get"},
+    "/v1/aliases/{alias}": {"put", "delete"},
+    "/v1/erasures": {"get"},
+    "/v1/erasures/{erasure}": {"get"},
     "/v1/galleries/{gallery}/items": {"get", "post", "delete"},
     "/v1/galleries/{gallery}/items/{item}": {"get", "patch", "delete"},
     "/v1/galleries/{gallery}/items/{item}/image": {"get"},
     "/v1/galleries/{gallery}/vectors": {"post"},
+    "/v1/galleries/{gallery}/imports": {"post"},
+    "/v1/galleries/{gallery}/snapshot": {"get"},
+    "/v1/galleries/{gallery}/restore": {"post"},
+    "/v1/galleries/{gallery}/reembed": {"post"},
+    "/v1/galleries/{gallery}/duplicates": {"get"},
     "/v1/galleries/{gallery}/search": {"post"},
+    "/v1/galleries/{gallery}/searches": {"post"},
+    "/v1/jobs": {"get"},
+    "/v1/jobs/{job}": {"get"},
+    "/v1/jobs/{job}/events": {"get"},
+    "/v1/jobs/{job}/cancel": {"post"},
+    "/v1/jobs/{job}/failures": {"get"},
     "/v1/keys": {"get", "post"},
     "/v1/keys/{key}": {"delete"},
     "/v1/audit": {"get"},
@@ -95,16 +110,20 @@ def test_no_request_takes_unknown_fields(document: dict[str, Any]) -> None:
 def test_the_names_of_search_are_those_of_the_contract(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["SearchQuery"]["properties"].keys() == {
-        "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter",
+        "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter", "cursor",
     }  # fmt: skip
     assert schemas["SearchFilter"]["properties"].keys() == {
-        "modality", "cameras", "exclude_cameras", "identities", "captured_from", "captured_to", "attributes",
+        "modality", "cameras", "exclude_cameras", "identities", "exclude_identities", "captured_from", "captured_to",
+        "attributes", "exclude_attributes", "warnings", "exclude_warnings",
     }  # fmt: skip
     assert schemas["SearchAnswer"]["properties"].keys() == {
-        "gallery", "model", "fingerprint", "modality", "searched", "hits", "groups", "timing_ms",
+        "gallery", "model", "fingerprint", "modality", "warnings", "searched", "reranked", "hits", "groups",
+        "next_cursor", "timing_ms",
     }  # fmt: skip
-    assert schemas["SearchHit"]["properties"].keys() == {"rank", "score", "false_match_rate", "item"}
-    assert schemas["ItemFacts"]["properties"].keys() == {
-        "id", "identity", "modality", "camera", "captured_at", "attributes",
+    assert schemas["SearchHit"]["properties"].keys() == {
+        "rank", "score", "false_match_rate", "rerank_distance", "item",
     }  # fmt: skip
+    facts = {"id", "identity", "modality", "camera", "captured_at", "attributes", "warnings"}
+    assert schemas["ItemFacts"]["properties"].keys() == facts
+    assert schemas["ItemDetails"]["properties"].keys() == facts | {"content_sha256"}
     assert schemas["TimingMs"]["properties"].keys() == {"queue", "decode", "embed", "search", "total"}

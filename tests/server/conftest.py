@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from server.app import create_app
@@ -17,6 +18,20 @@ from tests.server.standin import write_model
 
 BASE_URL = "http://127.0.0.1:8000"
 MAX_IMAGES, MAX_IMAGE_BYTES = 40, 49_999
+
+
+def wait_until_loaded(app: FastAPI) -> None:
+    app.state.service.galleries.loading.result(60)
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[TestClient]:
+    """A server that has loaded its galleries."""
+    app = create_app(settings)
+    with TestClient(app, base_url=BASE_URL) as client:
+        wait_until_loaded(app)
+        yield client
+
 
 Start = Callable[..., AbstractContextManager[TestClient]]
 
@@ -34,7 +49,7 @@ def start(model_dir: Path, tmp_path: Path) -> Start:
 
     def run(**settings: Any) -> AbstractContextManager[TestClient]:
         chosen = {"data_dir": tmp_path / "data", "model_dir": model_dir, "device": "cpu", "threads": 1, **settings}
-        return TestClient(create_app(Settings(**chosen)), base_url=BASE_URL)
+        return serving(Settings(**chosen))
 
     return run
 
@@ -50,7 +65,7 @@ def client(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         max_images=MAX_IMAGES,
         max_image_bytes=MAX_IMAGE_BYTES,
     )
-    with TestClient(create_app(settings), base_url=BASE_URL) as client:
+    with serving(settings) as client:
         yield client
 
 

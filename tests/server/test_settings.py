@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -19,6 +21,14 @@ def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("VIREID_DEVICE", "tpu")
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_import_roots_are_separated_by_colons(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().import_roots == ()
+    monkeypatch.setenv("VIREID_IMPORT_ROOTS", "/data/one:/data/two")
+    assert Settings().import_roots == (Path("/data/one"), Path("/data/two"))
+    monkeypatch.setenv("VIREID_IMPORT_ROOTS", "")
+    assert Settings().import_roots == ()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])

@@ -13,7 +13,17 @@ from models.card import Modality
 from tests.server.pictures import TEXT, crop
 from tests.server.standin import DIMENSION, HEIGHT, WIDTH, StandIn
 from tests.vireid.conftest import MAX_IMAGES
-from vireid.client import ApiError, Client, Filter, ItemFields, ItemFilter, Scope
+from vireid.client import (
+    ApiError,
+    Client,
+    Filter,
+    ItemFields,
+    ItemFilter,
+    Rerank,
+    Scope,
+    SearchOptions,
+    StoredSearch,
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -96,14 +106,16 @@ def test_items_are_added_listed_changed_and_deleted(client: Client, gallery: str
     assert (changed.identity, changed.captured_at, changed.camera) == (None, NOON, "c1")
     assert Image.open(io.BytesIO(client.image(gallery, "p03"))).format == "WEBP"
     client.delete_item(gallery, "p03")
-    assert client.delete_items(gallery, ItemFilter(identity=("4", "5"))) == 2
+    receipt = client.erase(gallery, ItemFilter(identity=("4", "5")))
+    assert (receipt.items, receipt.complete) == (2, True)
+    assert client.receipt(receipt.id) == next(client.receipts()) == receipt
     assert client.gallery(gallery).items == MAX_IMAGES + 1
 
 
 def test_an_empty_filter_deletes_nothing(client: Client, gallery: str) -> None:
     fill(client, gallery, range(2))
     with pytest.raises(ApiError) as raised:
-        client.delete_items(gallery, ItemFilter())
+        client.erase(gallery, ItemFilter())
     assert (raised.value.status, client.gallery(gallery).items) == (422, 2)
 
 
@@ -146,6 +158,51 @@ def test_a_search_is_filtered_fused_and_grouped(client: Client, gallery: str) ->
     assert answer.groups is not None
     assert [group.identity for group in answer.groups] == ["2"]
     assert not client.search(gallery, images, filter=Filter(exclude_cameras=("c0", "c1"))).hits
+
+
+def test_every_hit_comes_once_however_large_the_pages_are(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(10))
+    options: SearchOptions = {"filter": Filter(exclude_identities=("7",), exclude_attributes={"number": 8})}
+    whole = client.search(gallery, [crop(2)], k=1000, **options).hits
+    assert [hit.rank for hit in whole] == list(range(1, 9))
+    for k in (1, 3, 8, 100):
+        assert tuple(client.hits(gallery, [crop(2)], k=k, **options)) == whole
+        by_item = client.search(gallery, item_id="p02", k=1000, **options).hits
+        assert tuple(client.hits(gallery, item_id="p02", k=k, **options)) == by_item
+
+
+def test_a_search_is_reranked_when_asked(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(10))
+    plain, reranked = (client.search(gallery, [crop(2)], rerank=rerank) for rerank in (False, True))
+    assert (plain.reranked, reranked.reranked) == (False, True)
+    distances = [hit.rerank_distance for hit in reranked.hits if hit.rerank_distance is not None]
+    assert distances == sorted(distances)
+    assert {hit.item.id: hit.score for hit in reranked.hits} == {hit.item.id: hit.score for hit in plain.hits}
+    some = client.search(gallery, [crop(2)], rerank=Rerank(candidates=4))
+    assert [hit.rerank_distance is None for hit in some.hits] == [False] * 4 + [True] * 6
+
+
+def test_many_searches_are_answered_in_order_and_a_wrong_one_alone_fails(client: Client, gallery: str) -> None:
+    fill(client, gallery, range(10))
+    vector = oracle(crop(4, Modality.INFRARED, seed=1), Modality.INFRARED)
+    searches: list[StoredSearch] = [{"item_id": f"p{n % 10:02d}", "k": 2} for n in range(client.limits().max_searches)]
+    searches += [{"item_id": "absent"}, {"vector": vector, "modality": "infrared", "k": 1}]
+    found = client.search_many(gallery, searches)
+    assert [outcome.index for outcome in found] == list(range(len(searches)))
+    assert [outcome.error.status for outcome in found if outcome.error] == [404]
+    assert found[-2].answer is None
+    assert found[-1].answer is not None
+    assert found[-1].answer.hits[0].item.id == "p04"
+    for search, outcome in zip(searches[:10], found, strict=False):
+        assert outcome.answer is not None
+        assert outcome.answer.hits == client.search(gallery, item_id=search["item_id"], k=2).hits
+
+
+def test_an_option_that_is_not_known_is_refused_before_it_is_sent(client: Client, gallery: str) -> None:
+    with pytest.raises(ValueError, match="top_k"):
+        client.search(gallery, item_id="p00", top_k=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="top_k"):
+        client.search_many(gallery, [{"item_id": "p00", "top_k": 3}])  # type: ignore[typeddict-unknown-key]
 
 
 def test_keys_are_made_listed_and_taken_away(client: Client, gallery: str) -> None:

@@ -115,6 +115,23 @@ def test_a_search_shows_hits_groups_or_json(url: str, gallery: str, folder: Path
     assert [line.split()[1] for line in grouped[2:]].count("0003") == 1
 
 
+def test_more_hits_than_a_page_takes_come_in_one_list_and_reranking_is_an_option(
+    url: str, client: Client, gallery: str, folder: Path, query: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vireid("index", str(folder), "-g", gallery, "--identity-pattern", r"/(\d{4})/", url=url)
+    words = ("search", str(query), "-g", gallery, "--modality", "visible", "--json")
+    whole = json.loads(vireid(*words, "-k", "16", url=url).stdout)
+    limits = client.limits().model_copy(update={"max_k": 3})
+    monkeypatch.setattr(Client, "limits", lambda _: limits)
+    for k in (7, 2000):
+        assert json.loads(vireid(*words, "-k", str(k), url=url).stdout)["hits"] == whole["hits"][:k]
+    others = json.loads(vireid(*words, "-k", "16", "--exclude-identity", "0003", url=url).stdout)["hits"]
+    assert {hit["item"]["identity"] for hit in others} == {"0000", "0001", "0002"}
+    reranked = json.loads(vireid(*words, "--rerank", "-k", "16", url=url).stdout)
+    assert reranked["reranked"]
+    assert {hit["item"]["id"] for hit in reranked["hits"]} == {hit["item"]["id"] for hit in whole["hits"]}
+
+
 def test_a_bad_query_image_is_named(url: str, gallery: str, tmp_path: Path, query: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(TEXT)
@@ -227,3 +244,24 @@ def test_a_demo_without_a_model_is_one_line(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert done.stderr.startswith("error: the server cannot start: model in ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_person_is_erased_and_the_receipt_printed(url: str, folder: Path) -> None:
+    name = f"g-{uuid.uuid4().hex}"
+    assert vireid("index", str(folder), "-g", name, "--identity-pattern", r"/(\d+)/", url=url).exit_code == 0
+    done = vireid("gallery", "erase", name, "--identity", "0002", "--yes", url=url)
+    receipt = json.loads(done.output)
+    assert (done.exit_code, receipt["items"], receipt["left"]["store"]) == (0, 4, 0)
+    assert vireid("gallery", "erase", name, "--yes", url=url).exit_code == 2
+
+
+def test_an_alias_is_set_moved_listed_and_taken_away(url: str) -> None:
+    first, second, alias = (f"{kind}-{uuid.uuid4().hex}" for kind in ("a", "b", "latest"))
+    for name in (first, second):
+        assert vireid("gallery", "create", name, "--half", "--no-thumbnails", url=url).exit_code == 0
+        assert vireid("gallery", "alias", alias, name, url=url).exit_code == 0
+        shown = json.loads(vireid("gallery", "show", alias, url=url).output)
+        assert (shown["name"], shown["vector_type"], shown["thumbnails"]) == (name, "float16", False)
+    assert alias in vireid("gallery", "aliases", url=url).output
+    assert vireid("gallery", "unalias", alias, url=url).exit_code == 0
+    assert vireid("gallery", "show", alias, url=url).exit_code == 1

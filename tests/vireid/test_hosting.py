@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.embedding.session import ModelRefused
-from server.gallery.refused import DirectoryLocked
+from server.gallery.flat import FaissFlat
+from server.gallery.refused import DatabaseDamaged, DirectoryLocked
+from server.gallery.service import Galleries
+from server.gallery.store import SqlStore
 from server.settings import Settings
+from tests.server.gallery.making import DIMENSION, FINGERPRINT, new_items
 from vireid.client import Client, Unreachable
 from vireid.hosting import Host, in_background, listen
 
@@ -43,6 +49,20 @@ def test_what_keeps_it_from_starting_is_raised(tmp_path: Path, model_dir: Path) 
         in_background(settings(tmp_path / "b", model_dir)),
         pytest.raises(DirectoryLocked),
         in_background(settings(tmp_path / "b", model_dir)),
+    ):
+        pass
+
+
+def test_damage_that_is_found_while_it_loads_ends_it(tmp_path: Path, model_dir: Path) -> None:
+    galleries = Galleries(SqlStore(f"sqlite:///{tmp_path}/vireid.db"), FaissFlat)
+    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries.put("g", new_items(3), fingerprint=FINGERPRINT)
+    galleries.close()
+    with closing(sqlite3.connect(tmp_path / "vireid.db")) as database, database:
+        database.execute("UPDATE vectors SET crc32 = 0")
+    with (
+        pytest.raises(DatabaseDamaged, match="is not the one that was stored"),
+        in_background(settings(tmp_path, model_dir)),
     ):
         pass
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.card import Modality
 from tests.drawing import write_people
@@ -18,9 +16,8 @@ from tests.server.pictures import TEXT
 from tests.vireid.between import Between
 from tests.vireid.conftest import MAX_IMAGES
 from vireid.client import Client, ItemFields, Unreachable
-from vireid.indexing import Labels, Outcome, find_images, id_of, upload
+from vireid.indexing import Labels, Outcome, find_images, upload
 
-VALID_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 PEOPLE = 12
 
 Files = list[tuple[Path, ItemFields]]
@@ -48,23 +45,6 @@ def ids(client: Client, gallery: str) -> set[str]:
 
 def statuses(done: Iterator[list[Outcome]]) -> list[str]:
     return [outcome.status for outcomes in done for outcome in outcomes]
-
-
-@given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=200), min_size=1, max_size=4))
-def test_every_path_makes_a_valid_id_that_stays_the_same(parts: list[str]) -> None:
-    path = "/".join(parts)
-    assert VALID_ID.fullmatch(id_of(path))
-    assert id_of(path) == id_of(path)
-
-
-def test_ids_are_readable_where_possible_and_never_meet() -> None:
-    long = "x" * 200
-    paths = [
-        "a/b.png", "a:b.png", "a_b.png", "a b.png", "ä_b.png", "a/b c.png", "a/b_c.png", "a/b/c.png",
-        f"{long}1.png", f"{long}2.png", f"{long}/1.png",
-    ]  # fmt: skip
-    assert id_of("a/b.png") == "a:b.png"
-    assert len({id_of(path) for path in paths}) == len(paths)
 
 
 def test_images_are_found_at_any_depth_in_order_and_nothing_else(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ LIMITS = {
     "max_pixels": 1_000,
     "max_in_flight": 9,
     "max_k": 10,
+    "max_searches": 2,
     "max_page": 2,
     "formats": ["png"],
 }

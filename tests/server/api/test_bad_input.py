@@ -168,7 +168,7 @@ def test_the_same_name_again_is_409(client: TestClient, gallery: str) -> None:
         ({"k": 0}, "query.k"),
         ({"k": 1001}, "query.k"),
         ({"k": "ten"}, "query.k"),
-        ({"rerank": True}, "query.rerank"),
+        ({"rerank": "yes"}, "query.rerank"),
         ({"fusion": "median"}, "query.fusion"),
         ({"group_by": "camera"}, "query.group_by"),
         ({"min_score": 2}, "query.min_score"),

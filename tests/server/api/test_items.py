@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def test_an_item_keeps_what_it_was_given_and_times_come_back_in_utc(client: Test
     entry = {"id": "a", "identity": "Ann", "modality": "visible", "camera": "c1", "attributes": attributes}
     add(client, gallery, [crop(1)], [{**entry, "captured_at": "2026-11-21T09:30:00.25+01:00"}])
     found = client.get(f"/v1/galleries/{gallery}/items/a").json()
-    assert found == {**entry, "captured_at": "2026-11-21T08:30:00.250000Z"}
+    made = {"warnings": [], "content_sha256": sha256(crop(1)).hexdigest()}
+    assert found == {**entry, **made, "captured_at": "2026-11-21T08:30:00.250000Z"}
     assert found["attributes"]["wet"] is True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,11 @@ from PIL import Image
 
 from models.card import Modality
 from server.api.calibration import score_for
+from server.gallery.rerank import reranked_distances
+from server.gallery.types import Rerank
 from tests.server.calls import add, add_people, check_problem, search
 from tests.server.conftest import Start
-from tests.server.pictures import crop
+from tests.server.pictures import crop, encode
 from tests.server.standin import HEIGHT, WIDTH, StandIn, card, write_model
 
 PEOPLE = range(12)
@@ -280,3 +283,224 @@ def test_the_other_light_of_a_drawn_person_is_found_far_above_chance(client: Tes
     best = [search(client, gallery, [crop(person)], k=1, filter={"modality": "opposite"}).json() for person in people]
     found = sum(answer["hits"][0]["item"]["id"] == f"p{person}" for person, answer in zip(people, best, strict=True))
     assert found > 8  # by chance: 1
+
+
+def test_an_exclusion_takes_away_only_those_that_have_it(client: TestClient, filled: str) -> None:
+    where = {"exclude_identities": ["p2", "p5"], "exclude_attributes": {"site": "north", "floor": 5}}
+    answer = search(client, filled, [crop(3)], "visible", k=1000, filter=where)
+
+    def passes(item: dict[str, Any]) -> bool:
+        return item["identity"] not in ("p2", "p5") and item["attributes"]["site"] != "north"
+
+    check_hits(answer, brute_force(score_of(crop(3)), passes, 1000))
+
+
+def test_pages_put_together_are_one_large_answer(client: TestClient, filled: str) -> None:
+    images = [crop(3, seed=0), crop(3, seed=2)]
+    embedded = client.post("/v1/embeddings", files=[("images", crop(3))], data={"modality": "visible"}).json()
+    address = f"/v1/galleries/{filled}/search"
+
+    def by_image(**query: object) -> Any:
+        return search(client, filled, images, "auto", fusion="max", **query)
+
+    def by_item(**query: object) -> Any:
+        return client.post(address, json={"item_id": "visible-03", "query": query})
+
+    def by_vector(**query: object) -> Any:
+        vector = embedded["embeddings"][0]["vector"]
+        return client.post(address, json={"vector": vector, "modality": "visible", "query": query})
+
+    for ask in (by_image, by_item, by_vector):
+        whole = ask(k=1000, filter={"exclude_cameras": ["c1"]}).json()
+        assert whole["next_cursor"] is None
+        hits, cursor = [], None
+        for k in (3, 1, 4, 1000):
+            page = ask(k=k, cursor=cursor, filter={"exclude_cameras": ["c1"]}).json()
+            assert (page["searched"], page["modality"]) == (whole["searched"], whole["modality"])
+            hits += page["hits"]
+            cursor = page["next_cursor"]
+        assert cursor is None
+        assert hits == whole["hits"]
+
+
+def test_the_page_after_a_search_by_images_does_not_embed_them_again(client: TestClient, filled: str) -> None:
+    first = search(client, filled, [crop(3)], "visible", k=2).json()
+    second = search(client, filled, [crop(3)], "visible", k=2, cursor=first["next_cursor"]).json()
+    assert (first["timing_ms"]["embed"] > 0, second["timing_ms"]["embed"]) == (True, 0)
+
+
+def test_a_cursor_of_another_search_or_of_none_is_refused(client: TestClient, filled: str) -> None:
+    first = search(client, filled, [crop(3)], "visible", k=2).json()["next_cursor"]
+    stored = client.post(f"/v1/galleries/{filled}/search", json={"item_id": "visible-03", "query": {"k": 2}}).json()
+    known = json.loads(base64.urlsafe_b64decode(first))
+    forged = [
+        base64.urlsafe_b64encode(json.dumps(known | changes).encode()).decode()
+        for changes in (
+            {"vectors": "AAAA"}, {"vectors": ""}, {"vectors": "!"}, {"vectors": known["vectors"][:-4] + "AAAA" * 2},
+            {"score": 1e308}, {"rank": 0}, {"id": ""}, {"other": 1}, {"modalities": ["x"]},
+        )
+    ]  # fmt: skip
+    for cursor in ["", "nonsense", "=", "ö", "\x00", stored["next_cursor"], *forged]:
+        answer = search(client, filled, [crop(3)], "visible", k=2, cursor=cursor)
+        assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.cursor"
+    for images, modality, options in (
+        ([crop(4)], "visible", {}),
+        ([crop(3)], "infrared", {}),
+        ([crop(3)] * 2, "visible", {}),
+        ([crop(3)], "visible", {"min_score": 0.0}),
+        ([crop(3)], "visible", {"filter": {"cameras": ["c1"]}}),
+    ):
+        answer = search(client, filled, images, modality, cursor=first, **options)
+        assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.cursor"
+    assert search(client, filled, [crop(3)], "visible", k=7, cursor=first).status_code == 200
+
+
+def test_a_cursor_of_an_item_that_was_replaced_is_refused(client: TestClient, gallery: str) -> None:
+    add_people(client, gallery, range(5), Modality.INFRARED)
+    address = f"/v1/galleries/{gallery}/search"
+    cursor = client.post(address, json={"item_id": "p1", "query": {"k": 2}}).json()["next_cursor"]
+    body = {"item_id": "p1", "query": {"k": 2, "cursor": cursor}}
+    assert client.post(address, json=body).status_code == 200
+    assert add(client, gallery, [crop(9, seed=4)], [{"id": "p1", "modality": "visible"}]).status_code == 201
+    assert (
+        check_problem(client.post(address, json=body), 422, "invalid-request")["errors"][0]["field"] == "query.cursor"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"group_by": "identity", "cursor": "x"}, "query.cursor"),
+        ({"rerank": True, "cursor": "x"}, "query.cursor"),
+        ({"group_by": "identity", "rerank": {}}, "query.rerank"),
+    ],
+)
+def test_groups_pages_and_reranking_do_not_go_together(
+    client: TestClient, filled: str, query: dict[str, object], field: str
+) -> None:
+    answer = search(client, filled, [crop(3)], **query)
+    assert [error["field"] for error in check_problem(answer, 422, "invalid-request")["errors"]] == [field]
+
+
+@pytest.mark.parametrize("rerank", [True, {"candidates": 7, "k1": 4, "k2": 2, "lambda_": 0.5}])
+def test_a_reranked_answer_is_ordered_by_its_distances_and_keeps_the_cosine(
+    client: TestClient, filled: str, rerank: Any
+) -> None:
+    plain = search(client, filled, [crop(3)], "visible", k=10).json()
+    answer = search(client, filled, [crop(3)], "visible", k=10, rerank=rerank).json()
+    assert (plain["reranked"], answer["reranked"], answer["next_cursor"]) == (False, True, None)
+    assert {hit["rerank_distance"] for hit in plain["hits"]} == {None}
+    options = Rerank() if rerank is True else Rerank(**rerank)
+    every = brute_force(score_of(crop(3)), lambda item: True, 1000)
+    near = every[: options.candidates]
+    named = {item["id"]: vector(image, Modality(item["modality"])) for image, item in zip(CROPS, ITEMS, strict=True)}
+    query = vector(crop(3), Modality.VISIBLE)[np.newaxis]
+    distances = reranked_distances(query, np.stack([named[name] for name, _ in near]), options)
+    order = np.argsort(distances, kind="stable")
+    expected = [near[n] for n in order] + every[len(near) :]
+    check_hits(search(client, filled, [crop(3)], "visible", k=10, rerank=rerank), expected[:10])
+    found = [hit["rerank_distance"] for hit in answer["hits"]]
+    assert found[len(near) :] == [None] * len(found[len(near) :])
+    np.testing.assert_allclose(found[: len(near)], distances[order][:10], atol=1e-5)
+
+
+def test_reranking_that_was_asked_for_wrongly_is_named(client: TestClient, filled: str) -> None:
+    for rerank, field in (
+        ({"candidates": 1001}, "query.rerank.candidates"),
+        ({"k1": 0}, "query.rerank.k1"),
+        ({"lambda_": 2}, "query.rerank.lambda_"),
+        ({"lambda": 0.1}, "query.rerank.lambda"),
+        ("yes", "query.rerank"),
+        (1, "query.rerank"),
+    ):
+        answer = search(client, filled, [crop(3)], rerank=rerank)
+        assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == field
+    assert search(client, filled, [crop(3)], rerank=None).json()["reranked"] is False
+
+
+def batch(client: TestClient, gallery: str, searches: Any) -> Any:
+    return client.post(f"/v1/galleries/{gallery}/searches", json={"searches": searches})
+
+
+def test_many_searches_at_once_answer_what_each_does_alone(client: TestClient, filled: str) -> None:
+    embedded = client.post("/v1/embeddings", files=[("images", crop(7))], data={"modality": "visible"}).json()
+    vector = embedded["embeddings"][0]["vector"]
+    bodies = [
+        {"item_id": "visible-03", "query": {"k": 4}},
+        {"item_id": "infrared-05", "query": {"k": 30}},
+        {"vector": vector, "modality": "visible", "query": {"filter": {"modality": "opposite"}}},
+        {"item_id": "visible-04", "query": {"group_by": "identity", "k": 3}},
+        {"item_id": "visible-04", "query": {"rerank": {"candidates": 8}}},
+        {"item_id": "visible-01", "query": {"filter": {"cameras": ["c1"]}, "min_score": 0.1}},
+    ]  # fmt: skip
+    first = client.post(f"/v1/galleries/{filled}/search", json=bodies[0]).json()
+    bodies.append({"item_id": "visible-03", "query": {"k": 4, "cursor": first["next_cursor"]}})
+    answer = batch(client, filled, bodies)
+    assert answer.status_code == 200
+    for index, (body, outcome) in enumerate(zip(bodies, answer.json()["answers"], strict=True)):
+        alone = client.post(f"/v1/galleries/{filled}/search", json=body).json()
+        assert (outcome["index"], outcome["error"]) == (index, None)
+        assert outcome["answer"] | {"timing_ms": 0} == alone | {"timing_ms": 0}
+
+
+def test_a_search_that_is_not_possible_fails_alone(client: TestClient, filled: str) -> None:
+    broken = [
+        ({"item_id": "absent"}, 404, "item-not-found"),
+        ({"item_id": "visible-01", "query": {"k": 0}}, 422, "invalid-request"),
+        ({"item_id": "visible-01", "query": {"max_false_match_rate": 0.1}}, 422, "invalid-request"),
+        ({"item_id": "visible-01", "query": {"cursor": "x"}}, 422, "invalid-request"),
+        ({"vector": [1.0], "modality": "visible"}, 409, "model-mismatch"),
+        ({}, 422, "invalid-request"),
+        ("visible-01", 422, "invalid-request"),
+    ]
+    outcomes = batch(client, filled, [*(body for body, _, _ in broken), {"item_id": "visible-01"}]).json()["answers"]
+    for outcome, (_, status, kind) in zip(outcomes[:-1], broken, strict=True):
+        assert outcome["answer"] is None
+        assert (outcome["error"]["status"], outcome["error"]["type"]) == (status, f"urn:vireid:problem:{kind}")
+    assert outcomes[1]["error"]["errors"] == [{"field": "query.k", "detail": "must be at least 1"}]
+    assert len(outcomes[-1]["answer"]["hits"]) == 10
+
+
+def test_a_batch_has_one_audit_entry_without_vectors(client: TestClient, filled: str) -> None:
+    first = search(client, filled, [crop(3)], "visible", k=2).json()
+    search(client, filled, [crop(3)], "visible", k=2, cursor=first["next_cursor"])
+    batch(client, filled, [{"item_id": "visible-03", "query": {"k": 2}}, {"item_id": "absent"}])
+    entries = client.get("/v1/audit", params={"limit": 2}).json()["entries"]
+    assert [(entry["action"], entry["gallery"]) for entry in entries] == [("search", filled)] * 2
+    assert entries[0]["detail"] == {"searches": [{"item_id": "visible-03", "k": 2, "hits": 2}], "failed": 1}
+    assert entries[1]["detail"] == {"images": 1, "k": 2, "after": 2, "hits": 2}
+
+
+def test_a_batch_is_bounded_and_needs_a_gallery(client: TestClient, filled: str) -> None:
+    limit = client.get("/v1/limits").json()["max_searches"]
+    one = {"item_id": "visible-01", "query": {"k": 1}}
+    assert len(batch(client, filled, [one] * limit).json()["answers"]) == limit
+    for searches in ([one] * (limit + 1), [], "x"):
+        answer = batch(client, filled, searches)
+        assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "searches"
+    check_problem(batch(client, "nowhere", [one]), 404, "gallery-not-found")
+    answer = client.post(f"/v1/galleries/{filled}/searches", files=[("images", crop(1))])
+    check_problem(answer, 415, "body-type-unsupported")
+
+
+def test_crops_with_warnings_are_found_left_out_listed_and_erased_by_them(client: TestClient, gallery: str) -> None:
+    dark = encode(np.zeros((128, 64, 3), np.uint8))
+    items = [{"id": name, "modality": "visible"} for name in ("fine", "dark")]
+    assert add(client, gallery, [crop(1), dark], items).status_code == 201
+    cases: list[tuple[dict[str, list[str]], list[str]]] = [
+        ({"warnings": ["too_dark", "blurred"]}, ["dark"]),
+        ({"warnings": ["not_person_shaped"]}, []),
+        ({"exclude_warnings": ["too_dark"]}, ["fine"]),
+        ({"exclude_warnings": ["not_person_shaped"]}, ["dark", "fine"]),
+        ({"warnings": [], "exclude_warnings": []}, ["dark", "fine"]),
+    ]
+    for where, expected in cases:
+        hits = search(client, gallery, [crop(1)], filter=where).json()["hits"]
+        assert sorted(hit["item"]["id"] for hit in hits) == expected
+    answer = search(client, gallery, [crop(1)], filter={"warnings": ["ugly"]})
+    assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.filter.warnings[0]"
+    address = f"/v1/galleries/{gallery}/items"
+    listed = client.get(address, params={"warning": ["too_dark", "blurred"]}).json()["items"]
+    assert [item["id"] for item in listed] == ["dark"]
+    assert client.delete(address, params={"warning": "too_dark"}).json()["deleted"] == 1
+    assert [item["id"] for item in client.get(address).json()["items"]] == ["fine"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
+from threading import Event
 
 import pytest
 from fastapi.testclient import TestClient
 
 from models.card import Card, Modality
 from server.embedding.session import CPU
+from server.gallery.protocol import Loaded
+from server.gallery.store import SqlStore
 from tests.server.calls import add_people, check_problem, search
 from tests.server.conftest import MAX_IMAGE_BYTES, MAX_IMAGES, Start
 from tests.server.pictures import crop
@@ -35,6 +39,44 @@ def test_a_dead_inference_thread_turns_ready_off_and_is_said(start: Start) -> No
         check_problem(search(client, "g", [crop(1)]), 503, "not-ready")
         assert client.get("/healthz").status_code == 200
         assert "vireid_ready 0.0" in client.get("/metrics").text
+
+
+def test_while_galleries_are_loaded_it_answers_503_and_says_how_far_it_is(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start() as client:
+        client.post("/v1/galleries", json={"name": "g"})
+        add_people(client, "g", [1, 2, 3], Modality.INFRARED)
+    begun, go_on = Event(), Event()
+    load = SqlStore.load
+
+    def slow(store: SqlStore, name: str, since: int = 0) -> AbstractContextManager[Loaded]:
+        begun.set()
+        assert go_on.wait(10)
+        return load(store, name, since)
+
+    monkeypatch.setattr(SqlStore, "load", slow)
+    monkeypatch.setattr("tests.server.conftest.wait_until_loaded", lambda _app: None)
+    with start() as client:
+        assert begun.wait(10)
+        problem = check_problem(client.get("/readyz"), 503, "not-ready")
+        assert problem["facts"]["reasons"] == ["1 galleries are still being loaded"]
+        assert problem["facts"]["load"] == {"g": {"done": 0, "total": 3}}
+        assert client.get("/healthz").status_code == 200
+        for answer in (
+            search(client, "g", [crop(1)]),
+            client.get("/v1/galleries/g"),
+            client.get("/v1/galleries/g/items"),
+            client.delete("/v1/galleries/g/items/p1"),
+            client.get("/v1/galleries"),
+        ):
+            check_problem(answer, 503, "not-ready")
+        check_problem(client.get("/v1/galleries/other"), 404, "gallery-not-found")
+        go_on.set()
+        client.app.state.service.galleries.loading.result(10)  # type: ignore[attr-defined]
+        facts = client.get("/readyz").json()
+        assert (facts["ready"], facts["load"]) == (True, {})
+        assert len(search(client, "g", [crop(1)]).json()["hits"]) == 3
 
 
 def test_the_limits_are_those_in_force(client: TestClient) -> None:

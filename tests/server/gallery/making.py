@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.card import Modality
 from server.gallery.service import Galleries
-from server.gallery.types import Filter, Fusion, Item, NewItem, Scalar, SearchResult, Vectors
+from server.gallery.types import CropWarning, Filter, Fusion, Item, NewItem, Scalar, Search, SearchResult, Vectors
 
 DIMENSION = 8
 FINGERPRINT = "f" * 64
@@ -81,13 +81,22 @@ def passes(item: Item, where: Filter) -> bool:
         return False
     if where.captured_to is not None and (item.captured_at is None or item.captured_at >= where.captured_to):
         return False
-    for name, value in where.attributes.items():
-        if name not in item.attributes:
-            return False
-        found = item.attributes[name]
-        if found != value or (isinstance(found, bool) != isinstance(value, bool)):
-            return False
-    return True
+    if where.exclude_identities and item.identity is not None and item.identity in where.exclude_identities:
+        return False
+    if where.warnings and not any(warning in item.warnings for warning in where.warnings):
+        return False
+    if where.exclude_warnings and any(warning in item.warnings for warning in where.exclude_warnings):
+        return False
+    return all(_holds(item, *pair) for pair in where.attributes.items()) and not any(
+        _holds(item, *pair) for pair in where.exclude_attributes.items()
+    )
+
+
+def _holds(item: Item, name: str, value: Scalar) -> bool:
+    if name not in item.attributes:
+        return False
+    found = item.attributes[name]
+    return found == value and isinstance(found, bool) == isinstance(value, bool)
 
 
 def expected_hits(items: Sequence[NewItem], queries: Vectors, where: Filter | None = None) -> list[tuple[str, float]]:
@@ -100,16 +109,13 @@ def expected_hits(items: Sequence[NewItem], queries: Vectors, where: Filter | No
     return sorted(found, key=lambda hit: (-hit[1], hit[0]))
 
 
-def search(galleries: Galleries, name: str, queries: Vectors, *, k: int = 10, **options: object) -> SearchResult:
+def search(
+    galleries: Galleries, name: str, queries: Vectors, *, k: int = 10, fingerprint: str = FINGERPRINT, **options: object
+) -> SearchResult:
     """A search with the usual options."""
-    usual: dict[str, object] = {
-        "fingerprint": FINGERPRINT,
-        "where": Filter(),
-        "fusion": Fusion.MAX,
-        "group": False,
-        "min_score": None,
-    }
-    return galleries.search(name, np.atleast_2d(queries), k=k, **{**usual, **options})  # type: ignore[arg-type]
+    wanted = Search(np.atleast_2d(queries), k, **{"fusion": Fusion.MAX, **options})  # type: ignore[arg-type]
+    (result,) = galleries.search(name, [wanted], fingerprint=fingerprint)
+    return result
 
 
 def found(result: SearchResult) -> list[tuple[str, float]]:
@@ -129,7 +135,11 @@ times = st.integers(-3, 3).map(lambda n: START + timedelta(microseconds=n))
 scalars: st.SearchStrategy[Scalar] = st.sampled_from(["1", "true", 0, 1, 2**53 + 1, 1.0, 0.5, True, False])
 attributes = st.dictionaries(st.sampled_from(["site", "shift"]), scalars, max_size=2)
 
-items_strategy = st.builds(Item, ids, modalities, _maybe(identities), _maybe(cameras), st.none() | times, attributes)
+warnings = st.frozensets(st.sampled_from(tuple(CropWarning)))
+
+items_strategy = st.builds(
+    Item, ids, modalities, _maybe(identities), _maybe(cameras), st.none() | times, attributes, warnings
+)
 filters = st.builds(
     Filter,
     modality=st.none() | modalities,
@@ -139,4 +149,8 @@ filters = st.builds(
     captured_from=st.none() | times,
     captured_to=st.none() | times,
     attributes=attributes,
+    exclude_identities=st.none() | st.frozensets(identities | st.just("never seen")),
+    exclude_attributes=attributes,
+    warnings=st.none() | warnings,
+    exclude_warnings=st.none() | warnings,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ item_lists = st.lists(items_strategy, max_size=20, unique_by=lambda item: item.i
 
 def _live(items: list[Item]) -> LiveGallery:
     live = LiveGallery(BruteForce(8))
-    live.put(items, unit_vectors(len(items)), 1)
+    live.put(items, np.arange(len(items)), unit_vectors(len(items)), 1)
     return live
 
 

@@ -13,10 +13,13 @@ import pytest
 
 from server.errors import GalleryNotFound, ItemNotFound
 from server.gallery.flat import FaissFlat
+from server.gallery.index import VectorIndex
 from server.gallery.memory import MemoryStore
+from server.gallery.protocol import Deleted, Put
 from server.gallery.service import Galleries
+from server.gallery.snapshots import Snapshots
 from server.gallery.store import SqlStore
-from server.gallery.types import Filter, NewItem, WriteStatus
+from server.gallery.types import Filter, NewItem
 from tests.server.gallery.making import FINGERPRINT, new_item, search, unit_vectors
 
 DIMENSION = 32
@@ -82,7 +85,7 @@ def test_a_deleted_item_is_never_found_and_a_stored_one_always(tmp_path: Path, k
             if start % 100 == 50:
                 gone = {f"i{n}" for n in range(start, start + batch)} - deleted
                 stored.difference_update(gone)
-                galleries.delete_items("g", Filter(cameras=frozenset({f"c{start}"})))
+                galleries.erase("g", Filter(cameras=frozenset({f"c{start}"})))
                 deleted.update(gone)
 
     def read() -> None:
@@ -162,10 +165,12 @@ def test_progress_is_level_while_a_write_is_between_store_and_memory() -> None:
     committed, go_on = Event(), Event()
 
     class Paused(MemoryStore):
-        def put(self, name: str, items: Sequence[NewItem]) -> tuple[list[WriteStatus], int]:
+        def put(self, name: str, items: Sequence[NewItem], then: Callable[[Put], None] | None = None) -> Put:
             done = super().put(name, items)
             committed.set()
             assert go_on.wait(10)
+            assert then is not None
+            then(done)
             return done
 
     galleries = Galleries(Paused(), FaissFlat)
@@ -205,14 +210,48 @@ def test_galleries_come_and_go_beside_their_users(tmp_path: Path) -> None:
     assert np.array_equal(*galleries.progress()["g"])
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_compaction_and_snapshots_beside_writes_lose_and_revive_nothing(tmp_path: Path, kind: str) -> None:
+    store = MemoryStore() if kind == "memory" else SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+    galleries = Galleries(store, FaissFlat, Snapshots(tmp_path / "index", least=1))
+    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    vectors = unit_vectors(200, DIMENSION)
+    compacted: set[VectorIndex] = set()
+
+    def write() -> None:
+        for start in range(0, 200, 10):
+            items = [new_item(f"i{n}", vectors[n]) for n in range(start, start + 10)]
+            galleries.put("g", items, fingerprint=FINGERPRINT)
+            galleries.put("g", items[5:], fingerprint=FINGERPRINT)
+            galleries.delete_item("g", f"i{start}")
+
+    def maintain() -> None:
+        opened = galleries._opened["g"]
+        opened.snapshot_after = 0
+        galleries.maintain()
+        compacted.add(opened.ready().view().index)
+
+    _beside(write, [maintain])
+    expected = {f"i{n}" for n in range(200) if n % 10}
+    assert len(compacted) > 1
+    assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
+    assert galleries.progress() == {"g": (60, 60)}
+    if kind == "sqlite":
+        galleries.close()
+        store = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+    galleries = Galleries(store, FaissFlat, Snapshots(tmp_path / "index"))
+    assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
+    galleries.close()
+
+
 def test_a_search_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     inside, go_on = Event(), Event()
 
     class Slow(MemoryStore):
-        def delete_item(self, name: str, item: str) -> int:
+        def delete_item(self, name: str, item: str, then: Callable[[Deleted], None] | None = None) -> Deleted:
             inside.set()
             assert go_on.wait(10)
-            return super().delete_item(name, item)
+            return super().delete_item(name, item, then)
 
     galleries = Galleries(Slow(), FaissFlat)
     galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)

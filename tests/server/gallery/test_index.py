@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import Event, Thread
 
 import numpy as np
 import pytest
 
 from server.gallery.flat import FaissFlat
-from server.gallery.index import BruteForce, FilterIgnored, Mask, Rows, Scores, VectorIndex, check_filter
-from server.gallery.types import Vectors
+from server.gallery.index import BruteForce, BuildIndex, FilterIgnored, Mask, Rows, Scores, check_filter
+from server.gallery.products import MANY
+from server.gallery.types import Vectors, VectorType
 from tests.server.gallery.making import score, tied_vectors, unit_vectors
 
-INDEXES: list[Callable[[int], VectorIndex]] = [BruteForce, FaissFlat]
+INDEXES: list[BuildIndex] = [BruteForce, FaissFlat]
+
+
+def _stored(vectors: Vectors, vector_type: VectorType) -> Vectors:
+    return vectors.astype(vector_type.dtype).astype(np.float32)
 
 
 def _masks(count: int) -> dict[str, Mask | None]:
@@ -46,11 +50,14 @@ def test_brute_force_equals_plain_loops(count: int, mask: str) -> None:
 
 @pytest.mark.parametrize("mask", _masks(0))
 @pytest.mark.parametrize(("count", "dimension"), [(0, 16), (1, 16), (1023, 16), (1025, 33), (5000, 512)])
-@pytest.mark.parametrize("k", [1, 10, 150])
-def test_faiss_equals_brute_force(count: int, dimension: int, k: int, mask: str) -> None:
-    vectors, queries = unit_vectors(count, dimension, seed=count), unit_vectors(3, dimension, seed=99)
+@pytest.mark.parametrize(("k", "searched"), [(1, 3), (10, 3), (150, 3), (10, MANY)])
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_faiss_equals_brute_force(
+    count: int, dimension: int, k: int, searched: int, mask: str, vector_type: VectorType
+) -> None:
+    vectors, queries = unit_vectors(count, dimension, seed=count), unit_vectors(searched, dimension, seed=99)
     allowed = _masks(count)[mask]
-    index, oracle = FaissFlat(dimension), BruteForce(dimension)
+    index, oracle = FaissFlat(dimension, vector_type), BruteForce(dimension, vector_type)
     for part in np.array_split(vectors, 3):
         index.add(part)
         oracle.add(part)
@@ -71,9 +78,12 @@ def test_faiss_equals_brute_force(count: int, dimension: int, k: int, mask: str)
 
 @pytest.mark.parametrize("build", INDEXES)
 @pytest.mark.parametrize("queries", [1, 2, 20, 300])
-def test_the_stated_error_holds(build: Callable[[int], VectorIndex], queries: int) -> None:
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_the_stated_error_holds(build: BuildIndex, queries: int, vector_type: VectorType) -> None:
+    """Against the vectors as they are stored: rounding them is no error of the index."""
     vectors, probes = unit_vectors(400, 1280), unit_vectors(queries, 1280, seed=3)
-    index = build(1280)
+    vectors = _stored(vectors, vector_type)
+    index = build(1280, vector_type)
     index.add(vectors)
     scores, rows = index.search(probes, 5)
     exact = probes.astype(np.float64) @ vectors.astype(np.float64).T
@@ -81,20 +91,35 @@ def test_the_stated_error_holds(build: Callable[[int], VectorIndex], queries: in
 
 
 @pytest.mark.parametrize("build", INDEXES)
-def test_vectors_come_back_bit_for_bit_in_any_order(build: Callable[[int], VectorIndex]) -> None:
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_vectors_come_back_bit_for_bit_in_any_order(build: BuildIndex, vector_type: VectorType) -> None:
     vectors = unit_vectors(5000)
-    index = build(vectors.shape[1])
+    index = build(vectors.shape[1], vector_type)
     for part in np.array_split(vectors, 7):
         index.add(part)
     rows = np.random.default_rng(0).permutation(5000)[:700]
-    np.testing.assert_array_equal(index.vectors(rows), vectors[rows])
+    np.testing.assert_array_equal(index.vectors(rows), _stored(vectors, vector_type)[rows])
+    assert index.vectors(rows).dtype == np.float32
     assert index.vectors(rows[:0]).shape == (0, vectors.shape[1])
 
 
+@pytest.mark.parametrize("sizes", [[200_000], [5, 70_000, 140_000, 3], [65_536, 1, 65_536]])
+def test_vectors_that_fill_segments_are_kept_without_a_copy(sizes: list[int]) -> None:
+    vectors = unit_vectors(sum(sizes), 4)
+    index = FaissFlat(4)
+    for part in np.split(vectors, np.cumsum(sizes)[:-1]):
+        index.add(part)
+    np.testing.assert_array_equal(index.vectors(np.arange(len(vectors))), vectors)
+    scores, rows = index.search(vectors[-1:], 1)
+    assert rows.item() == int(np.argmax(vectors @ vectors[-1]))
+    assert scores.item() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("build", INDEXES)
-def test_searches_beside_adds_see_all_that_was_there_before(build: Callable[[int], VectorIndex]) -> None:
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_searches_beside_adds_see_all_that_was_there_before(build: BuildIndex, vector_type: VectorType) -> None:
     vectors = unit_vectors(6000, 32)
-    index = build(32)
+    index = build(32, vector_type)
     index.add(vectors[:100])
     stop = Event()
 
@@ -147,12 +172,12 @@ class Inaccurate(BruteForce):
 
 
 @pytest.mark.parametrize("build", INDEXES)
-def test_a_sound_index_is_admitted(build: Callable[[int], VectorIndex]) -> None:
+def test_a_sound_index_is_admitted(build: BuildIndex) -> None:
     check_filter(build)
 
 
 @pytest.mark.parametrize("build", [IgnoresItsMask, FiltersAfterwards, FaissPadding, Inaccurate])
-def test_an_index_that_does_not_filter_exactly_is_refused(build: Callable[[int], VectorIndex]) -> None:
+def test_an_index_that_does_not_filter_exactly_is_refused(build: type[BruteForce]) -> None:
     with pytest.raises(FilterIgnored) as raised:
         check_filter(build)
     assert build.__name__ in str(raised.value)

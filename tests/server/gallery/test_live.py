@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from threading import Thread
 
 import numpy as np
@@ -10,20 +11,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.card import Modality
+from server.gallery import columns
+from server.gallery.columns import pack
 from server.gallery.flat import FaissFlat
 from server.gallery.live import LiveGallery
-from server.gallery.types import Filter, Item
-from tests.server.gallery.making import DIMENSION, filters, ids, items_strategy, new_items, passes, unit_vectors
+from server.gallery.types import Filter, Item, Vectors
+from tests.server.gallery.making import DIMENSION, START, filters, ids, items_strategy, new_items, passes, unit_vectors
 
 
-def _held(live: LiveGallery) -> dict[str, tuple[Item, bytes]]:
-    """Everything visible: of each item its facts and its vector."""
+def _held(live: LiveGallery) -> dict[str, tuple[Item, int, bytes]]:
+    """Everything visible: of each item its facts, its row in the store and its vector."""
     view = live.view()
     rows = np.flatnonzero(view.allowed(Filter()))
     vectors = view.index.vectors(rows)
-    return {
-        view.ids[row]: (view.item(row), vector.tobytes()) for row, vector in zip(rows.tolist(), vectors, strict=True)
+    held = {
+        view.ids[row]: (view.item(row), int(view.row[row]), vector.tobytes())
+        for row, vector in zip(rows.tolist(), vectors, strict=True)
     }
+    assert {id: view.row_of(id) for id in held} == {view.ids[row]: row for row in rows.tolist()}
+    return held
+
+
+def _put(live: LiveGallery, items: list[Item], vectors: Vectors, sequence: int) -> None:
+    live.put(items, np.arange(len(items)) + 100 * sequence, vectors, sequence)
+
+
+def _compacted(live: LiveGallery) -> LiveGallery:
+    return live.compacted(partial(FaissFlat, DIMENSION))
+
+
+def _packed(live: LiveGallery) -> LiveGallery:
+    """The same from its arrays, as a snapshot brings it back."""
+    view = live.view()
+    return LiveGallery(view.index, pack(view, np.arange(len(view.alive))), view.sequence)
 
 
 steps = st.lists(
@@ -31,34 +52,49 @@ steps = st.lists(
         st.tuples(st.just("put"), st.lists(items_strategy, max_size=4)),
         st.tuples(st.just("update"), items_strategy),
         st.tuples(st.just("delete"), st.frozensets(ids, max_size=3)),
+        st.tuples(st.sampled_from(["compact", "pack"]), st.none()),
     ),
     max_size=15,
 )
 
 
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that values that came before are looked up again."""
+    monkeypatch.setattr(columns, "_REMEMBERED", 2)
+
+
 @settings(max_examples=40, deadline=None)
 @given(steps, filters)
 def test_memory_follows_any_writes_and_no_view_ever_changes(steps: list[tuple[str, object]], where: Filter) -> None:
-    live, model = LiveGallery(FaissFlat(DIMENSION)), dict[str, tuple[Item, bytes]]()
+    live, model = LiveGallery(FaissFlat(DIMENSION)), dict[str, tuple[Item, int, bytes]]()
     views = []
     for sequence, (action, what) in enumerate(steps, 1):
         if action == "put":
             assert isinstance(what, list)
             vectors = unit_vectors(len(what), seed=sequence)
-            live.put(what, vectors, sequence)
-            model |= {item.id: (item, vector.tobytes()) for item, vector in zip(what, vectors, strict=True)}
+            _put(live, what, vectors, sequence)
+            rows = range(100 * sequence, 100 * sequence + len(what))
+            model |= {
+                item.id: (item, row, vector.tobytes()) for item, row, vector in zip(what, rows, vectors, strict=True)
+            }
         elif action == "update":
             assert isinstance(what, Item)
             if what.id not in model:
                 continue
             live.update(what, sequence)
-            model[what.id] = (what, model[what.id][1])
-        else:
+            model[what.id] = (what, *model[what.id][1:])
+        elif action == "delete":
             assert isinstance(what, frozenset)
             gone = sorted(what & model.keys())
             live.delete(gone, sequence)
             for id in gone:
                 del model[id]
+        else:
+            live = _compacted(live) if action == "compact" else _packed(live)
+            assert (live.dead_share == 0) or action == "pack"
+            assert _held(live) == model
+            continue
         assert live.sequence == sequence
         assert _held(live) == model
         view = live.view()
@@ -68,31 +104,31 @@ def test_memory_follows_any_writes_and_no_view_ever_changes(steps: list[tuple[st
         assert [view.item(row) for row in range(len(mask))] == items
     view = live.view()
     visible = {view.ids[row] for row in np.flatnonzero(view.allowed(where)).tolist()}
-    assert visible == {id for id, (item, _) in model.items() if passes(item, where)}
+    assert visible == {id for id, (item, *_) in model.items() if passes(item, where)}
 
 
-def test_the_row_of_an_item_belongs_to_the_view_it_came_with() -> None:
+def test_the_row_of_an_item_is_that_of_the_view() -> None:
     live = LiveGallery(FaissFlat(DIMENSION))
     items = [new.item for new in new_items(3)]
-    live.put(items, unit_vectors(3), 1)
-    live.put(items[1:2], unit_vectors(1, seed=7), 2)
-    view, row = live.view_and_row("item-001")
-    assert row is not None
-    assert (view.ids[row], view.alive[row]) == ("item-001", True)
-    np.testing.assert_array_equal(view.index.vectors(np.array([row])), unit_vectors(1, seed=7))
-    assert live.view_and_row("item-009")[1] is None
-    assert live.view_and_row(None)[1] is None
+    _put(live, items, unit_vectors(3), 1)
+    before = live.view()
+    _put(live, items[1:2], unit_vectors(1, seed=7), 2)
+    live.delete(["item-002"], 3)
+    view = live.view()
+    assert [before.row_of(id) for id in ("item-001", "item-002")] == [1, 2]
+    assert [view.row_of(id) for id in ("item-001", "item-002", "item-009")] == [3, None, None]
+    np.testing.assert_array_equal(view.index.vectors(np.array([3])), unit_vectors(1, seed=7))
 
 
-def test_view_and_row_are_of_one_moment_while_items_are_replaced() -> None:
+def test_the_row_of_an_item_is_found_while_items_are_replaced() -> None:
     live = LiveGallery(FaissFlat(DIMENSION))
     items = [new.item for new in new_items(3000)]
     vectors = unit_vectors(3000)
-    live.put(items, vectors, 1)
+    _put(live, items, vectors, 1)
 
     def write() -> None:
         for sequence in range(2, 25):
-            live.put(items, vectors, sequence)
+            _put(live, items, vectors, sequence)
 
     writer = Thread(target=write)
     usual = sys.getswitchinterval()
@@ -100,20 +136,47 @@ def test_view_and_row_are_of_one_moment_while_items_are_replaced() -> None:
     try:
         writer.start()
         while writer.is_alive():
-            view, row = live.view_and_row("item-000")
+            view = live.view()
+            row = view.row_of("item-000")
             assert row is not None
-            assert view.alive[row : row + 1].all()
-            assert len(view.alive) > row
+            assert view.alive[row]
+            assert view.ids[row] == "item-000"
     finally:
         sys.setswitchinterval(usual)
         writer.join()
+
+
+def test_nothing_is_left_of_a_dead_item_in_what_is_packed() -> None:
+    live = LiveGallery(FaissFlat(DIMENSION))
+    secret = Item("secret-id", Modality.VISIBLE, "secret name", "secret camera", START, {"secret": "secret"})
+    kept = Item("kept", Modality.VISIBLE, "some name", "some camera", START, {"some": "thing"})
+    _put(live, [secret, kept], unit_vectors(2), 1)
+    live.delete([secret.id], 2)
+    view = live.view()
+    for rows in (np.arange(2), np.flatnonzero(view.alive)):
+        everything = b"".join(array.tobytes() for array in pack(view, rows).values())
+        assert b"secret" not in everything
+        assert b"some name" in everything
+
+
+def test_what_the_store_lacks_is_dropped_and_what_it_has_more_is_an_error() -> None:
+    live = LiveGallery(FaissFlat(DIMENSION))
+    _put(live, [new.item for new in new_items(4)], unit_vectors(4), 1)
+    assert live.keep_only(np.array([100, 103]), 7) == 2
+    assert (sorted(_held(live)), live.sequence) == (["item-000", "item-003"], 7)
+    with pytest.raises(ValueError, match="in memory"):
+        live.keep_only(np.array([100, 103, 104]), 8)
+    with pytest.raises(ValueError, match="in memory"):
+        live.delete(["item-001"], 8)
+    with pytest.raises(ValueError, match="item-001 is not in memory"):
+        live.update(new_items(2)[1].item, 8)
 
 
 def test_replaced_and_deleted_rows_are_counted_as_dead() -> None:
     live = LiveGallery(FaissFlat(DIMENSION))
     assert live.dead_share == 0
     items = [new.item for new in new_items(8)]
-    live.put(items, unit_vectors(8), 1)
-    live.put(items[:1], unit_vectors(1), 2)
+    _put(live, items, unit_vectors(8), 1)
+    _put(live, items[:1], unit_vectors(1), 2)
     live.delete([items[5].id], 3)
     assert live.dead_share == pytest.approx(2 / 9)

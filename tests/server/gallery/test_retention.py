@@ -13,8 +13,8 @@ from server.gallery.flat import FaissFlat
 from server.gallery.retention import Retention
 from server.gallery.service import Galleries
 from server.gallery.store import SqlStore, Store
-from server.gallery.types import Filter, Fusion
-from tests.server.gallery.making import DIMENSION, FINGERPRINT, new_items
+from server.gallery.types import Filter
+from tests.server.gallery.making import DIMENSION, FINGERPRINT, new_items, search
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -43,10 +43,7 @@ def test_what_is_older_than_the_retention_days_goes_and_the_rest_stays(galleries
 
 def test_what_has_expired_is_not_found_any_more(galleries: Galleries) -> None:
     galleries.expire(NOW)
-    found = galleries.search(
-        "month", new_items(2)[1].vector[None], fingerprint=FINGERPRINT, k=10, where=Filter(), fusion=Fusion.MEAN,
-        group=False, min_score=None,
-    )  # fmt: skip
+    found = search(galleries, "month", new_items(2)[1].vector)
     assert sorted(hit.item.id for hit in found.hits) == ids(galleries, "month")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from server.gallery.flat import FaissFlat
 from server.gallery.index import BruteForce, Mask, Rows, Scores, VectorIndex
-from server.gallery.search import Ranking, fuse, rank, rank_groups
-from server.gallery.types import Fusion, Vectors
+from server.gallery.search import Ranking, Wanted, fuse, rank, rank_groups
+from server.gallery.types import Fusion, Place, Vectors
 from tests.server.gallery.making import DIMENSION, score, tied_vectors, unit_vectors
 
 
@@ -75,7 +76,7 @@ def _drawn(case: dict[str, int]) -> tuple[Vectors, list[str], Vectors, Mask]:
 @given(case=cases)
 def test_a_ranking_equals_plain_loops_ties_by_id_included(build: type[VectorIndex], case: dict[str, int]) -> None:
     vectors, ids, queries, allowed = _drawn(case)
-    found = rank(_index(build, vectors), ids, queries, allowed, case["k"], case["min_score"])
+    (found,) = rank(_index(build, vectors), ids, allowed, [Wanted(queries, case["k"], case["min_score"])])
     expected = [hit for hit in _expected(vectors, ids, queries, allowed) if hit[1] >= case["min_score"]]
     assert _pairs(found) == expected[: case["k"]]
 
@@ -86,7 +87,9 @@ def test_a_ranking_equals_plain_loops_ties_by_id_included(build: type[VectorInde
 def test_groups_equal_plain_loops(build: type[VectorIndex], case: dict[str, int], people: int) -> None:
     vectors, ids, queries, allowed = _drawn(case)
     groups = np.random.default_rng(case["seed"]).integers(0, people + 1, case["count"]).astype(np.int32)
-    hits, members = rank_groups(_index(build, vectors), ids, groups, queries, allowed, case["k"], case["min_score"])
+    wanted = Wanted(queries, case["k"], case["min_score"], exclude=case["count"] - 1 if case["count"] else None)
+    hits, members = rank_groups(_index(build, vectors), ids, groups, allowed, wanted)
+    allowed[-1:] = False
     ranked = [hit for hit in _expected(vectors, ids, queries, allowed) if hit[1] >= case["min_score"]]
     expected: dict[object, list[tuple[int, float]]] = defaultdict(list)
     for row, value in ranked:
@@ -99,15 +102,89 @@ def test_groups_equal_plain_loops(build: type[VectorIndex], case: dict[str, int]
 def test_ties_at_the_last_place_go_by_id_however_many_there_are(build: type[VectorIndex]) -> None:
     vectors = np.tile(unit_vectors(1), (3000, 1))
     ids = _ids(3000)
-    found = rank(_index(build, vectors), ids, vectors[:1], np.ones(3000, np.bool_), 5)
+    (found,) = rank(_index(build, vectors), ids, np.ones(3000, np.bool_), [Wanted(vectors[:1], 5)])
     assert [ids[row] for row in found.rows] == sorted(ids)[:5]
+
+
+@pytest.mark.parametrize("build", INDEXES)
+@settings(max_examples=40, deadline=None)
+@given(case=cases, sizes=st.lists(st.integers(1, 60), min_size=1, max_size=3))
+def test_pages_put_together_are_the_whole_ranking(
+    build: type[VectorIndex], case: dict[str, int], sizes: list[int]
+) -> None:
+    vectors, ids, queries, allowed = _drawn(case)
+    index, excluded = _index(build, vectors), 0 if case["count"] else None
+    together: list[tuple[int, float]] = []
+    place = None
+    for size in cycle(sizes):
+        wanted = Wanted(queries, size, case["min_score"], place, excluded)
+        (page,) = rank(index, ids, allowed, [wanted])
+        together += _pairs(page)
+        if len(page.rows) < size:
+            break
+        place = Place(page.scores.tolist()[-1], ids[page.rows[-1]], len(together))
+    allowed[:1] = False
+    assert together == [hit for hit in _expected(vectors, ids, queries, allowed) if hit[1] >= case["min_score"]]
+
+
+@pytest.mark.parametrize("build", INDEXES)
+@settings(max_examples=30, deadline=None)
+@given(case=cases, others=st.lists(st.tuples(st.integers(1, 3), st.sampled_from([1, 7, 200])), max_size=4))
+def test_rankings_made_in_one_pass_are_those_made_alone(
+    build: type[VectorIndex], case: dict[str, int], others: list[tuple[int, int]]
+) -> None:
+    vectors, ids, queries, allowed = _drawn(case)
+    wanted = [Wanted(queries, case["k"], case["min_score"])]
+    wanted += [Wanted(unit_vectors(count, seed=count + k), k, exclude=3) for count, k in others]
+    index = _index(build, vectors)
+    together = rank(index, ids, allowed, wanted)
+    assert [_pairs(found) for found in together] == [_pairs(rank(index, ids, allowed, [one])[0]) for one in wanted]
+
+
+def test_several_rankings_cost_one_pass_over_the_vectors() -> None:
+    passes = []
+
+    class Counting(BruteForce):
+        def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+            passes.append(len(queries))
+            return super().search(queries, k, allowed)
+
+    vectors = unit_vectors(500)
+    rank(
+        _index(Counting, vectors), _ids(500), np.ones(500, np.bool_), [Wanted(vectors[n : n + 1], 3) for n in range(9)]
+    )
+    assert passes == [9]
+
+
+def test_ids_are_made_for_ties_only() -> None:
+    class Ids(list[str]):
+        asked = 0
+
+        def __getitem__(self, row: object) -> str:
+            Ids.asked += 1
+            return super().__getitem__(row)  # type: ignore[index, no-any-return]
+
+    vectors = np.concatenate([unit_vectors(3000, seed=1), np.tile(unit_vectors(1, seed=2), (4, 1))])
+    rank(_index(BruteForce, vectors), Ids(_ids(3004)), np.ones(3004, np.bool_), [Wanted(vectors[-1:], 1000)])
+    assert Ids.asked < 20
+
+
+def test_a_place_of_a_ranking_that_has_changed_since_still_divides_it() -> None:
+    vectors, ids, allowed = unit_vectors(300), _ids(300), np.ones(300, np.bool_)
+    index = _index(FaissFlat, vectors)
+    (every,) = rank(index, ids, allowed, [Wanted(vectors[:1], 300)])
+    place = Place(every.scores.tolist()[9], ids[every.rows[9]], 10)
+    allowed[every.rows[5:15]] = False  # the place's own row among them
+    (rest,) = rank(index, ids, allowed, [Wanted(vectors[:1], 7, after=place)])
+    assert _pairs(rest) == _pairs(every)[15:22]
 
 
 def test_one_identity_that_fills_the_top_does_not_hide_the_others() -> None:
     crowd = np.tile(unit_vectors(1), (4000, 1))
     vectors = np.concatenate([crowd, unit_vectors(3, seed=5)])
     groups = np.array([1] * 4000 + [2, 3, 3], np.int32)
-    _, members = rank_groups(_index(FaissFlat, vectors), _ids(4003), groups, crowd[:1], np.ones(4003, np.bool_), 3)
+    wanted = Wanted(crowd[:1], 3)
+    _, members = rank_groups(_index(FaissFlat, vectors), _ids(4003), groups, np.ones(4003, np.bool_), wanted)
     assert sorted(len(member.rows) for member in members) == [1, 2, 4000]
 
 
@@ -117,7 +194,7 @@ def test_a_group_found_in_one_round_is_not_found_again_in_the_next() -> None:
     crowd = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
     vectors = np.concatenate([crowd, unit_vectors(3, seed=5)])
     groups = np.array([1] * 2000 + [2, 3, 3], np.int32)
-    _, members = rank_groups(_index(FaissFlat, vectors), _ids(2003), groups, query, np.ones(2003, np.bool_), 3)
+    _, members = rank_groups(_index(FaissFlat, vectors), _ids(2003), groups, np.ones(2003, np.bool_), Wanted(query, 3))
     assert sorted(len(member.rows) for member in members) == [1, 2, 2000]
 
 
@@ -145,6 +222,6 @@ def test_queries_that_cancel_out_have_no_mean() -> None:
 def test_a_limit_equal_to_a_score_that_was_answered_keeps_it() -> None:
     vectors = unit_vectors(200)
     index, allowed = _index(FaissFlat, vectors), np.ones(200, np.bool_)
-    first = rank(index, _ids(200), vectors[:1], allowed, 30)
-    again = rank(index, _ids(200), vectors[:1], allowed, 1000, min_score=first.scores.tolist()[-1])
+    (first,) = rank(index, _ids(200), allowed, [Wanted(vectors[:1], 30)])
+    (again,) = rank(index, _ids(200), allowed, [Wanted(vectors[:1], 1000, min_score=first.scores.tolist()[-1])])
     assert _pairs(again) == _pairs(first)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from server.errors import GalleryExists, GalleryNotFound, ItemNotFound, ModelMis
 from server.gallery.flat import FaissFlat
 from server.gallery.index import BruteForce, FilterIgnored
 from server.gallery.memory import MemoryStore
+from server.gallery.protocol import Loaded, Put, Store
+from server.gallery.refused import DatabaseDamaged
 from server.gallery.service import Galleries
-from server.gallery.store import SqlStore, Store
-from server.gallery.types import Filter, Fusion, Item, NewItem, Vectors, WriteStatus
+from server.gallery.store import SqlStore
+from server.gallery.types import Filter, Fusion, Item, NewItem, Vectors, VectorType
 from tests.server.gallery.making import (
     DIMENSION,
     FINGERPRINT,
@@ -216,27 +220,131 @@ def test_a_replaced_item_is_found_by_its_new_vector_alone(galleries: Galleries) 
     assert search(galleries, "g", new).hits[0].score == pytest.approx(1)
 
 
-def test_memory_is_loaded_anew_when_more_than_a_fifth_is_dead() -> None:
-    built: list[FaissFlat] = []
-
-    def build(dimension: int) -> FaissFlat:
-        built.append(FaissFlat(dimension))
-        return built[-1]
-
-    galleries = Galleries(MemoryStore(), build)
-    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+def test_memory_is_compacted_when_more_than_a_fifth_is_dead(galleries: Galleries) -> None:
     items = new_items(100)
     galleries.put("g", items, fingerprint=FINGERPRINT)
-    before = len(built)
     for new in items[:20]:
         galleries.delete_item("g", new.item.id)
-    assert len(built) == before
+    galleries.maintain()
+    assert _rows(galleries) == 100
     galleries.delete_item("g", items[20].item.id)
-    assert len(built) == before + 1
-    assert built[-1].size == 79
+    galleries.maintain()
+    assert _rows(galleries) == 79
     query = unit_vectors(1, seed=3)
     assert found(search(galleries, "g", query, k=100)) == expected_hits(items[21:], query)
-    assert galleries.progress() == {"g": (22, 22)}
+    galleries.delete_item("g", items[21].item.id)
+    assert found(search(galleries, "g", query, k=100)) == expected_hits(items[22:], query)
+    assert galleries.progress() == {"g": (23, 23)}
+
+
+def _rows(galleries: Galleries) -> int:
+    """How many rows memory holds of gallery ``g``, dead ones too."""
+    return len(galleries._opened["g"].ready().view().alive)
+
+
+def test_a_float16_gallery_is_searched_by_the_vectors_that_it_keeps(galleries: Galleries) -> None:
+    galleries.create("h", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION, vector_type=VectorType.FLOAT16)
+    assert galleries.get("h").vector_type is VectorType.FLOAT16
+    items = new_items(60)
+    galleries.put("h", items, fingerprint=FINGERPRINT)
+    rounded = [replace(new, vector=new.vector.astype(np.float16).astype(np.float32)) for new in items]
+    query = unit_vectors(1, seed=4)
+    assert found(search(galleries, "h", query, k=60)) == expected_hits(rounded, query)
+    assert found(search(galleries, "h", query, k=60)) != expected_hits(items, query)
+    assert galleries.vector("h", "item-007")[1].tobytes() == rounded[7].vector.tobytes()
+
+
+def test_a_gallery_without_thumbnails_keeps_none(galleries: Galleries) -> None:
+    galleries.create("h", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION, thumbnails=False)
+    galleries.put("h", [new_item("i", unit_vectors(1)[0], thumbnail=b"image")], fingerprint=FINGERPRINT)
+    with pytest.raises(ItemNotFound):
+        galleries.thumbnail("h", "i")
+
+
+def test_an_alias_stands_for_its_gallery_until_it_is_moved_or_either_goes(store: Store, galleries: Galleries) -> None:
+    galleries.create("h", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries.set_alias("latest", "g")
+    assert (galleries.resolve("latest"), galleries.resolve("h")) == ("g", "h")
+    galleries.set_alias("latest", "h")
+    galleries.set_alias("old", "g")
+    assert galleries.aliases() == {"latest": "h", "old": "g"}
+    assert Galleries(store, FaissFlat).resolve("latest") == "h"
+    galleries.delete("h")
+    galleries.remove_alias("old")
+    assert galleries.aliases() == {}
+    assert [galleries.resolve(name) for name in ("latest", "old", "g")] == ["latest", "old", "g"]
+
+
+class Waits(MemoryStore):
+    """A store that can be read and checked only when it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.check_may_end, self.load_may_end = Event(), Event(), Event()
+
+    def load(self, name: str, since: int = 0) -> AbstractContextManager[Loaded]:  # type: ignore[override]  # what the protocol says
+        if name == "large":
+            self.begun.set()
+            assert self.load_may_end.wait(10)
+        return super().load(name, since)
+
+    def check(self) -> None:
+        assert self.check_may_end.wait(10)
+
+
+def _waiting() -> Waits:
+    store = Waits()
+    store.check_may_end.set()
+    galleries = Galleries(store, FaissFlat)
+    for name, count in (("large", 9), ("small", 2)):
+        galleries.create(name, model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+        galleries.put(name, new_items(count), fingerprint=FINGERPRINT)
+    store.check_may_end.clear()
+    return store
+
+
+def test_nothing_is_answered_in_the_background_before_it_is_loaded_and_checked() -> None:
+    store = _waiting()
+    galleries = Galleries(store, FaissFlat, in_background=True)
+    assert store.begun.wait(10)
+    assert galleries.unloaded() == {"large": (0, 9)}
+    for call in (
+        lambda: search(galleries, "large", unit_vectors(1)),
+        lambda: search(galleries, "small", unit_vectors(1)),
+        lambda: galleries.item("small", "item-000"),
+        lambda: galleries.items("small", Filter(), limit=1),
+        lambda: galleries.put("small", new_items(1), fingerprint=FINGERPRINT),
+        lambda: galleries.erase("large", Filter()),
+        lambda: galleries.delete("small"),
+        lambda: galleries.list(limit=1),
+        lambda: galleries.expire(START),
+    ):
+        with pytest.raises(NotReady):
+            call()
+    with pytest.raises(GalleryNotFound):
+        galleries.get("nothing")
+    assert galleries.progress() == {"large": (1, -1), "small": (1, 1)}
+    store.load_may_end.set()
+    store.check_may_end.set()
+    galleries.loading.result(10)
+    assert galleries.unloaded() == {}
+    assert search(galleries, "large", unit_vectors(1)).searched == 9
+    assert galleries.progress() == {"large": (1, 1), "small": (1, 1)}
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+@pytest.mark.parametrize("method", ["check", "load"])
+def test_a_damaged_store_is_not_served(monkeypatch: pytest.MonkeyPatch, method: str, in_background: bool) -> None:
+    store = _waiting()
+    store.load_may_end.set()
+    store.check_may_end.set()
+
+    def fail(*_args: object) -> None:
+        raise DatabaseDamaged("file", "it is broken")
+
+    monkeypatch.setattr(store, method, fail)
+    with pytest.raises(DatabaseDamaged, match="it is broken"):
+        Galleries(store, FaissFlat, in_background=in_background).loading.result(10)
 
 
 def test_everything_is_there_after_a_restart(url: str) -> None:
@@ -247,7 +355,7 @@ def test_everything_is_there_after_a_restart(url: str) -> None:
     items = new_items(50)
     galleries.put("g", items, fingerprint=FINGERPRINT)
     galleries.put("h", items[:5], fingerprint=FINGERPRINT)
-    galleries.delete_items("g", Filter(cameras=frozenset({"c1"})))
+    galleries.erase("g", Filter(cameras=frozenset({"c1"})))
     left = [new for new in items if new.item.camera != "c1"]
     galleries.close()
 
@@ -270,10 +378,10 @@ class Fragile(MemoryStore):
 
     fails_before = fails_after = fails_always = False
 
-    def put(self, name: str, items: Sequence[NewItem]) -> tuple[list[WriteStatus], int]:
+    def put(self, name: str, items: Sequence[NewItem], then: Callable[[Put], None] | None = None) -> Put:
         if self.fails_before:
             raise OSError("before")
-        done = super().put(name, items)
+        done = super().put(name, items, None if self.fails_after else then)
         if self.fails_after:
             raise OSError("after")
         return done

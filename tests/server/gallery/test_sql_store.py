@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
-from server.errors import StorageFull
-from server.gallery.database import reading, writing
+from server.errors import GalleryNotFound, ItemNotFound, StorageFull
+from server.gallery.database import WRITES, reading, writing
 from server.gallery.flat import FaissFlat
-from server.gallery.refused import DatabaseDamaged, DatabaseTooNew, DirectoryLocked
+from server.gallery.refused import DatabaseDamaged, DatabaseMissing, DatabaseTooNew, DirectoryLocked
 from server.gallery.service import Galleries
 from server.gallery.store import SqlStore
 from server.gallery.tables import metadata
@@ -84,10 +85,10 @@ def test_every_connection_has_the_settings_that_durability_needs(
 def test_a_reader_sees_one_moment_while_others_write(sql_store: SqlStore) -> None:
     sql_store.create_gallery(gallery())
     sql_store.put("g", new_items(3))
-    with sql_store.load("g") as (sequence, chunks):
+    with sql_store.load("g") as loaded:
         sql_store.put("g", new_items(5))
         sql_store.delete_item("g", "item-000")
-        assert (sequence, sum(len(chunk.items) for chunk in chunks)) == (1, 3)
+        assert (loaded.sequence, sum(len(chunk.items) for chunk in loaded.chunks)) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,57 @@ def test_no_file_holds_what_was_deleted(url: str, erase: Callable[[SqlStore], ob
     assert held() == [True, True, True]
     erase(store)
     assert held() == [False, False, False]
+    store.close()
+
+
+def test_a_gallery_whose_deletion_was_cut_off_is_out_of_sight_and_removed_at_the_next_start(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _filled(url)
+    store.create_gallery(gallery("other"))
+    store.put("other", new_items(3))
+    store.set_alias("latest", "g")
+
+    def crash(self: SqlStore, number: int, step: int | None) -> None:
+        raise OSError("crash")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "_empty", crash)
+        with pytest.raises(OSError, match="crash"):
+            store.delete_gallery("g")
+        assert [one.name for one in store.galleries()] == list(store.sequences()) == ["other"]
+        assert store.aliases() == {}
+        for name in ("g", "~1"):
+            with pytest.raises(GalleryNotFound):
+                store.gallery(name)
+        store.create_gallery(gallery())
+        assert contents(store, "g") == (0, {})
+        store.close()
+    assert b"thumbnail 0 1" in _file(url).read_bytes()
+
+    store = SqlStore(url)
+    store.check()
+    assert store._sweeper is not None
+    store._sweeper.join()
+    assert b"thumbnail 0 10" not in b"".join(path.read_bytes() for path in _file(url).parent.iterdir())
+    with reading(store.engine) as connection:
+        assert connection.execute(text("SELECT name FROM galleries ORDER BY name")).scalars().all() == ["g", "other"]
+        assert connection.execute(text("SELECT count(*) FROM items")).scalar_one() == 3
+    store.close()
+
+
+def test_others_write_while_a_large_gallery_is_being_deleted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.gallery.store._BATCH", 10)
+    store = _filled(url, count=45)
+    seen: list[int] = []
+
+    def count(connection: Connection) -> None:
+        if connection.get_execution_options().get(WRITES):
+            seen.append(connection.execute(text("SELECT count(*) FROM items")).scalar_one())
+
+    event.listen(store.engine, "commit", count)
+    store.delete_gallery("g")
+    assert seen == [45, 35, 25, 15, 5, 0]
     store.close()
 
 
@@ -169,7 +221,7 @@ def test_a_database_newer_than_the_program_is_refused_and_left_alone(url: str) -
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
     before = _file(url).read_bytes()
-    with pytest.raises(DatabaseTooNew, match=r"version 9999.*up to 0001"):
+    with pytest.raises(DatabaseTooNew, match=r"version 9999.*up to 0002"):
         SqlStore(url)
     assert _file(url).read_bytes() == before
 
@@ -207,9 +259,87 @@ def test_a_broken_file_is_refused_with_what_to_do(url: str, part: str) -> None:
     else:
         data[:] = b"hello\n" * 9999
     _file(url).write_bytes(data)
-    with pytest.raises(DatabaseDamaged, match="restore a backup") as raised:
-        SqlStore(url)
+    with pytest.raises(DatabaseDamaged, match="restore a backup") as raised, closing(SqlStore(url)) as store:
+        store.check()
     assert str(_file(url)) in str(raised.value)
+
+
+@pytest.mark.parametrize("garbage", ["zeros", "noise", "another page"])
+def test_any_page_overwritten_is_noticed_or_held_nothing(url: str, garbage: str) -> None:
+    store = _filled(url, count=300)
+    store.delete_items("g", Filter(cameras=frozenset({"c1"})))  # leaves pages that hold nothing
+    before = contents(store, "g"), _thumbnails(store)
+    assert len(before[1]) > 100
+    store.close()
+    sound, page = _file(url).read_bytes(), 16384
+    noticed = 0
+    for start in range(0, len(sound), page):
+        other = {
+            "zeros": bytes(page),
+            "noise": random.Random(start).randbytes(page),
+            "another page": sound[start - page : start] if start else sound[page : 2 * page],
+        }[garbage]
+        _file(url).write_bytes(sound[:start] + other + sound[start + page :])
+        try:
+            with closing(SqlStore(url)) as store:
+                store.check()
+                assert (contents(store, "g"), _thumbnails(store)) == before
+        except DatabaseDamaged:
+            noticed += 1
+    assert noticed >= 5
+
+
+def _thumbnails(store: SqlStore) -> dict[str, bytes]:
+    found = {}
+    for item in store.items("g", Filter(), limit=1000):
+        with suppress(ItemNotFound):
+            found[item.id] = store.thumbnail("g", item.id)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["empty", "another program's", "another alembic user's"])
+def test_a_file_that_is_not_a_database_of_vireid_is_refused(url: str, kind: str) -> None:
+    _filled(url).close()
+    _file(url).unlink()
+    with closing(sqlite3.connect(_file(url))) as connection:
+        if kind != "empty":
+            connection.execute("CREATE TABLE holidays (day TEXT)")
+        if kind == "another alembic user's":
+            connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.commit()
+    _file(url).touch()
+    with pytest.raises(DatabaseDamaged, match="it is empty" if kind == "empty" else "no tables of vireid"):
+        SqlStore(url)
+    if kind == "empty":
+        assert _file(url).stat().st_size == 0
+
+
+@pytest.mark.parametrize("left", ["vireid.db-wal", "vireid.db-shm", "index", "jobs", "RESERVE"])
+def test_a_directory_that_has_lost_its_database_is_refused(url: str, left: str) -> None:
+    folder = _file(url).parent
+    if left in ("index", "jobs"):
+        (folder / left).mkdir(parents=True)
+    else:
+        folder.mkdir()
+        (folder / left).touch()
+    with pytest.raises(DatabaseMissing, match=f"holds {left}.*Put the database back"):
+        SqlStore(url)
+    assert not _file(url).exists()
+
+
+@pytest.mark.parametrize("there", ["nothing", "LOCK", "an unfinished database", "files of others"])
+def test_a_directory_without_anything_of_vireid_is_a_new_one(url: str, there: str) -> None:
+    folder = _file(url).parent
+    folder.mkdir()
+    if there == "LOCK":
+        (folder / "LOCK").write_text("17\n")
+    elif there == "an unfinished database":
+        (folder / "vireid.db.new").write_bytes(b"cut off")
+    elif there == "files of others":
+        (folder / "lost+found").mkdir()
+    with closing(SqlStore(url)) as store:
+        assert store.galleries() == []
+    assert not (folder / "vireid.db.new").exists()
 
 
 def test_a_single_flipped_bit_in_a_vector_is_refused(url: str) -> None:

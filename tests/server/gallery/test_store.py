@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.card import Modality
-from server.errors import GalleryExists, GalleryNotFound, ItemNotFound
+from server.errors import AliasExists, AliasNotFound, ErasureNotFound, GalleryExists, GalleryNotFound, ItemNotFound
 from server.gallery.filters import matches
 from server.gallery.memory import MemoryStore
-from server.gallery.store import Store
-from server.gallery.types import Filter, Gallery, Item, NewItem, Scalar
+from server.gallery.protocol import Deleted, Store
+from server.gallery.types import CropWarning, Erasure, Filter, Gallery, Item, NewItem, Scalar, VectorType
 from tests.server.gallery.making import (
     DIMENSION,
     FINGERPRINT,
@@ -41,12 +42,29 @@ def gallery(name: str = "g") -> Gallery:
     )
 
 
+def loaded_since(store: Store, name: str, since: int) -> tuple[set[str], set[int]]:
+    """Ids and rows that ``load`` gives."""
+    with store.load(name, since) as loaded:
+        chunks = list(loaded.chunks)
+    return (
+        {item.id for chunk in chunks for item in chunk.items},
+        {row for chunk in chunks for row in chunk.rows.tolist()},
+    )
+
+
+def all_rows(store: Store, name: str) -> list[int]:
+    """The rows of all items."""
+    with store.load(name) as loaded:
+        rows: list[int] = loaded.rows().tolist()
+        return rows
+
+
 def contents(store: Store, name: str) -> tuple[int, dict[str, tuple[Item, bytes]]]:
     """Sequence number and everything that ``load`` gives, the vectors as bytes."""
-    with store.load(name) as (sequence, chunks):
-        return sequence, {
+    with store.load(name) as loaded:
+        return loaded.sequence, {
             item.id: (item, vector.tobytes())
-            for chunk in chunks
+            for chunk in loaded.chunks
             for item, vector in zip(chunk.items, chunk.vectors, strict=True)
         }
 
@@ -140,8 +158,8 @@ def test_an_unknown_item_is_said_to_be_unknown_and_nothing_happens(store: Store,
 def test_items_vectors_and_thumbnails_come_back_as_they_were_put(store: Store) -> None:
     store.create_gallery(gallery())
     items = new_items(30)
-    statuses, sequence = store.put("g", items)
-    assert (statuses, sequence) == (["added"] * 30, 1)
+    put = store.put("g", items)
+    assert (put.statuses, put.sequence) == (["added"] * 30, 1)
     for new in items:
         assert store.item("g", new.item.id) == new.item
         item, vector = store.vector("g", new.item.id)
@@ -169,8 +187,8 @@ def test_the_same_id_replaces_the_whole_item(store: Store) -> None:
     vectors = unit_vectors(3)
     store.put("g", [new_item("i", vectors[0], identity="p", camera="c", thumbnail=b"old")])
     again = new_item("i", vectors[1], modality=Modality.VISIBLE)
-    statuses, sequence = store.put("g", [again, new_item("j", vectors[2])])
-    assert (statuses, sequence) == (["updated", "added"], 2)
+    put = store.put("g", [again, new_item("j", vectors[2])])
+    assert (put.statuses, put.sequence) == (["updated", "added"], 2)
     assert store.gallery("g").items == 2
     assert store.vector("g", "i")[0] == again.item
     np.testing.assert_array_equal(store.vector("g", "i")[1], vectors[1])
@@ -182,15 +200,15 @@ def test_putting_the_same_again_leaves_the_same_contents(store: Store) -> None:
     store.create_gallery(gallery())
     store.put("g", new_items(10))
     _, before = contents(store, "g")
-    assert store.put("g", new_items(10))[0] == ["updated"] * 10
+    assert store.put("g", new_items(10)).statuses == ["updated"] * 10
     assert contents(store, "g")[1] == before
 
 
 def test_of_one_id_twice_in_a_put_the_last_stays(store: Store) -> None:
     store.create_gallery(gallery())
     vectors = unit_vectors(2)
-    statuses, _ = store.put("g", [new_item("i", vectors[0], camera="c1"), new_item("i", vectors[1], camera="c2")])
-    assert statuses == ["added", "updated"]
+    put = store.put("g", [new_item("i", vectors[0], camera="c1"), new_item("i", vectors[1], camera="c2")])
+    assert put.statuses == ["added", "updated"]
     assert store.gallery("g").items == 1
     assert store.item("g", "i").camera == "c2"
     np.testing.assert_array_equal(store.vector("g", "i")[1], vectors[1])
@@ -210,12 +228,12 @@ def test_items_of_one_gallery_are_not_those_of_another(store: Store) -> None:
 def test_each_change_of_items_raises_the_sequence_by_one(store: Store) -> None:
     store.create_gallery(gallery())
     seen = [store.sequences()["g"]]
-    seen.append(store.put("g", new_items(6))[1])
+    seen.append(store.put("g", new_items(6)).sequence)
     seen.append(store.update_item("g", "item-001", {"camera": "c9"})[1])
-    seen.append(store.delete_item("g", "item-002"))
-    seen.append(store.delete_items("g", Filter(modality=Modality.VISIBLE))[1])
+    seen.append(store.delete_item("g", "item-002").sequence)
+    seen.append(store.delete_items("g", Filter(modality=Modality.VISIBLE)).sequence)
     assert seen == [0, 1, 2, 3, 4]
-    assert store.delete_items("g", Filter(modality=Modality.VISIBLE)) == ([], 4)
+    assert store.delete_items("g", Filter(modality=Modality.VISIBLE)) == Deleted([], 0, 0, 4)
     store.update_gallery("g", {"description": "not an item"})
     assert store.sequences() == {"g": 4}
     assert contents(store, "g")[0] == 4
@@ -272,11 +290,194 @@ def test_pages_are_full_when_attributes_are_filtered(store: Store) -> None:
 def test_more_items_than_a_page_are_put_replaced_listed_loaded_and_deleted(store: Store) -> None:
     store.create_gallery(gallery())
     items = [new_item(f"i{n:04d}", vector) for n, vector in enumerate(unit_vectors(2500))]
-    assert store.put("g", items)[0] == ["added"] * 2500
-    assert store.put("g", items)[0] == ["updated"] * 2500
+    assert store.put("g", items).statuses == ["added"] * 2500
+    assert store.put("g", items).statuses == ["updated"] * 2500
     assert len(store.items("g", Filter(), limit=5000)) == len(contents(store, "g")[1]) == 2500
-    assert len(store.delete_items("g", Filter())[0]) == 2500
+    assert len(store.delete_items("g", Filter()).ids) == 2500
     assert contents(store, "g")[1] == {}
+
+
+def test_what_has_changed_since_a_sequence_number_is_loaded_alone(store: Store) -> None:
+    store.create_gallery(gallery())
+    first = store.put("g", new_items(6))
+    assert all_rows(store, "g") == sorted(first.rows.tolist()) == first.rows.tolist()
+    store.update_item("g", "item-004", {"camera": "c9"})
+    again = store.put("g", new_items(2, seed=1))
+    store.delete_item("g", "item-003")
+    store.put("g", new_items(1, prefix="other"))
+    row = dict(zip([new.item.id for new in new_items(6)], first.rows.tolist(), strict=True))
+    later = all_rows(store, "g")[-1]
+    assert loaded_since(store, "g", 0)[0] == {f"item-00{n}" for n in (0, 1, 2, 4, 5)} | {"other-000"}
+    assert loaded_since(store, "g", 1) == (
+        {"item-000", "item-001", "item-004", "other-000"},
+        {*again.rows.tolist(), row["item-004"], later},
+    )
+    assert loaded_since(store, "g", 3) == ({"other-000"}, {later})
+    assert loaded_since(store, "g", 5) == (set(), set())
+    assert all_rows(store, "g") == sorted([row["item-002"], row["item-004"], row["item-005"], *again.rows, later])
+
+
+def test_a_replaced_item_gets_a_higher_row_and_none_is_given_twice(store: Store) -> None:
+    store.create_gallery(gallery())
+    seen: list[int] = []
+    for _ in range(3):
+        put = store.put("g", [*new_items(2), *new_items(1)])
+        assert put.rows[0] == put.rows[2]
+        assert set(all_rows(store, "g")) == set(put.rows.tolist())
+        assert min(put.rows) > max(seen, default=0)
+        seen += put.rows.tolist()
+        store.delete_item("g", "item-001")
+
+
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_vectors_are_kept_in_the_type_of_the_gallery(store: Store, vector_type: VectorType) -> None:
+    store.create_gallery(replace(gallery(), vector_type=vector_type))
+    assert store.gallery("g").vector_type is vector_type
+    items = new_items(30)
+    store.put("g", items)
+    with store.load("g") as loaded:
+        for chunk in loaded.chunks:
+            assert chunk.vectors.dtype == vector_type.dtype
+            np.testing.assert_array_equal(chunk.vectors, np.array([new.vector for new in items]).astype(vector_type))
+    for new in items:
+        vector = store.vector("g", new.item.id)[1]
+        assert vector.dtype == np.float32
+        np.testing.assert_array_equal(vector, new.vector.astype(vector_type))
+
+
+def test_a_gallery_without_thumbnails_never_stores_one(store: Store) -> None:
+    store.create_gallery(replace(gallery(), thumbnails=False))
+    assert store.gallery("g").thumbnails is False
+    store.put("g", [new_item("i", unit_vectors(1)[0], thumbnail=b"picture")])
+    with pytest.raises(ItemNotFound):
+        store.thumbnail("g", "i")
+    assert store.delete_item("g", "i") == Deleted(["i"], 1, 0, 2)
+
+
+def test_content_and_warnings_are_kept_and_change_with_the_whole_item_alone(store: Store) -> None:
+    store.create_gallery(gallery())
+    vector = unit_vectors(1)[0]
+    for number in range(2 ** len(CropWarning)):
+        warnings = CropWarning.from_bits(number)
+        item = Item("i", Modality.VISIBLE, warnings=warnings, content=f"{number:064x}")
+        store.put("g", [NewItem(item, vector)])
+        assert store.item("g", "i") == item
+        assert store.update_item("g", "i", {"camera": "c"})[0].warnings == warnings
+        assert store.vector("g", "i")[0].content == item.content
+        assert contents(store, "g")[1]["i"][0].warnings == warnings
+    for name in ("warnings", "content"):
+        with pytest.raises(ValueError, match=f"cannot change {name}"):
+            store.update_item("g", "i", {name: None})
+
+
+def test_items_and_contents_are_found_by_their_ids(store: Store) -> None:
+    store.create_gallery(gallery())
+    known = Item("known", Modality.VISIBLE, content="a" * 64)
+    unknown = Item("unknown", Modality.VISIBLE)
+    store.put("g", [NewItem(item, unit_vectors(1)[0]) for item in (known, unknown)])
+    ids = ["known", "unknown", "not there"]
+    assert store.contents("g", ids) == {"known": "a" * 64}
+    assert store.named("g", ids) == {"known": known, "unknown": unknown}
+    assert store.contents("g", []) == {}
+    assert store.named("g", []) == {}
+
+
+def test_deleting_says_what_is_gone(store: Store) -> None:
+    store.create_gallery(gallery())
+    items = new_items(20)
+    store.put("g", items)
+    with_thumbnail = sum(new.thumbnail is not None for new in items[1:])
+    assert store.delete_item("g", "item-000") == Deleted(["item-000"], 1, 0, 2)
+    assert store.delete_items("g", Filter()) == Deleted([new.item.id for new in items[1:]], 19, with_thumbnail, 3)
+
+
+def test_what_was_stored_before_a_moment_is_deleted(store: Store) -> None:
+    store.create_gallery(gallery())
+    items = [replace(new, stored_at=START + timedelta(days=n)) for n, new in enumerate(new_items(5))]
+    store.put("g", items)
+    deleted = store.delete_stored_before("g", START + timedelta(days=2))
+    assert (deleted.ids, deleted.sequence) == (["item-000", "item-001"], 2)
+    assert store.delete_stored_before("g", START).ids == []
+
+
+def test_a_filter_with_a_hundred_thousand_values_works(store: Store) -> None:
+    store.create_gallery(gallery())
+    items = [new_item(f"i{n}", vector, identity=f"p{n}") for n, vector in enumerate(unit_vectors(6))]
+    store.put("g", items)
+    many = frozenset(f"p{n}" for n in range(3, 100_003))
+    assert [item.id for item in store.items("g", Filter(identities=many), limit=10)] == ["i3", "i4", "i5"]
+    assert [item.id for item in store.items("g", Filter(exclude_identities=many), limit=10)] == ["i0", "i1", "i2"]
+    assert store.delete_items("g", Filter(identities=many)).ids == ["i3", "i4", "i5"]
+
+
+def test_after_each_write_the_caller_is_told_the_result_once(store: Store) -> None:
+    told: list[object] = []
+    store.create_gallery(gallery(), lambda: told.append("created"))
+    expected: list[object] = ["created"]
+    expected.append(store.put("g", new_items(4), told.append))
+    expected.append(store.update_item("g", "item-001", {"camera": "c"}, lambda *result: told.append(result)))
+    expected.append(store.delete_item("g", "item-001", told.append))
+    expected.append(store.delete_stored_before("g", START, told.append))
+    expected.append(store.delete_items("g", Filter(), told.append))
+    expected = [one for one in expected if not (isinstance(one, Deleted) and not one.ids)]
+    store.delete_gallery("g", lambda: told.append("deleted"))
+    assert told == [*expected, "deleted"]
+
+
+def test_nobody_is_told_of_a_write_that_was_refused(store: Store) -> None:
+    store.create_gallery(gallery())
+    told: list[object] = []
+    with pytest.raises(GalleryExists):
+        store.create_gallery(gallery(), lambda: told.append(1))
+    with pytest.raises(ItemNotFound):
+        store.delete_item("g", "x", told.append)
+    with pytest.raises(GalleryNotFound):
+        store.put("x", new_items(1), told.append)
+    assert told == []
+
+
+def test_an_alias_stands_for_one_gallery_after_the_other(store: Store) -> None:
+    for name in ("march", "april"):
+        store.create_gallery(gallery(name))
+    store.set_alias("latest", "march")
+    store.set_alias("first", "march")
+    assert store.aliases() == {"first": "march", "latest": "march"}
+    store.set_alias("latest", "april")
+    assert store.aliases() == {"first": "march", "latest": "april"}
+    store.remove_alias("latest")
+    with pytest.raises(AliasNotFound):
+        store.remove_alias("latest")
+    with pytest.raises(GalleryNotFound):
+        store.set_alias("latest", "may")
+    store.delete_gallery("march")
+    assert store.aliases() == {}
+
+
+def test_a_gallery_and_an_alias_never_share_a_name(store: Store) -> None:
+    store.create_gallery(gallery())
+    store.set_alias("latest", "g")
+    with pytest.raises(AliasExists) as raised:
+        store.create_gallery(gallery("latest"))
+    assert raised.value.alias == "latest"
+    with pytest.raises(GalleryExists):
+        store.set_alias("g", "g")
+    assert [one.name for one in store.galleries()] == ["g"]
+
+
+def test_receipts_of_erasures_are_kept_newest_first(store: Store) -> None:
+    receipts = [
+        Erasure(f"e{n}", "gh"[n % 2], START + timedelta(days=n // 2), f"key_{n}" if n else None, {"items": n})
+        for n in range(5)
+    ]
+    for receipt in receipts:
+        store.record_erasure(receipt)
+    assert [store.erasure(receipt.id) for receipt in receipts] == receipts
+    assert store.erasures(limit=10) == receipts[::-1]
+    assert store.erasures(limit=2, after="e3") == [receipts[2], receipts[1]]
+    assert store.erasures(limit=10, galleries=["g", "never seen"]) == receipts[4::-2]
+    for call in (lambda: store.erasure("x"), lambda: store.erasures(limit=1, after="x")):
+        with pytest.raises(ErasureNotFound):
+            call()
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -290,7 +491,7 @@ def test_listing_and_erasing_agree_with_the_filter_said_plainly(store: Store, it
     expected = sorted(item.id for item in items if passes(item, where))
     assert sorted(item.id for item in items if matches(item, where)) == expected
     assert [item.id for item in store.items("g", where, limit=100)] == expected
-    assert sorted(store.delete_items("g", where)[0]) == expected
+    assert store.delete_items("g", where).ids == expected
     left = store.items("g", Filter(), limit=100)
     assert {item.id for item in left} == {item.id for item in items} - set(expected)
 

@@ -1,0 +1,91 @@
+"""What is wrong with values that came from outside, field by field, in words of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import Field
+from pydantic_core import ErrorDetails
+
+from server.errors import ServiceError
+from server.fields import Wire
+
+__all__ = ["FieldError", "InvalidRequest", "field_errors", "invalid"]
+
+
+class FieldError(Wire):
+    """One offending field or file."""
+
+    field: str = Field(examples=["query.k"])
+    detail: str = Field(examples=["must be at most 1000"])
+
+
+class InvalidRequest(ServiceError):
+    """Fields of the request that are missing, malformed, or do not go together."""
+
+    def __init__(self, faults: Sequence[FieldError]) -> None:
+        super().__init__(*faults)
+        self.faults = tuple(faults)
+
+
+def invalid(field_name: str, detail: str) -> InvalidRequest:
+    """One field that does not hold."""
+    return InvalidRequest([FieldError(field=field_name, detail=detail)])
+
+
+def field_errors(found: Iterable[ErrorDetails], *, within: str = "") -> list[FieldError]:
+    """pydantic's findings in our words; ``within`` names the field that holds what was validated."""
+    return [FieldError(field=_name(within, error["loc"]) or "body", detail=_message(error)) for error in found]
+
+
+_WORDS: Mapping[str, str] = {
+    "bool_type": "must be true or false",
+    "datetime_from_date_parsing": "must be a time, RFC 3339",
+    "datetime_parsing": "must be a time, RFC 3339",
+    "datetime_type": "must be a time, RFC 3339",
+    "dict_type": "must be an object",
+    "enum": "must be {expected}",
+    "extra_forbidden": "is not a known field",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "json_invalid": "is not valid JSON",
+    "json_type": "must be JSON text",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "list_type": "must be an array",
+    "literal_error": "must be {expected}",
+    "missing": "is required",
+    "model_attributes_type": "must be an object",
+    "model_type": "must be an object",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_type": "must be text",
+    "string_unicode": "must be valid Unicode",
+    "timezone_aware": "must have a time zone, such as Z",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
+}
+
+
+def _name(within: str, location: Iterable[int | str]) -> str:
+    """``("items", 2, "id")`` → ``items[2].id``."""
+    for part in location:
+        within += f"[{part}]" if isinstance(part, int) else f".{part}" if within else part
+    return within
+
+
+def _message(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "value_error":
+        return str(context["error"])  # raised by a validator of ours
+    try:
+        return _WORDS[error["type"]].format_map(context)
+    except (KeyError, ValueError):
+        return "is not valid"

@@ -1,0 +1,1 @@
+"""Long work: rows in the database, one worker thread, states that survive a crash."""

@@ -1,0 +1,1 @@
+"""Jobs: their states, and what an import makes of an upload."""

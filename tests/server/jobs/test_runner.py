@@ -1,0 +1,310 @@
+"""Jobs of any kind: states, counts and failures that survive a stop, and one at a time in their order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from server.audit import Audit
+from server.errors import EntryRejected, JobNotFound, NotReady, ServiceError, StorageFull
+from server.gallery.store import SqlStore
+from server.jobs import runner
+from server.jobs.runner import Context, Interrupted, Jobs
+from server.jobs.table import JobTable
+from server.jobs.types import Job, JobState
+
+PATIENCE_S = 30.0
+
+
+class Steps:
+    """A kind that does what the test tells it to: each call of ``step`` lets it do one more, or raise."""
+
+    def __init__(self) -> None:
+        self.orders: Queue[Exception | None] = Queue()
+        self.began: Queue[Context] = Queue()
+
+    def run(self, context: Context) -> None:
+        self.began.put(context)
+        context.set_total(3)
+        for step in range(context.job.cursor or 0, 3):
+            if error := self.orders.get(timeout=PATIENCE_S):
+                raise error
+            context.advance(step + 1, done=1, skipped=2, failed=[(f"entry {step}", EntryRejected("it is bad"))])
+
+    def begin(self) -> Context:
+        return self.began.get(timeout=PATIENCE_S)
+
+    def step(self, count: int = 1, error: Exception | None = None) -> None:
+        for _ in range(count):
+            self.orders.put(error)
+
+
+def explain(error: ServiceError) -> Mapping[str, Any]:
+    return {"detail": str(error)}
+
+
+class Server:
+    """Jobs over one data directory, which may be opened again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def open(self, **kinds: Any) -> Iterator[Jobs]:
+        with closing(SqlStore(f"sqlite:///{self.folder}/vireid.db")) as store:
+            self.audit = Audit(store.engine)
+            with closing(Jobs(JobTable(store.engine), self.folder / "jobs", kinds, explain, self.audit)) as jobs:
+                yield jobs
+
+    def folders(self) -> set[str]:
+        return {path.name for path in (self.folder / "jobs").iterdir()}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+def submit(jobs: Jobs, kind: str = "steps", gallery: str | None = "g") -> Job:
+    with jobs.draft() as draft:
+        (draft.folder / "body").write_bytes(b"x")
+        return draft.submit(kind, gallery, {"a": 1}, "key")
+
+
+def until(jobs: Jobs, id: str, wanted: Callable[[Job], bool]) -> Job:
+    """The job as soon as it is so."""
+    changed = threading.Event()
+    with jobs.watching(id, changed.set):
+        while not wanted(job := jobs.get(id)):
+            assert changed.wait(PATIENCE_S), job
+            changed.clear()
+        return job
+
+
+def end(jobs: Jobs, id: str) -> Job:
+    return until(jobs, id, lambda job: job.state.ended)
+
+
+def counts(job: Job) -> tuple[JobState, int | None, int, int, int]:
+    return job.state, job.total, job.done, job.failed, job.skipped
+
+
+def test_a_job_is_queued_runs_and_succeeds(server: Server) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        job = submit(jobs)
+        assert counts(job) == (JobState.QUEUED, None, 0, 0, 0)
+        context = steps.begin()
+        assert (context.job.parameters, (context.folder / "body").read_bytes()) == ({"a": 1}, b"x")
+        steps.step()
+        running = until(jobs, job.id, lambda job: job.done == 1)
+        assert counts(running) == (JobState.RUNNING, 3, 1, 1, 2)
+        assert jobs.rate(running) or 0 > 0
+        steps.step(2)
+        done = end(jobs, job.id)
+        assert counts(done) == (JobState.SUCCEEDED, 3, 3, 3, 6)
+        assert done.started_at is not None
+        assert done.finished_at is not None
+        assert job.created_at <= done.started_at <= done.finished_at
+        assert [(f.name, f.reason) for f in jobs.failures(job.id, limit=9)] == [
+            (f"entry {step}", {"detail": "it is bad"}) for step in range(3)
+        ]
+        first, second = jobs.failures(job.id, limit=2)
+        assert jobs.failures(job.id, limit=2, after=second.number)[0].name == "entry 2"
+        assert first.number < second.number
+    (entry,) = audit_of(server)
+    assert (entry.key_id, entry.action, entry.gallery, entry.detail["state"]) == ("key", "job.end", "g", "succeeded")
+    assert server.folders() == set()
+
+
+def audit_of(server: Server) -> list[Any]:
+    with server.open():
+        return server.audit.list(10)
+
+
+def test_jobs_run_one_after_the_other_oldest_first(server: Server) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        ids = [submit(jobs).id for _ in range(3)]
+        assert [job.id for job in jobs.list(limit=2)] == [ids[2], ids[1]]
+        assert [job.id for job in jobs.list(limit=2, after=ids[1])] == [ids[0]]
+        for id in ids:
+            assert steps.begin().job.id == id
+            assert steps.began.empty()
+            steps.step(3)
+            end(jobs, id)
+        assert jobs.list(limit=9, state=JobState.QUEUED) == []
+        assert jobs.list(limit=9, galleries=["other"]) == []
+        assert len(jobs.list(limit=9, galleries=["g"], state=JobState.SUCCEEDED)) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(EntryRejected("it cannot be"), "it cannot be"), (RuntimeError("a bug"), "The server failed; its log")],
+)
+def test_an_error_fails_the_job_and_the_next_one_runs(server: Server, error: Exception, text: str) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        bad, good = submit(jobs), submit(jobs)
+        steps.step()
+        steps.step(error=error)
+        failed = end(jobs, bad.id)
+        assert counts(failed) == (JobState.FAILED, 3, 1, 1, 2)
+        assert text in (failed.error or "")
+        assert "a bug" not in (failed.error or "")
+        steps.step(3)
+        assert end(jobs, good.id).state is JobState.SUCCEEDED
+    assert server.folders() == set()
+
+
+def test_a_job_of_an_unknown_kind_fails(server: Server) -> None:
+    with server.open() as jobs:
+        assert end(jobs, submit(jobs, "of a later version").id).state is JobState.FAILED
+
+
+def test_a_stopped_job_goes_on_from_its_cursor(server: Server) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        job = submit(jobs)
+        waiting = submit(jobs)
+        steps.begin()
+        steps.step()
+        until(jobs, job.id, lambda job: job.done == 1)
+        jobs.stop()
+        steps.step()  # the step under way is noted
+    assert server.folders() == {job.id, waiting.id}
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        context = steps.begin()
+        assert (context.job.id, context.job.cursor, context.job.done) == (job.id, 2, 2)
+        assert context.job.started_at == jobs.get(job.id).started_at
+        steps.step()
+        assert counts(end(jobs, job.id)) == (JobState.SUCCEEDED, 3, 3, 3, 6)
+        steps.step(3)
+        assert end(jobs, waiting.id).state is JobState.SUCCEEDED
+
+
+def test_a_job_stopped_at_its_last_step_is_not_done_twice(server: Server) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        job = submit(jobs)
+        steps.begin()
+        steps.step(2)
+        until(jobs, job.id, lambda job: job.done == 2)
+        jobs.stop()
+        steps.step()
+    with server.open(steps=Steps()) as jobs:
+        assert counts(end(jobs, job.id)) == (JobState.SUCCEEDED, 3, 3, 3, 6)
+
+
+def test_a_queued_job_is_cancelled_at_once_and_a_running_one_after_its_step(server: Server) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        running, queued = submit(jobs), submit(jobs)
+        steps.begin()
+        assert jobs.cancel(queued.id).state is JobState.CANCELLED
+        assert server.folders() == {running.id}
+        assert jobs.cancel(running.id).state is JobState.CANCELLED
+        steps.step()
+        last = submit(jobs)
+        assert steps.begin().job.id == last.id
+        assert counts(jobs.get(running.id)) == (JobState.CANCELLED, 3, 1, 1, 2)
+        assert server.folders() == {last.id}
+        steps.step(3)
+        assert end(jobs, last.id).state is JobState.SUCCEEDED
+        assert jobs.cancel(last.id).state is JobState.SUCCEEDED
+        with pytest.raises(JobNotFound):
+            jobs.cancel("none")
+
+
+def test_a_cancelled_job_stays_cancelled_over_a_restart(server: Server) -> None:
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        job = submit(jobs)
+        steps.begin()
+        jobs.cancel(job.id)
+        jobs.stop()
+        steps.step()
+    with server.open(steps=Steps()) as jobs:
+        assert jobs.get(job.id).state is JobState.CANCELLED
+        assert server.folders() == set()
+
+
+def test_what_is_not_ready_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RETRY_S", 0.01)
+    steps = Steps()
+    with server.open(steps=steps) as jobs:
+        job = submit(jobs)
+        steps.step(error=NotReady(["the gallery is being loaded"]))
+        steps.begin()
+        assert steps.begin().job.id == job.id
+        steps.step(3)
+        assert end(jobs, job.id).state is JobState.SUCCEEDED
+
+
+def test_on_a_full_disk_a_job_fails_as_soon_as_that_can_be_written(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RETRY_S", 0.01)
+    steps, tries = Steps(), []
+    original = JobTable.end
+
+    def full_at_first(table: JobTable, id: str, state: JobState, error: str | None = None) -> Job:
+        tries.append(server.folders())
+        if len(tries) < 3:
+            raise StorageFull
+        return original(table, id, state, error)
+
+    with server.open(steps=steps) as jobs:
+        monkeypatch.setattr(JobTable, "end", full_at_first)
+        job = submit(jobs)
+        steps.step(error=StorageFull())
+        assert end(jobs, job.id).state is JobState.FAILED
+        assert tries == [{job.id}, set(), set()]
+
+
+def test_what_was_not_submitted_leaves_nothing_behind(server: Server) -> None:
+    with server.open() as jobs:
+        with jobs.draft() as draft:
+            (draft.folder / "body").write_bytes(b"x")
+        with pytest.raises(RuntimeError), jobs.draft():
+            raise RuntimeError
+        assert server.folders() == set()
+        assert jobs.list(limit=9) == []
+    (server.folder / "jobs" / "left").mkdir()  # by a crash
+    with server.open():
+        assert server.folders() == set()
+
+
+def test_a_kind_may_leave_between_entries_when_the_server_stops_or_the_job_is_cancelled(server: Server) -> None:
+    started, left = threading.Event(), threading.Event()
+
+    class Endless:
+        def run(self, context: Context) -> None:
+            started.set()
+            try:
+                while True:
+                    context.check()
+            except Interrupted:
+                left.set()
+                raise
+
+    with server.open(endless=Endless()) as jobs:
+        job = submit(jobs, "endless")
+        assert started.wait(PATIENCE_S)
+    assert left.is_set()
+    started.clear()
+    left.clear()
+    with server.open(endless=Endless(), steps=(steps := Steps())) as jobs:
+        assert started.wait(PATIENCE_S)
+        jobs.cancel(job.id)
+        assert left.wait(PATIENCE_S)
+        steps.step(3)
+        assert end(jobs, submit(jobs).id).state is JobState.SUCCEEDED
+        assert jobs.get(job.id).state is JobState.CANCELLED

@@ -1,0 +1,85 @@
+"""Archives and vector files, sound and hostile, made here."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import stat
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as arrow
+import pyarrow.parquet
+
+from server.gallery.types import Vectors
+from tests.server.standin import DIMENSION
+
+__all__ = ["header", "ndjson", "parquet", "tar", "targz", "unit_vectors", "vector_rows", "zipped"]
+
+Files = Mapping[str, bytes]
+
+
+def tar(files: Files, *extra: tarfile.TarInfo, kind: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar archive of ``files``, and of members without content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=kind) as archive:
+        for name, data in files.items():
+            archive.addfile(header(name, size=len(data)), io.BytesIO(data))
+        for member in extra:
+            archive.addfile(member)
+    return out.getvalue()
+
+
+def targz(files: Files) -> bytes:
+    """The same, gzipped."""
+    return gzip.compress(tar(files))
+
+
+def header(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    """A member of a tar archive."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size
+    return member
+
+
+def zipped(files: Files, *, links: Files | None = None, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive of ``files``, and of symbolic links with their targets."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        for name, target in (links or {}).items():
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(member, target)
+    return out.getvalue()
+
+
+def unit_vectors(count: int, *, seed: int = 0) -> Vectors:
+    """float32 ``[count, DIMENSION]`` rows of unit length."""
+    drawn = np.random.default_rng(seed).standard_normal((count, DIMENSION))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+def vector_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Items with ready-made vectors, as JSON."""
+    return [
+        {"id": f"v{number:05}", "modality": "infrared", "identity": f"p{number % 7}", "vector": vector.tolist()}
+        for number, vector in enumerate(unit_vectors(count, seed=seed))
+    ]
+
+
+def ndjson(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """One row a line."""
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
+    """A Parquet file of these columns."""
+    out = io.BytesIO()
+    arrow.parquet.write_table(arrow.table(dict(columns)), out, **options)
+    return out.getvalue()
