@@ -60,7 +60,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
     server = subprocess.Popen(["vireid", "serve"], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     try:
         _wait(f"http://127.0.0.1:{port}/readyz")
-        yield folder, environment | {"address": f"http://127.0.0.1:{port}"}
+        address = f"http://127.0.0.1:{port}"
+        yield folder, environment | {"address": address, "VIREIDCLI_URL": address}
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -84,7 +85,7 @@ def test_every_command_of_the_readme_runs(reader: tuple[Path, dict[str, str]]) -
     commands = blocks("bash")
     assert len(commands) >= 8
     for command in commands:
-        script = _with_url_last(command, address)
+        script = command
         for long, short in SHORT.items():
             script = script.replace(long, short)
         done = subprocess.run(
@@ -96,11 +97,6 @@ def test_every_command_of_the_readme_runs(reader: tuple[Path, dict[str, str]]) -
             timeout=240,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-
-
-def _with_url_last(command: str, address: str) -> str:
-    """Give each command that talks to a server the address of this one."""
-    return re.sub(r"^(vireid (?:search|index|keys|gallery|embed) .*)$", rf"\1 --url {address}", command, flags=re.M)
 
 
 def test_the_python_of_the_readme_runs(reader: tuple[Path, dict[str, str]]) -> None:

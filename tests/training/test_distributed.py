@@ -113,6 +113,8 @@ def test_gathered_losses_and_their_gradients_are_those_of_the_joint_batch(tmp_pa
 def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(models.registry.METHODS, "toy-together", Toy)
+    monkeypatch.setitem(training.methods.METHODS, "toy-together", BaselineMethod)
     write_people(tmp_path / "people", range(6), images=4, size=SIZE)
     together(train_together, tmp_path)
 
@@ -139,7 +141,6 @@ def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(
                 (total / len(group)).backward()
             optimiser.step()
 
-    monkeypatch.setitem(models.registry.METHODS, "toy-together", Toy)
     trained = load_trained(tmp_path / "run" / "model.pt")
     for name, value in trained.network.state_dict().items():
         torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-4, atol=1e-6)

@@ -20,6 +20,7 @@ LIMITS = {
     "max_query_images": 2,
     "max_image_bytes": 10_000,
     "max_body_bytes": 20_000,
+    "max_import_bytes": 30_000,
     "max_pixels": 1_000,
     "max_in_flight": 9,
     "max_k": 10,
