@@ -89,7 +89,7 @@ class Variant(_Part):
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     sha256: Sha256
     weights: Literal["float32", "float16"] = "float32"
-    """How the file stores matrices and kernels; it computes as its precision says."""
+    """How the file stores large matrices and kernels; it computes as its precision says."""
     rank1_change: float | None = None
     """Rank-1 of this file minus that of fp32, as a fraction, on the card's first evaluation; None if unmeasured."""
     map_change: float | None = None

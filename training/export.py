@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ MAX_ERROR = 1e-4
 MIN_COSINE = 0.9999
 PROBES = 32
 OPSET = 18
+HALVED_FROM = 10_000
+"""Elements of a weight from which it may be stored as float16: the first layers are small, and their rounding shows."""
 
 Network = Baseline | Fused
 
@@ -88,8 +91,8 @@ def export(
     """Write ``model.onnx`` and ``card.json`` into ``directory`` once the parity check has passed.
 
     ``card`` comes with its ``fingerprint`` set and any ``precisions``, which are replaced by the file written.
-    ``probes``: uint8 ``[M, H, W, 3]`` crops to compare on; random ones without. ``half_weights`` stores matrices and
-    kernels as float16, for a file of half the size; the graph still computes in float32.
+    ``probes``: uint8 ``[M, H, W, 3]`` crops to compare on; random ones without. ``half_weights`` stores large
+    matrices and kernels as float16, for a file of half the size; the graph still computes in float32.
 
     Raises:
         ParityError: the graph and the network disagree; ``directory`` is left as it was.
@@ -180,12 +183,12 @@ def _write_graph(network: Network, card: Card, file: Path) -> None:
 
 
 def _halve_weights(file: Path) -> None:
-    """Round every float32 weight of two or more dimensions to float16; ONNX Runtime widens them when it loads."""
+    """Round the large float32 weights to float16; ONNX Runtime widens them when it loads the file."""
     model = onnx.load(str(file))
     graph = model.graph
     widened = []
     for tensor in list(graph.initializer):
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
+        if tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) >= HALVED_FROM:
             stored = f"{tensor.name}.float16"
             widened.append(onnx.helper.make_node("Cast", [stored], [tensor.name], to=onnx.TensorProto.FLOAT))
             half = onnx.numpy_helper.to_array(tensor).astype(np.float16)

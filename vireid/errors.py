@@ -16,6 +16,8 @@ def clear_errors() -> Iterator[None]:
     """Say what is wrong in one line: what a user can cause is no reason for a traceback."""
     try:
         yield
+    except typer.Exit:  # a RuntimeError too, but the command has said what there is to say
+        raise
     except ImportError as error:
         message = f"{error.name} is missing: install vireid with the extra 'training'"
     except (OSError, ValueError, RuntimeError) as error:

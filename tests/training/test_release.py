@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import models.registry
+import training.export
 import training.methods
 from models.card import WORDING, Card, Precision
 from server.embedding.session import OnnxEmbedder
@@ -59,7 +60,9 @@ def vireid(*words: str | Path, code: int = 0) -> str:
     return done.output
 
 
-def test_a_fused_model_is_exported_judged_and_served(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_fused_model_is_exported_judged_and_served(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, cache = tmp_path / "zoo" / "fused", runs["one"].parent / "cache"
     words = ("export", "--fuse", runs["one"], runs["other"], "--weight", "1", "--weight", "2")
     vireid(*words, "--name", "fused", "--out", out)
@@ -80,6 +83,7 @@ def test_a_fused_model_is_exported_judged_and_served(runs: dict[str, Path], tmp_
     np.testing.assert_allclose(served, np.concatenate([one, 2 * other], 1) / np.sqrt(5), atol=1e-4)
 
     vireid("evaluate", out, "--cache", cache)  # the graph, on the people that both members kept out
+    monkeypatch.setattr(training.export, "HALVED_FROM", 1)  # a toy has no large weights
     vireid(*words, "--name", "fused", "--out", out, "--half-weights")
     again = Card.read(out / "card.json")
     assert len(again.evaluations) == 2
@@ -111,3 +115,13 @@ def test_words_that_do_not_fit_together_are_refused(runs: dict[str, Path], tmp_p
     assert "weight above 0 for each" in vireid(
         "export", "--fuse", runs["one"], runs["other"], *one_weight, *end, code=2
     )
+
+
+def test_a_graph_that_disagrees_is_said_once_and_not_released(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.export, "MIN_COSINE", 1.1)
+    said = vireid("export", runs["one"], "--name", "f", "--out", tmp_path / "f", code=1)
+    assert "parity check failed" in said
+    assert "error" not in said.replace("max_error", "")
+    assert not (tmp_path / "f").exists()
