@@ -17,7 +17,7 @@ from training.config import TrainingConfig
 from training.evaluation.environment import Environment
 from training.methods import build_method
 
-__all__ = ["Trained", "config_differences", "load_trained", "save"]
+__all__ = ["Trained", "config_differences", "load_trained", "save", "start_from"]
 
 FREE_TO_CHANGE = frozenset({"workers", "checkpoint_minutes"})
 """Keys of a configuration that change no result, and so may differ when a run goes on."""
@@ -65,7 +65,8 @@ def load_trained(path: Path) -> Trained:
         raise ValueError(f"{path}: not a trained network; expected the model.pt of a run")
     config = TrainingConfig.model_validate(state["config"])
     structure = build_method(config.method, config.options).structure()
-    network = build(config.method, config.backbone, len(state["labels"]), **structure)
+    classes = len(state["network"]["classifier.weight"])
+    network = build(config.method, config.backbone, classes, **structure)
     network.load_state_dict(state["network"])
     return Trained(
         network=network.eval(),
@@ -78,6 +79,24 @@ def load_trained(path: Path) -> Trained:
         command=state["command"],
         environment=Environment.model_validate(state["environment"]),
     )
+
+
+def start_from(network: Baseline, path: Path) -> None:
+    """Give ``network`` the weights of another run's ``model.pt``; parts that only one of them has stay as they are.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is another kind of file, or a part that both have has another shape.
+    """
+    given = load_trained(path).network.state_dict()
+    own = network.state_dict()
+    common = given.keys() & own.keys()
+    if different := sorted(name for name in common if given[name].shape != own[name].shape):
+        raise ValueError(
+            f"{path} does not fit: {different[0]} is {list(given[different[0]].shape)} there and "
+            f"{list(own[different[0]].shape)} here; backbone, data and validation must be the same"
+        )
+    network.load_state_dict({name: given[name] for name in common}, strict=False)
 
 
 def config_differences(stored: Mapping[str, Any], config: TrainingConfig) -> list[str]:

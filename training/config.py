@@ -88,6 +88,9 @@ class _Source(_Part):
     name: str
     """How model cards call it."""
     licence: str = "unknown"
+    classify: bool = True
+    """Whether the identity losses have a class for each of its identities. Windows of frames are too many for that, and
+    each too seldom seen: they take part in the losses between pictures alone."""
     per_batch: PositiveInt | None = None
     """How many of a batch's identities are of this source; given for all sources or for none, who then share alike."""
 
@@ -338,6 +341,8 @@ class TrainingConfig(_Part):
     backbone: str = "resnet50"
     weights: str = "none"
     """``imagenet`` (those packaged for the backbone), ``none``, or the path of a state dict."""
+    start: Path | None = None
+    """``model.pt`` of a run of the same backbone on the same data to start from, where both networks have a part."""
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     input: InputSize = InputSize()
     batch: BatchShape = BatchShape()
@@ -389,23 +394,38 @@ def find_config(name: str) -> Path:
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Read a YAML file and lay ``overrides`` over it.
 
-    An override is ``key=value``: the key dotted (``optimiser.learning_rate``, ``data.0.root``), the value YAML
-    (``false``, ``null``, ``[20, 50]``, ``{kind: cosine}``).
+    With ``extends: METHOD/NAME`` (or a file) it says only what differs from that configuration: mappings are merged,
+    key by key, anything else takes its place. An override is ``key=value``: the key dotted
+    (``optimiser.learning_rate``, ``data.0.root``), the value YAML (``false``, ``null``, ``[20, 50]``,
+    ``{kind: cosine}``).
 
     Raises:
         OSError: the file cannot be read.
         ValueError: not YAML, an override without ``=``, an index outside its list, an unknown key or a bad value;
             the message names it.
     """
-    tree = _parse(path.read_text("utf-8"), str(path))
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
+    tree = _read(path)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ValueError(f"override {override!r}: expected key=value")
         _set(tree, key.split("."), _parse(value, override), override)
     return TrainingConfig.model_validate(tree)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tree = _parse(path.read_text("utf-8"), str(path))
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    return tree if base is None else _merged(_read(find_config(base)), tree)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    parts = {
+        key for key in base.keys() & changes.keys() if isinstance(base[key], dict) and isinstance(changes[key], dict)
+    }
+    return base | changes | {key: _merged(base[key], changes[key]) for key in parts}
 
 
 def _parse(text: str, where: str) -> Any:

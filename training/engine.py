@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.baseline import Baseline
 from models.registry import build
-from training.checkpoint import config_differences, save
+from training.checkpoint import config_differences, save, start_from
 from training.config import TrainingConfig
 from training.data.augmentation import Stream
 from training.data.cache import CropCache
@@ -131,7 +131,9 @@ class _Run:
             raise ValueError(f"{config.method} needs the streams {missing} in batch.streams")
         torch.manual_seed(config.seed)
         weights = None if config.weights == "none" else config.weights
-        network = build(config.method, config.backbone, len(self.data.labels), weights, **self.method.structure())
+        network = build(config.method, config.backbone, self.data.classes, weights, **self.method.structure())
+        if config.start:
+            start_from(network, config.start)
         self.network = synchronise(network.to(process.device).to(memory_format=torch.channels_last), process)
         self.replica = replicate(self.network, process)
         self.optimiser = build_optimiser(config.optimiser, self.network)

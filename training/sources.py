@@ -36,7 +36,9 @@ class TrainingData:
     held_out: tuple[HeldOut, ...]
     """One for each data set that has two identities or more to be judged on."""
     labels: dict[str, int]
-    """Label of each training identity."""
+    """Label of each training identity: those that are classified come first."""
+    classes: int
+    """How many are classified."""
     pools: tuple[Pool, ...]
     """The training identities and their groups, by data set where each has its share of a batch, else all together."""
     sources: tuple[DataSource, ...]
@@ -69,6 +71,7 @@ def read_data(config: TrainingConfig) -> TrainingData:
     pools = []
     held_out = []
     facts = []
+    classified: list[Record] = []
     for source in config.data:
         group_of = _grouping(source)
         found = _without_left_out(source, read_source(source), group_of)
@@ -77,6 +80,7 @@ def read_data(config: TrainingConfig) -> TrainingData:
             found = [replace(r, identity=f"{source.name}/{r.identity}") for r in found]
         learnt, kept = split_identities(found, config.validation.share, config.validation.seed, group_of)
         train += learnt
+        classified += learnt if source.classify else []
         pools.append(Pool({r.identity: group_of(r.identity) for r in learnt}, source.per_batch or 0))
         if _can_judge(kept):
             held_out.append(HeldOut(source.name, tuple(kept), _is_aligned(source)))
@@ -87,7 +91,12 @@ def read_data(config: TrainingConfig) -> TrainingData:
         )
     if not pools[0].identities:
         pools = [Pool({n: g for pool in pools for n, g in pool.groups.items()}, config.batch.identities)]
-    return TrainingData(tuple(train), tuple(held_out), label_of(train), tuple(pools), tuple(facts))
+    if not classified:
+        raise ValueError("no data set is classified: classify must be true for one of them at least")
+    classes = label_of(classified)
+    others = label_of(r for r in train if r.identity not in classes)
+    labels = classes | {identity: len(classes) + label for identity, label in others.items()}
+    return TrainingData(tuple(train), tuple(held_out), labels, len(classes), tuple(pools), tuple(facts))
 
 
 def _without_left_out(source: Source, records: list[Record], group_of: Callable[[str], str]) -> list[Record]:

@@ -131,3 +131,19 @@ def test_a_configuration_cannot_be_changed(file: Path) -> None:
     config = read_config(file)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(config, "epochs", 3)  # noqa: B010 - mypy knows that it is read-only
+
+
+def test_a_configuration_extends_another(tmp_path: Path, file: Path) -> None:
+    file.write_text(MINIMAL + "optimiser: {kind: adamw, learning_rate: 1.0}\nbatch: {streams: [infrared]}\n", "utf-8")
+    other = tmp_path / "other.yaml"
+    other.write_text(f"extends: {file}\noptimiser: {{learning_rate: 2.0}}\nbatch: {{streams: [visible]}}\n", "utf-8")
+    config = read_config(other, ["optimiser.weight_decay=0.5"])
+    assert config.optimiser == AdamW(learning_rate=2.0, weight_decay=0.5)
+    assert [stream.value for stream in config.batch.streams] == ["visible"]
+    assert config.data == read_config(file).data
+    third = tmp_path / "third.yaml"
+    third.write_text(f"extends: {other}\nepochs: 11\n", "utf-8")
+    assert read_config(third, ["optimiser.weight_decay=0.5"]) == config.model_copy(update={"epochs": 11})
+    with pytest.raises(FileNotFoundError):
+        third.write_text("extends: nowhere/nothing\n", "utf-8")
+        read_config(third)

@@ -371,6 +371,38 @@ def test_equal_names_in_two_data_sets_are_two_people(people: Path, cache: Path, 
         run(toy_config(people, data=[data[0], data[0]]), tmp_path / "again", cache=cache)
 
 
+def test_a_data_set_that_is_not_classified_takes_no_class(people: Path, cache: Path, tmp_path: Path) -> None:
+    other = write_people(tmp_path / "other", range(3), images=2, size=SIZE)
+    data = [
+        {"kind": "folder", "root": other, "name": "a", "classify": False},
+        {"kind": "folder", "root": people, "name": "b"},
+    ]
+    trained = load_trained(run(toy_config(people, data=data), tmp_path / "out", cache=cache))
+    assert trained.network.classifier.out_features == 10
+    assert sorted(trained.labels.values()) == list(range(13))
+    assert {name for name, label in trained.labels.items() if label >= 10} == {"a/0000", "a/0001", "a/0002"}
+    with pytest.raises(ValueError, match="no data set is classified"):
+        read_data(toy_config(people, data=data[:1]))
+
+
+def test_a_run_starts_from_the_network_of_another(people: Path, cache: Path, tmp_path: Path) -> None:
+    first = run(toy_config(people), tmp_path / "first", cache=cache)
+    still = toy_config(people, method="toy-baseline", start=first, optimiser={"learning_rate": 1e-12})
+    assert same(
+        {k: v.round(decimals=5) for k, v in load_trained(first).network.state_dict().items()},
+        {
+            k: v.round(decimals=5)
+            for k, v in load_trained(run(still, tmp_path / "second", cache=cache)).network.state_dict().items()
+        },
+    )
+    fewer = [{"kind": "folder", "root": people, "name": "fewer"}]
+    other = toy_config(people, start=first, data=fewer, validation={"share": 0.3})
+    with pytest.raises(ValueError, match=r"does not fit: classifier\.(weight|bias) is \[10"):
+        run(other, tmp_path / "third", cache=cache)
+    with pytest.raises(FileNotFoundError):
+        run(toy_config(people, start=tmp_path / "none.pt"), tmp_path / "fourth", cache=cache)
+
+
 def test_visible_people_take_part_with_imitated_infrared(people: Path, cache: Path, tmp_path: Path) -> None:
     source = {"kind": "folder", "root": people / "visible", "name": "v", "modality": "visible"}
     with pytest.raises(ValueError, match="one modality only"):

@@ -13,11 +13,13 @@ __all__ = ["CrossEntropy"]
 class CrossEntropy(Loss):
     """Mean cross-entropy of the identity logits, over all rows of all streams.
 
-    Here ``embeddings`` are the logits ``[B, classes]`` and ``identities`` labels in ``[0, classes)``; the modality
-    plays no part. No label smoothing.
+    Here ``embeddings`` are the logits ``[B, classes]``; the modality plays no part. Rows with a label of ``classes`` or
+    more are not classified and left out; 0 if none is left. No label smoothing.
 
         L = -1/B Σ_i log softmax(logits_i)[identity_i]
     """
 
     def compute(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:  # noqa: ARG002
-        return F.cross_entropy(embeddings, identities)
+        known = identities < embeddings.shape[1]
+        total = F.cross_entropy(embeddings[known], identities[known], reduction="sum")
+        return total / known.sum().clamp(min=1)

@@ -202,3 +202,17 @@ def test_shapes_that_disagree_are_refused(loss: Loss, rows: tuple[int, ...], lab
             torch.zeros(labels, dtype=torch.int64),
             torch.zeros(modalities, dtype=torch.int64),
         )
+
+
+def test_rows_without_a_class_are_left_out_of_the_identity_loss() -> None:
+    rows = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    identities, modalities = torch.tensor([0, 7, 3, 4, 1, 4]), torch.zeros(6, dtype=torch.int64)
+    known = [0, 2, 4]
+    loss = CrossEntropy()(rows, identities, modalities)
+    torch.testing.assert_close(loss, CrossEntropy()(rows[known], identities[known], modalities[known]))
+    loss.backward()
+    assert rows.grad is not None
+    assert rows.grad[[1, 3, 5]].count_nonzero() == 0
+    nothing = CrossEntropy()(rows, identities + 4, modalities)
+    assert nothing.item() == 0
+    assert nothing.requires_grad
