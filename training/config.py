@@ -197,6 +197,8 @@ class BatchShape(_Part):
     streams: tuple[Stream, ...] = (Stream.VISIBLE, Stream.EXCHANGED, Stream.INFRARED)
     neighbours: PositiveInt = 1
     """Identities of a group (``group_pattern``) drawn together: windows of one frame are hard to tell apart."""
+    per_epoch: PositiveInt | None = None
+    """Batches of an epoch over all processes; none: as many as show the modality with more pictures about once."""
     skip_single_modality: bool = False
     """Leave identities seen in one modality only out, instead of refusing them."""
 

@@ -365,4 +365,5 @@ def _build_sampler(config: TrainingConfig, data: TrainingData, process: Process)
         skip_single_modality=config.batch.skip_single_modality,
         pools=data.pools,
         neighbours=config.batch.neighbours,
+        per_epoch=config.batch.per_epoch,
     )

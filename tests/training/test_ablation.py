@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 import training.ablation
 from models.card import Modality
 from tests.drawing import draw_person, write_people
-from training.ablation import TABLE, Plan, ablate, read_plan
+from training.ablation import ablate
 from training.checkpoint import load_trained
 from training.config import CONFIGS, find_config, read_config
 from training.methods import build_method
+from training.study import TABLE, Plan, read_plan
 from vireid.learning import app
 
 SHIPPED = sorted(CONFIGS.glob("*/ablation.yaml"))

@@ -45,8 +45,8 @@ class BalancedSampler(Sampler[list[Draw]]):
     its own; with ``neighbours`` above 1 so many identities of one group stand together in it, as far as they go.
     An identity's ``images`` of a modality are drawn without replacement when it has that many, else with.
 
-    An epoch has floor(max(#visible, #infrared) / (identities · images)) batches over all ranks, at least one a
-    rank; what does not divide by ``world_size`` is dropped. Every rank draws the same epoch and takes its slice.
+    An epoch has ``per_epoch`` batches over all ranks, floor(max(#visible, #infrared) / (identities · images)) where
+    none is given, at least one a rank; what does not divide by ``world_size`` is dropped. Every rank draws the same epoch and takes its slice.
     What is drawn follows from (seed, epoch) alone.
 
     Raises:
@@ -66,6 +66,7 @@ class BalancedSampler(Sampler[list[Draw]]):
         skip_single_modality: bool = False,
         pools: Sequence[Pool] = (),
         neighbours: int = 1,
+        per_epoch: int | None = None,
     ) -> None:
         if min(identities, images, neighbours) < 1:
             raise ValueError(
@@ -86,7 +87,7 @@ class BalancedSampler(Sampler[list[Draw]]):
         self.seed, self.epoch = seed, 0
         self.rank, self.world_size = rank, world_size
         counts = [sum(len(of[m]) for of in self._rows.values()) for m in Modality]
-        self._length = max(max(counts) // (identities * images) // world_size, 1)
+        self._length = max((per_epoch or max(counts) // (identities * images)) // world_size, 1)
 
     def __len__(self) -> int:
         return self._length

@@ -45,6 +45,15 @@ def test_the_length_is_what_is_yielded_and_what_the_recipe_says(visible: int, in
         assert len(sampler) == len(list(sampler)) == expected
 
 
+@pytest.mark.parametrize(("world_size", "expected"), [(1, 7), (2, 3), (9, 1)])
+def test_an_epoch_has_as_many_batches_as_asked_for(world_size: int, expected: int) -> None:
+    samplers = [
+        BalancedSampler(PEOPLE, 3, 2, seed=0, rank=rank, world_size=world_size, per_epoch=7)
+        for rank in range(world_size)
+    ]
+    assert {len(list(sampler)) for sampler in samplers} == {len(samplers[0])} == {expected}
+
+
 def test_sysu_mm01_gives_695_batches() -> None:
     spread = {str(n): (22258 // 395 + (n < 22258 % 395), 11909 // 395 + (n < 11909 % 395)) for n in range(395)}
     assert len(BalancedSampler(make(spread), 8, 4, seed=0)) == 695
