@@ -144,6 +144,6 @@ def test_a_configuration_extends_another(tmp_path: Path, file: Path) -> None:
     third = tmp_path / "third.yaml"
     third.write_text(f"extends: {other}\nepochs: 11\n", "utf-8")
     assert read_config(third, ["optimiser.weight_decay=0.5"]) == config.model_copy(update={"epochs": 11})
+    third.write_text("extends: nowhere/nothing\n", "utf-8")
     with pytest.raises(FileNotFoundError):
-        third.write_text("extends: nowhere/nothing\n", "utf-8")
         read_config(third)

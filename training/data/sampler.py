@@ -46,7 +46,8 @@ class BalancedSampler(Sampler[list[Draw]]):
     An identity's ``images`` of a modality are drawn without replacement when it has that many, else with.
 
     An epoch has ``per_epoch`` batches over all ranks, floor(max(#visible, #infrared) / (identities · images)) where
-    none is given, at least one a rank; what does not divide by ``world_size`` is dropped. Every rank draws the same epoch and takes its slice.
+    none is given, at least one a rank; what does not divide by ``world_size`` is dropped. Every rank draws the same
+    epoch and takes its slice.
     What is drawn follows from (seed, epoch) alone.
 
     Raises:
