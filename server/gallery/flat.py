@@ -1,43 +1,53 @@
-"""Exact search on the CPU with FAISS."""
+"""Exact search on the CPU: flat scans by FAISS and matrix products, on every core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
 
-import faiss
 import numpy as np
 
+from server.embedding.cores import usable_cores
 from server.gallery.index import Mask, Rows, Scores
-from server.gallery.products import MANY, best_products
+from server.gallery.passes import Passes
+from server.gallery.scans import Loop, Product, Scan, scan_error
 from server.gallery.types import StoredVectors, Vectors, VectorType
 
 __all__ = ["FaissFlat"]
 
-_Scan = Callable[[StoredVectors, Vectors, faiss.IDSelector, Scores, Rows], None]
-
 _SMALLEST, _LARGEST = 1024, 65536
 """Rows of a segment."""
+_ALONE = 2**22
+"""Bytes of vectors that one thread looks at sooner than it could share them: 0.4 ms of work."""
+_PART, _TURNS = 2**23, 4
+"""Bytes of vectors that a thread takes at a time, at most, and how often each takes some, at least."""
+_GATHERED = 2**20
+"""Bytes of vectors that are copied together at a time: they stay in a core's cache."""
+
+_CORES = usable_cores()
+_POOL = ThreadPoolExecutor(_CORES, "search")
+"""Of all searches: more threads than cores would only take turns."""
 
 
 class FaissFlat:
-    """Flat inner-product search: FAISS computes, NumPy holds the vectors.
+    """Flat inner-product search: FAISS and NumKong compute, NumPy holds the vectors.
 
     ``faiss.IndexFlatIP`` may not be searched while something is added, because it moves its vectors to grow. So they
-    stay here, in segments that never move, and the search of the same library runs over each segment's rows. Adding
+    stay here, in segments that never move, and the loops of the same library run over each segment's rows. Adding
     fills memory that no search looks at and then raises ``size``: no lock, no second copy, whatever the gallery's size.
 
-    Every search carries a selector, also an unrestricted one: with it FAISS takes its SIMD loop, which for a single
-    query is several times as fast as its unfiltered way, and never the matrix product, so that the process-wide BLAS
-    threshold does not matter here. That of float16 widens each number to float32 as it goes, and sums in float32. Many
-    queries at once take a matrix product of NumPy's.
+    A search is cut into parts, which the threads of one pool for all searches take one after the other. Where few rows
+    of a part are allowed, those are copied together first; parts without any are not read.
     """
 
     def __init__(self, dimension: int, vector_type: VectorType = VectorType.FLOAT32) -> None:
-        self._dimension, self._dtype = dimension, vector_type.dtype
-        self._scan = _scan_float16 if vector_type is VectorType.FLOAT16 else _scan_float32
+        self._dimension, self._vector_type, self._dtype = dimension, vector_type, vector_type.dtype
         self._segments: list[StoredVectors] = []
         self._starts: list[int] = []
         self._size = 0
+        self._passes = Passes(self._pass)
 
     @property
     def dimension(self) -> int:
@@ -49,8 +59,7 @@ class FaissFlat:
 
     @property
     def error(self) -> float:
-        # Bound of a float32 sum over nearly unit vectors, in any order.
-        return 1.01 * (self._dimension + 2) * 2.0**-24
+        return scan_error(self._dimension, self._vector_type)
 
     def add(self, vectors: StoredVectors) -> None:
         vectors = np.ascontiguousarray(vectors, self._dtype)
@@ -73,24 +82,41 @@ class FaissFlat:
         self._segments.append(segment)
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
-        if allowed is None:
-            allowed = np.ones(self._size, np.bool_)
+        size = self._size if allowed is None else len(allowed)
+        count = size if allowed is None else int(np.count_nonzero(allowed))
+        if count == size:
+            allowed = None
         queries = np.ascontiguousarray(queries, np.float32)
-        found = [(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))]
+        if not (count and k and len(queries)):
+            return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        search = self._pass if count * self._row_bytes <= _ALONE else self._passes.search
+        return search(queries, k, size, allowed)
+
+    def _pass(self, queries: Vectors, k: int, size: int, allowed: Mask | None) -> tuple[Scores, Rows]:
+        """What ``search`` gives, over the first ``size`` rows."""
+        count = size if allowed is None else int(np.count_nonzero(allowed))
+        kind: type[Scan] = Loop if len(queries) == 1 else Product
+        begin = partial(kind, self._vector_type, queries, min(k, count), allowed)
+        total = count * self._row_bytes
+        threads = min(_CORES, 1 + total // _ALONE)
+        step = size if threads == 1 else 1 + size * min(_PART, total // (_TURNS * threads)) // total
+        scans = _together(partial(_scan, begin, iter(self._parts(size, step)), allowed), threads)
+        scores, rows = (
+            np.concatenate(found, axis=1) for found in zip(*((s.scores, s.rows) for s in scans), strict=True)
+        )
+        return _best(scores, rows, k)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._dimension * self._dtype.itemsize
+
+    def _parts(self, size: int, step: int) -> list[_Part]:
+        """The first ``size`` rows, at most ``step`` of them in each."""
+        parts = []
         for start, segment in zip(self._starts, self._segments, strict=False):  # one may be appended meanwhile
-            part = allowed[start : start + len(segment)]
-            if part.any():
-                here, count = segment[: len(part)], min(k, len(part))
-                if len(queries) < MANY:
-                    scores, rows = _search(self._scan, here, queries, count, part)
-                else:
-                    scores, rows = best_products(here, queries, count, part)
-                found.append((scores, np.where(rows < 0, -1, rows + start)))
-        scores = np.concatenate([part for part, _ in found], axis=1)
-        rows = np.concatenate([part for _, part in found], axis=1)
-        scores[rows < 0] = -np.inf  # FAISS pads with the lowest finite number
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+            here = segment[: max(0, size - start)]
+            parts += [_Part(start + place, here[place : place + step]) for place in range(0, len(here), step)]
+        return parts
 
     def vectors(self, rows: Rows) -> Vectors:
         found = np.empty((len(rows), self._dimension), np.float32)
@@ -101,41 +127,42 @@ class FaissFlat:
         return found
 
 
-def _search(scan: _Scan, vectors: StoredVectors, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
-    bits = np.packbits(allowed, bitorder="little")
-    selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    rows = np.full((len(queries), k), -1, np.int64)
-    scan(vectors, queries, selector, scores, rows)
-    return scores, rows
+class _Part(NamedTuple):
+    first: int
+    vectors: StoredVectors
 
 
-def _scan_float32(
-    vectors: StoredVectors, queries: Vectors, selector: faiss.IDSelector, scores: Scores, rows: Rows
-) -> None:
-    faiss.knn_inner_product(
-        faiss.swig_ptr(queries),
-        faiss.swig_ptr(vectors),
-        vectors.shape[1],
-        len(queries),
-        len(vectors),
-        scores.shape[1],
-        faiss.swig_ptr(scores),
-        faiss.swig_ptr(rows),
-        selector,
-    )
+def _together(work: Callable[[], Scan], threads: int) -> list[Scan]:
+    """Have ``work`` done by each of so many threads of the pool, or by this one alone."""
+    if threads == 1:
+        return [work()]
+    tasks = [_POOL.submit(work) for _ in range(threads)]
+    return [task.result() for task in tasks]
 
 
-def _scan_float16(
-    vectors: StoredVectors, queries: Vectors, selector: faiss.IDSelector, scores: Scores, rows: Rows
-) -> None:
-    """The loop of ``IndexScalarQuantizer`` over memory of ours; it leaves the hits of each query in no order."""
-    quantizer = faiss.ScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16)
-    scanner = quantizer.select_InvertedListScanner(  # type: ignore[attr-defined]  # the stubs lack it
-        faiss.METRIC_INNER_PRODUCT, None, True, selector
-    )
-    scanner.set_list(0, 0.0)
-    codes = faiss.swig_ptr(vectors.view(np.uint8))
-    for query, best, places in zip(queries, scores, rows, strict=True):
-        scanner.set_query(faiss.swig_ptr(query))
-        scanner.scan_codes(len(vectors), codes, None, faiss.swig_ptr(best), faiss.swig_ptr(places), scores.shape[1])
+def _scan(begin: Callable[[], Scan], parts: Iterator[_Part], allowed: Mask | None) -> Scan:
+    """Show a scan the allowed rows of those parts that other threads leave to this one."""
+    with begin() as scan:
+        for first, vectors in parts:  # of a list: two threads never get the same
+            end = first + len(vectors)
+            count = len(vectors) if allowed is None else np.count_nonzero(allowed[first:end])
+            if allowed is None or count >= scan.few * len(vectors):
+                scan.show(vectors, np.arange(first, end))
+            elif count:
+                _gather(scan, vectors, np.flatnonzero(allowed[first:end]), first)
+    return scan
+
+
+def _gather(scan: Scan, vectors: StoredVectors, places: Rows, first: int) -> None:
+    step = max(1, _GATHERED // (vectors.shape[1] * vectors.itemsize))
+    for start in range(0, len(places), step):
+        here = places[start : start + step]
+        scan.show(vectors.take(here, axis=0), here + first)
+
+
+def _best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
+    """The ``k`` best of each query in falling order, padded where there are fewer."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    missing = ((0, 0), (0, k - order.shape[1]))
+    best = np.pad(np.take_along_axis(scores, order, axis=1), missing, constant_values=-np.inf)
+    return best, np.pad(np.take_along_axis(rows, order, axis=1), missing, constant_values=-1)

@@ -83,7 +83,7 @@ def fuse(queries: Vectors, fusion: Fusion) -> Vectors:
 
 def rank(index: VectorIndex, ids: Sequence[str], allowed: Mask, wanted: Sequence[Wanted]) -> list[Ranking]:
     """The rankings of the allowed rows that are wanted: all in one pass over the vectors, but for near ties."""
-    total = int(allowed.sum())
+    total = int(np.count_nonzero(allowed))
     found = dict.fromkeys(range(len(wanted)), _NOTHING) if total == 0 else {}
     fetch = _with_spare(max((one.reach for one in wanted), default=0))
     while missing := [number for number in range(len(wanted)) if number not in found]:
@@ -112,7 +112,7 @@ def rank_groups(
     left = allowed.copy()
     leaders: list[int] = []
     fetch = _with_spare(k)
-    while len(leaders) < k and (total := int(left.sum())):
+    while len(leaders) < k and (total := int(np.count_nonzero(left))):
         approximate, rows = index.search(queries, min(fetch, total), left)
         bound = _bound(index, approximate, complete=fetch >= total)
         rows = np.unique(rows[rows >= 0])

@@ -9,7 +9,6 @@ import pytest
 
 from server.gallery.flat import FaissFlat
 from server.gallery.index import BruteForce, BuildIndex, FilterIgnored, Mask, Rows, Scores, check_filter
-from server.gallery.products import MANY
 from server.gallery.types import Vectors, VectorType
 from tests.server.gallery.making import score, tied_vectors, unit_vectors
 
@@ -50,7 +49,7 @@ def test_brute_force_equals_plain_loops(count: int, mask: str) -> None:
 
 @pytest.mark.parametrize("mask", _masks(0))
 @pytest.mark.parametrize(("count", "dimension"), [(0, 16), (1, 16), (1023, 16), (1025, 33), (5000, 512)])
-@pytest.mark.parametrize(("k", "searched"), [(1, 3), (10, 3), (150, 3), (10, MANY)])
+@pytest.mark.parametrize(("k", "searched"), [(1, 1), (10, 3), (150, 1), (10, 40)])
 @pytest.mark.parametrize("vector_type", VectorType)
 def test_faiss_equals_brute_force(
     count: int, dimension: int, k: int, searched: int, mask: str, vector_type: VectorType
