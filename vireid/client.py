@@ -179,6 +179,8 @@ class SearchOptions(TypedDict, total=False):
     max_false_match_rate: float | None
     cursor: str | None
     """``next_cursor`` of the page before; goes with neither ``group_by`` nor ``rerank``."""
+    exact: bool
+    """Look at every item also in a large gallery of a server that was told to approximate."""
 
 
 class StoredSearch(SearchOptions, total=False):
@@ -421,7 +423,7 @@ class Client:
         return self._http.ask(Receipt, "GET", _path("erasures", id))
 
     def image(self, gallery: str, item: str) -> bytes:
-        """The thumbnail of an item, a WebP file."""
+        """The thumbnail of an item, a JPEG file; WebP where version 0.1.0 stored it."""
         return self._http.send("GET", _path("galleries", gallery, "items", item, "image")).content
 
     # Search

@@ -109,23 +109,24 @@ def _training() -> Check:
 def _onnxruntime(settings: Settings) -> Check:
     import onnxruntime
 
-    from server.embedding.session import CUDA
+    from server.embedding.providers import CPU, each_device, one_device
 
     compiled = onnxruntime.get_available_providers()
-    if CUDA in compiled and settings.device != "cpu":
+    wanted = one_device(each_device(settings.device)[0], compiled).provider
+    if wanted in compiled and wanted != CPU:
         onnxruntime.preload_dlls()
-        wanted = [CUDA, "CPUExecutionProvider"]
-    else:
-        wanted = ["CPUExecutionProvider"]
-    actual = onnxruntime.InferenceSession(IDENTITY, providers=wanted).get_providers()[0]
+    session = onnxruntime.InferenceSession(
+        IDENTITY, providers=[n for n in dict.fromkeys((wanted, CPU)) if n in compiled]
+    )
+    actual = session.get_providers()[0]
     found = f"{onnxruntime.__version__}; compiled in: {', '.join(map(_short, compiled))}; runs on {_short(actual)}"
-    if settings.device == "cuda" and actual != CUDA:
-        advice = "install vireid[gpu] and a driver of the CUDA 13 generation, or set VIREID_DEVICE=cpu"
-        return Check("onnxruntime", Status.FAIL, found, advice)
-    if wanted[0] != actual:
+    if wanted == actual:
+        return Check("onnxruntime", Status.OK, found)
+    if settings.device == "auto":
         advice = "CUDA is compiled in but does not start: check the driver; VIREID_DEVICE=cuda refuses to start without"
         return Check("onnxruntime", Status.WARN, found, advice)
-    return Check("onnxruntime", Status.OK, found)
+    advice = "install vireid[gpu] and a driver of the CUDA 13 generation, or set VIREID_DEVICE=cpu"
+    return Check("onnxruntime", Status.FAIL, found, advice)
 
 
 def _short(provider: str) -> str:
@@ -147,6 +148,7 @@ def _faiss() -> Check:
 
 def _models(settings: Settings) -> Iterator[Check]:
     from server.embedding.engine import ImageLimits
+    from server.embedding.providers import Gpu, each_device
     from server.embedding.registry import Models
     from server.embedding.session import ModelRefused, OnnxEmbedder
 
@@ -155,7 +157,8 @@ def _models(settings: Settings) -> Iterator[Check]:
     for folder in folders:
         started = time.monotonic()
         try:
-            embedder = OnnxEmbedder(folder, settings.precision, settings.device, settings.threads)
+            device = each_device(settings.device)[0]
+            embedder = OnnxEmbedder(folder, settings.precision, device, settings.threads, Gpu(settings.gpu_memory))
         except ModelRefused as error:
             yield Check(f"model {folder.name}", Status.FAIL, error.reason, "export or copy it again")
             continue
@@ -171,7 +174,7 @@ def _models(settings: Settings) -> Iterator[Check]:
     elif loaded:
         limits = ImageLimits(settings.max_image_bytes, settings.max_pixels)
         try:
-            with closing(Models(dict(loaded), settings.model, limits)) as models:
+            with closing(Models([dict(loaded)], settings.model, limits)) as models:
                 yield Check("default model", Status.OK, models.default)
         except ModelRefused as error:
             yield Check("default model", Status.FAIL, str(error), "set VIREID_MODEL")
@@ -277,16 +280,13 @@ def _answers(url: str) -> bool:
 
 def _processor(settings: Settings) -> Check:
     from server.embedding.cores import usable_cores
+    from server.embedding.processor import vnni_flags
 
     found = f"{usable_cores()} of {os.cpu_count()} cores"
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return Check("processor", Status.OK, found)
-    fast = flags & {"avx512_vnni", "avx_vnni"}
+    fast = vnni_flags()
     if fast or platform.machine() != "x86_64":
         return Check("processor", Status.OK, f"{found}{'; ' if fast else ''}{', '.join(sorted(fast))}")
-    found += "; no VNNI: int8 is no faster than fp32 here"
+    found += "; no VNNI: int8 is slower here, and less exact"
     if settings.precision is Precision.INT8:
         return Check("processor", Status.WARN, found, "set VIREID_PRECISION=fp32")
     return Check("processor", Status.OK, found)

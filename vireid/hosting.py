@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
+import queue
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
+from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
 import structlog
 import uvicorn
 
 from server.app import create_app
+from server.embedding.batcher import InferenceDied
 from server.embedding.session import ModelRefused
 from server.errors import ServiceError
 from server.gallery.refused import StartError
 from server.settings import Settings
 
-__all__ = ["START_ERRORS", "Host", "in_background", "listen", "log_config"]
+__all__ = ["START_ERRORS", "Host", "InferenceDied", "in_background", "listen", "log_config", "logging_aside"]
 
 START_ERRORS = (StartError, ModelRefused, ServiceError, OSError)
 """What a server over wrong data, a wrong model or a wrong address fails to start with."""
 
+_SWITCH_S = 0.0005  # how long a request may wait for a thread of an import at each of its steps; Python's own is 0.005
 _GRACE_S = 30  # for requests in work when the server is told to stop
 
 
@@ -40,17 +46,15 @@ class Host:
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
         self._listener = listen(settings.host, settings.port)
-        self._server = _Server(
-            uvicorn.Config(
-                self._app,
-                lifespan="off",
-                log_config=None,
-                access_log=False,  # the app logs each request itself
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_S,
-            ),
-            lambda: self._app.state.service.jobs.stop(),
+        self._config = uvicorn.Config(
+            self._app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # the app logs each request itself
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
         )
+        self._server = _Server(self._config, lambda: self._app.state.service.jobs.stop())
 
     @property
     def url(self) -> str:
@@ -61,20 +65,29 @@ class Host:
             address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
         return f"http://{f'[{address}]' if address.version == 6 else address}:{port}"
 
-    async def run(self, started: Callable[[], None]) -> None:
+    def run(self, started: Callable[[], None]) -> None:
         """Serve until told to stop; ``started`` is called once it listens, while galleries are still being loaded.
 
         Raises:
             START_ERRORS: the data or the models cannot be served.
+            InferenceDied: a device was lost while serving; whoever keeps the server alive should start it again.
         """
+        sys.setswitchinterval(_SWITCH_S)
+        with asyncio.Runner(loop_factory=self._config.get_loop_factory()) as runner:  # uvloop, where it is installed
+            runner.run(self._serve(started))
+
+    async def _serve(self, started: Callable[[], None]) -> None:
         # Opened here and not by uvicorn, which would log a traceback instead of raising.
         with closing(self):
             async with self._app.router.lifespan_context(self._app):
-                self.loading.add_done_callback(lambda done: self.stop() if done.exception() else None)
+                fatal = (self.loading, self._app.state.service.models.batcher.died)
+                for future in fatal:
+                    future.add_done_callback(lambda done: self.stop() if done.exception() else None)
                 started()
                 await self._server.serve(sockets=[self._listener])
-                if self.loading.done():
-                    self.loading.result()
+                for future in fatal:
+                    if future.done():
+                        future.result()
 
     @property
     def loading(self) -> Future[None]:
@@ -118,7 +131,7 @@ def in_background(settings: Settings) -> Iterator[str]:
             started.set_result(None)
 
     with ThreadPoolExecutor(1, thread_name_prefix="server") as pool:
-        running = pool.submit(lambda: asyncio.run(host.run(lambda: host.loading.add_done_callback(loaded))))
+        running = pool.submit(host.run, lambda: host.loading.add_done_callback(loaded))
         wait((running, started), return_when=FIRST_COMPLETED)
         if not started.done():
             running.result()
@@ -141,6 +154,26 @@ def listen(host: str, port: int) -> socket.socket:
     # asyncio sets this only on sockets that name their protocol; without it every answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+@contextmanager
+def logging_aside() -> Iterator[None]:
+    """Let a thread write the log: within a request, each line would hand the interpreter to others and wait for it."""
+    root, lines = logging.getLogger(), queue.SimpleQueue[logging.LogRecord]()
+    writers = root.handlers[:]
+    listener = QueueListener(lines, *writers)
+    root.handlers = [_Aside(lines)]
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        root.handlers = writers
+
+
+class _Aside(QueueHandler):
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record  # it stays in this process, and the writer wants it whole
 
 
 def log_config(lines_for_people: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import logging.config
 import re
@@ -70,15 +69,18 @@ def serve(
 ) -> None:
     """Start the server. Its settings are environment variables with the prefix VIREID_."""
     with _extra_installed():
-        from vireid.hosting import START_ERRORS, Host, log_config
+        from vireid.hosting import START_ERRORS, Host, InferenceDied, log_config, logging_aside
     settings = _settings(host=host, port=port)
     try:
         server = Host(settings)
         logging.config.dictConfig(log_config(lines_for_people=sys.stderr.isatty()))
         signal.signal(signal.SIGTERM, _leave)
-        asyncio.run(server.run(lambda: out.print(f"vireid serves {server.url}/; Ctrl-C stops it", soft_wrap=True)))
+        with logging_aside():
+            server.run(lambda: out.print(f"vireid serves {server.url}/; Ctrl-C stops it", soft_wrap=True))
     except START_ERRORS as error:
         stop(f"the server cannot start: {error or type(error).__name__}", 2)
+    except InferenceDied as error:
+        stop(f"the server has ended: {error}; its log says why. Start it again", 1)
     except KeyboardInterrupt:
         err.print("stopped")
 
@@ -188,6 +190,9 @@ def search(
     ] = "mean",
     group: Annotated[bool, typer.Option("--group", help="One row for each identity.")] = False,
     rerank: Annotated[bool, typer.Option("--rerank", help="Order the best 100 by their neighbours too.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Look at every crop, also where the server would approximate.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The server's answer as JSON.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -206,6 +211,7 @@ def search(
         "group_by": "identity" if group else None,
         "rerank": rerank,
         "min_score": min_score,
+        "exact": exact,
     }
     with connected(url, key) as client, naming(images):
         options["k"] = k if group or rerank else min(k, client.limits().max_k)
@@ -219,7 +225,8 @@ def search(
         return
     light = " and ".join(sorted(set(answer.modality)))
     took = f"{answer.timing_ms.total:.0f} ms, model {answer.model}"
-    out.print(f"{light} query among {answer.searched:,} items of {answer.gallery}: {took}", soft_wrap=True)
+    share = "" if answer.recall is None else f", about {answer.recall:.1%} of the nearest"
+    out.print(f"{light} query among {answer.searched:,} items of {answer.gallery}: {took}{share}", soft_wrap=True)
     out.print(_groups(answer) if group else _hits(answer.hits))
 
 

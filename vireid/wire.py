@@ -200,6 +200,9 @@ class GalleryReadiness(_Answer):
 
     store_sequence: int
     index_sequence: int
+    index: str = "exact"
+    recall: float | None = None
+    """Of the ten nearest items, the share that searches find; None: all, they are exact."""
 
 
 class LoadProgress(_Answer):
@@ -220,6 +223,8 @@ class Readiness(_Answer):
     models: tuple[ModelReadiness, ...]
     galleries: dict[str, GalleryReadiness] | None
     load: dict[str, LoadProgress] | None
+    recall: float | None = None
+    """The least of the galleries that are searched approximately; None: all are exact."""
     queue_depth: int
     version: str
 
@@ -436,8 +441,9 @@ class Timing(_Answer):
 
 
 class SearchAnswer(_Answer):
-    """The exact ranking. ``modality`` is that of each query image; ``searched`` counts what passed the filter.
+    """The ranking. ``modality`` is that of each query image; ``searched`` counts what passed the filter.
 
+    ``recall`` is None where the ranking is ``exact``, else the share of the nearest items that such a search finds.
     ``next_cursor`` asks for the next page of the same search; None where no hit is left, or no pages are to be had.
     """
 
@@ -447,6 +453,8 @@ class SearchAnswer(_Answer):
     modality: tuple[Modality, ...]
     warnings: tuple[tuple[CropWarning, ...], ...] = ()
     searched: int
+    exact: bool = True
+    recall: float | None = None
     reranked: bool = False
     hits: tuple[Hit, ...]
     groups: tuple[Group, ...] | None

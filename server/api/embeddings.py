@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 
 from server.api.auth import Searcher
-from server.api.bodies import FORM, documented, form
+from server.api.bodies import FORM, JSON, documented, read_form
 from server.api.errors import UploadsFailed, describe, problems
 from server.api.schemas import EmbeddingFailure, EmbeddingRow, Embeddings, EmbeddingsForm
 from server.api.service import ServiceDep
 from server.api.uploads import check_count, embed, per_image, successes
+from server.embedding.session import Vectors
 
 __all__ = ["router"]
 
@@ -33,24 +34,20 @@ router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
     },
     openapi_extra=documented({FORM: EmbeddingsForm}),
 )
-async def embed_images(
-    request: Request,
-    service: ServiceDep,
-    _caller: Searcher,
-    body: Annotated[EmbeddingsForm, Depends(form(EmbeddingsForm))],
-) -> Response:
+async def embed_images(request: Request, service: ServiceDep, _caller: Searcher) -> Response:
     """Embed crops. A bad one fails alone; with `Accept: application/x-npy` (float32 [N, D]) all are needed."""
-    check_count(body.images, service.settings.max_images)
-    engine = service.models.get(body.model)
-    modalities = per_image(body.modality, len(body.images))
-    with service.admission.admit(len(body.images)):
-        outcome = await embed(request, engine, body.images, modalities)
+    async with read_form(request, EmbeddingsForm) as body:
+        check_count(body.images, service.settings.max_images)
+        engine = service.models.get(body.model)
+        modalities = per_image(body.modality, len(body.images))
+        with service.admission.admit(len(body.images)):
+            outcome = await embed(request, engine, body.images, modalities)
     found, failed = successes(outcome)
     as_array = NPY in request.headers.get("accept", "")
     if failed and (as_array or not found):
         raise UploadsFailed({f"images[{index}]": error for index, error in failed.items()})
     if as_array:
-        return Response(_npy(np.stack([row.vector for row in found.values()])), media_type=NPY)
+        return Response(_npy([row.vector for row in found.values()]), media_type=NPY)
     answer = Embeddings(
         model=engine.card.name,
         fingerprint=engine.card.fingerprint,
@@ -60,10 +57,16 @@ async def embed_images(
         ],
         errors=[EmbeddingFailure(index=index, error=describe(error)) for index, error in failed.items()],
     )
-    return JSONResponse(answer.model_dump(mode="json"), 207 if failed else 200)
+    return Response(answer.model_dump_json(), 207 if failed else 200, media_type=JSON)
 
 
-def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:
+def _npy(vectors: Sequence[Vectors]) -> bytes:
+    return _npy_header(len(vectors), len(vectors[0])) + b"".join(vector.tobytes() for vector in vectors)
+
+
+@cache
+def _npy_header(rows: int, columns: int) -> bytes:
+    """What ``np.save`` writes before the numbers of a float32 ``[rows, columns]``."""
     out = io.BytesIO()
-    np.save(out, array, allow_pickle=False)
-    return out.getvalue()
+    np.save(out, np.empty((rows, columns), np.float32), allow_pickle=False)
+    return out.getvalue()[: -4 * rows * columns]

@@ -30,6 +30,7 @@ def readyz(request: Request, service: ServiceDep) -> Response:
     """Ready, with the facts; otherwise a problem with reasons, and the same facts as its member `facts`."""
     reasons = service.problems()
     names_are_public = not service.settings.auth_required
+    recalls = service.galleries.recalls()
     facts = Readiness(
         ready=not reasons,
         reasons=reasons,
@@ -38,12 +39,12 @@ def readyz(request: Request, service: ServiceDep) -> Response:
                 name=engine.card.name,
                 fingerprint=engine.card.fingerprint,
                 provider=engine.provider,
-                precision=service.settings.precision,
+                precision=engine.precision,
             )
             for engine in service.models
         ],
         galleries={
-            name: GalleryReadiness(store_sequence=stored, index_sequence=indexed)
+            name: _gallery(stored, indexed, recalls.get(name))
             for name, (stored, indexed) in service.galleries.progress().items()
         }
         if names_are_public
@@ -53,10 +54,16 @@ def readyz(request: Request, service: ServiceDep) -> Response:
         }
         if names_are_public
         else None,
-        queue_depth=service.models.depth,
+        recall=min((recall for recall in recalls.values() if recall is not None), default=None),
+        queue_depth=service.models.batcher.depth,
         version=version("vireid"),
     ).model_dump(mode="json")
     return problem_response(request, NotReady(reasons), facts=facts) if reasons else JSONResponse(facts)
+
+
+def _gallery(stored: int, indexed: int, recall: float | None) -> GalleryReadiness:
+    kind = "exact" if recall is None else "ivf"
+    return GalleryReadiness(store_sequence=stored, index_sequence=indexed, index=kind, recall=recall)
 
 
 @router.get("/metrics", response_class=Response, responses=problems() | {200: {"content": {"text/plain": {}}}})

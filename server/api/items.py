@@ -31,7 +31,8 @@ from server.api.service import ServiceDep
 from server.api.uploads import check_count, embed
 from server.api.writes import parse, store, written
 from server.embedding.batcher import Priority
-from server.embedding.engine import Embedding
+from server.embedding.decode import thumbnail_type
+from server.embedding.engine import Detail, Embedding
 from server.gallery.types import Filter, NewItem
 from server.jobs.types import JobState
 
@@ -71,7 +72,7 @@ async def add_items(
             [body.images[index] for index in fit],
             [fields.modality.stated for fields in fit.values()],
             Priority.IMPORT,
-            thumbnails=True,
+            details=frozenset(Detail),
         )
         new: dict[int, NewItem] = {}
         for (index, fields), result in zip(fit.items(), outcome.results, strict=True):
@@ -143,8 +144,9 @@ def delete_item(gallery: NamedGallery, item: ItemId, service: ServiceDep, caller
 @router.get(
     "/{item}/image",
     response_class=Response,
-    responses=problems(404) | {200: {"content": {"image/webp": {}}, "description": "The thumbnail"}},
+    responses=problems(404) | {200: {"content": {"image/jpeg": {}, "image/webp": {}}, "description": "The thumbnail"}},
 )
 def get_image(gallery: NamedGallery, item: ItemId, service: ServiceDep, _caller: Searcher) -> Response:
-    """The thumbnail of an item, WebP."""
-    return Response(service.galleries.thumbnail(gallery, item), media_type="image/webp")
+    """The thumbnail of an item, JPEG; WebP where version 0.1.0 stored it."""
+    image = service.galleries.thumbnail(gallery, item)
+    return Response(image, media_type=thumbnail_type(image))

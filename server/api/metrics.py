@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from server.api.trace import Trace
+from server.api.trace import STAGES, Trace
 from server.embedding.registry import Models
 
 __all__ = ["Metrics"]
@@ -20,13 +20,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._stages = Histogram(
+        stages = Histogram(
             "vireid_stage_seconds",
             "Seconds a request spent in a stage.",
             ["stage"],
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        self._total = stages.labels("total")
         self._requests = Counter(
             "vireid_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
         )
@@ -50,8 +52,8 @@ class Metrics:
         if trace.problem:
             self._problems.labels(trace.problem).inc()
         for stage, seconds in trace.seconds.items():
-            self._stages.labels(stage).observe(seconds)
-        self._stages.labels("total").observe(trace.timing().total / 1e3)
+            self._stages[stage].observe(seconds)
+        self._total.observe(trace.total)
 
     def batch(self, model: str, images: int, seconds: float) -> None:
         """Count a run of a model."""
@@ -70,7 +72,7 @@ class Metrics:
             loaded.labels(engine.card.name, engine.card.fingerprint, engine.provider).set(1)
         for name, text, read in (
             ("vireid_images_in_flight", "Images being worked on.", in_flight),
-            ("vireid_queue_images", "Images that wait for a model.", lambda: models.depth),
+            ("vireid_queue_images", "Images that wait for a model.", lambda: models.batcher.depth),
             ("vireid_ready", "1 when /readyz says so.", lambda: not problems()),
         ):
             Gauge(name, text, registry=self._registry).set_function(read)

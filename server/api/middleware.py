@@ -69,7 +69,7 @@ class Tracing:
             route = getattr(scope.get("route"), "path", "(none)")
             service_of(scope).metrics.request(scope["method"], route, status or 500, trace)
             facts = {"method": scope["method"], "route": route, "status": status, "request_id": trace.request_id}
-            log.info("request", extra={**facts, **trace.timing().model_dump()})
+            log.info("request", extra={**facts, **trace.milliseconds()})
 
 
 class BodyLimit:

@@ -189,6 +189,10 @@ class GalleryReadiness(Wire):
 
     store_sequence: int
     index_sequence: int
+    index: Literal["exact", "ivf"] = Field(
+        description="`ivf`: searches look at a part of the items, but for exact ones."
+    )
+    recall: float | None = Field(description="Of the ten nearest items, the share that searches find; null: exact.")
 
 
 class LoadProgress(Wire):
@@ -207,6 +211,9 @@ class Readiness(Wire):
     galleries: dict[str, GalleryReadiness] | None = Field(description="By name; null where names need a key.")
     load: dict[str, LoadProgress] | None = Field(
         description="Galleries that are still being loaded, by name; null where names need a key."
+    )
+    recall: float | None = Field(
+        description="The least of the galleries that are searched approximately; null: all are exact."
     )
     queue_depth: int
     version: str
@@ -609,6 +616,9 @@ class SearchQuery(Wire):
     max_false_match_rate: float | None = Field(
         None, gt=0, le=1, description="Needs a filter on one modality and a model that is calibrated for the pair."
     )
+    exact: bool = Field(
+        False, description="Look at every item that passes, also where a server was told to approximate."
+    )
     filter: SearchFilter = SearchFilter()
 
     @field_validator("rerank", "cursor")
@@ -689,7 +699,7 @@ class TimingMs(Wire):
 
 
 class SearchAnswer(Wire):
-    """The exact ranking of the items that pass the filter."""
+    """The ranking of the items that pass the filter; `exact` unless the server was told to approximate."""
 
     gallery: str
     model: str
@@ -699,6 +709,13 @@ class SearchAnswer(Wire):
         description="What may be wrong with each query image; empty where none was looked at, as for a further page."
     )
     searched: int = Field(description="Items that passed the filter.")
+    exact: bool = Field(
+        description="Every one of them was looked at: there is no better hit, or none behind the cursor."
+    )
+    recall: float | None = Field(
+        description="Of the nearest items, the share that such a search finds, as measured with this gallery's own; "
+        "null: it was exact."
+    )
     reranked: bool
     hits: list[SearchHit]
     groups: list[SearchGroup] | None

@@ -37,6 +37,7 @@ from server.api.schemas import (
 from server.api.service import Service, ServiceDep
 from server.api.trace import Trace, trace_of
 from server.api.uploads import check_count, embed_all
+from server.embedding.engine import Detail
 from server.errors import ModelMismatch, ServiceError
 from server.fields import unit_vector
 from server.gallery.search import fuse
@@ -99,6 +100,7 @@ class Task:
             exclude=person.exclude,
             after=None if cursor is None else cursor.place,
             rerank=None if query.rerank is None else Rerank(**query.rerank.model_dump()),
+            exact=query.exact,
         )
         return cls(gallery, card, query, person, search)
 
@@ -122,6 +124,8 @@ class Task:
             modality=list(self.person.modalities),
             warnings=[sorted(found) for found in self.person.warnings],
             searched=result.searched,
+            exact=result.recall is None,
+            recall=result.recall,
             reranked=self.search.rerank is not None,
             hits=self._hits(result.hits, self.passed + 1),
             groups=None if result.groups is None else [self._group(group) for group in result.groups],
@@ -243,7 +247,7 @@ async def _from_images(request: Request, service: Service, gallery: Gallery) -> 
         if cursor is not None:
             return query, Person(cursor.queries(gallery.dimension), tuple(cursor.modalities), {"images": count}, key)
         with service.admission.admit(count):
-            found = await embed_all(request, engine, body.images, body.modality)
+            found = await embed_all(request, engine, body.images, body.modality, details={Detail.WARNINGS})
     vectors, modalities = np.stack([row.vector for row in found]), tuple(row.modality for row in found)
     warnings = tuple(row.warnings for row in found)
     return query, Person(vectors, modalities, {"images": count}, key, warnings=warnings)

@@ -42,7 +42,7 @@ class Service:
             "the store is still being checked": not unloaded and not self.galleries.loading.done(),
             f"the index of {behind} galleries is behind its store": bool(behind),
         }
-        return self.models.problems() + [reason for reason, holds in reasons.items() if holds]
+        return self.models.batcher.problems() + [reason for reason, holds in reasons.items() if holds]
 
 
 def service_of(scope: AsgiScope) -> Service:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -31,20 +31,29 @@ class Trace:
     seconds: dict[Stage, float] = field(default_factory=dict)
     problem: str | None = None
 
-    def timing(self) -> TimingMs:
+    @property
+    def total(self) -> float:
+        """Seconds until now."""
+        return time.monotonic() - self.started
+
+    def milliseconds(self) -> dict[str, float]:
         """Milliseconds by stage until now; a stage that was not passed is 0."""
-        stages = {stage: round(1e3 * self.seconds.get(stage, 0.0), 3) for stage in STAGES}
-        return TimingMs(**stages, total=round(1e3 * (time.monotonic() - self.started), 3))
+        found: dict[str, float] = {stage: round(1e3 * self.seconds.get(stage, 0.0), 3) for stage in STAGES}
+        return found | {"total": round(1e3 * self.total, 3)}
+
+    def timing(self) -> TimingMs:
+        """:meth:`milliseconds` for an answer."""
+        return TimingMs(**self.milliseconds())
 
     def server_timing(self) -> str:
         """Value of the ``Server-Timing`` header."""
-        return ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in self.timing())
+        return ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in self.milliseconds().items())
 
 
 def start_trace(scope: Scope) -> Trace:
     """Begin the trace of a request; its id is the caller's ``X-Request-Id`` where that is harmless."""
     given = HTTPConnection(scope).headers.get("x-request-id", "")
-    trace = Trace(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+    trace = Trace(given if _SAFE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}")
     scope.setdefault("state", {})[_KEY] = trace
     return trace
 

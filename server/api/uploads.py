@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from fastapi import Request, UploadFile
 from starlette.requests import ClientDisconnect
@@ -14,7 +14,7 @@ from server.api.errors import TooManyImages, UploadsFailed, invalid
 from server.api.schemas import ModalityChoice
 from server.api.trace import trace_of
 from server.embedding.batcher import Priority
-from server.embedding.engine import Embedding, Engine, Outcome
+from server.embedding.engine import Detail, Embedding, Engine, Outcome
 from server.errors import ServiceError
 
 __all__ = ["check_count", "embed", "embed_all", "successes"]
@@ -50,8 +50,7 @@ async def embed(
     images: Sequence[UploadFile],
     modalities: Sequence[Modality | None],
     priority: Priority = Priority.QUERY,
-    *,
-    thumbnails: bool = False,
+    details: Collection[Detail] = (),
 ) -> Outcome:
     """Embed the files of a request and enter the time it took into its trace.
 
@@ -60,22 +59,25 @@ async def embed(
         NotReady: the model's thread has ended.
     """
     data = [await image.read() for image in images]
-    work = engine.embed(data, modalities, priority, thumbnails=thumbnails)
-    outcome = await _while_connected(request, work)
+    outcome = await _while_connected(request, asyncio.wrap_future(engine.submit(data, modalities, priority, details)))
     seconds = trace_of(request).seconds
     seconds["decode"], seconds["queue"], seconds["embed"] = outcome.decode_s, outcome.queue_s, outcome.embed_s
     return outcome
 
 
 async def embed_all(
-    request: Request, engine: Engine, images: Sequence[UploadFile], choices: Sequence[ModalityChoice]
+    request: Request,
+    engine: Engine,
+    images: Sequence[UploadFile],
+    choices: Sequence[ModalityChoice],
+    details: Collection[Detail] = (),
 ) -> list[Embedding]:
     """Embed files that are all needed.
 
     Raises:
         UploadsFailed: one of them is no image that can be used; each such file is named.
     """
-    outcome = await embed(request, engine, images, per_image(choices, len(images)))
+    outcome = await embed(request, engine, images, per_image(choices, len(images)), details=details)
     found, failed = successes(outcome)
     if failed:
         raise UploadsFailed({f"images[{index}]": error for index, error in failed.items()})
@@ -89,17 +91,17 @@ def successes(outcome: Outcome) -> tuple[dict[int, Embedding], Mapping[int, Serv
     return found, failed
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def _while_connected(request: Request, work: asyncio.Future[Result]) -> Result:
     """The result of ``work``, which is cancelled as soon as the caller leaves."""
-    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    left = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
             raise ClientDisconnect
-        return task.result()
+        return work.result()
     finally:
         left.cancel()
-        task.cancel()
+        work.cancel()
 
 
 async def _disconnected(request: Request) -> None:

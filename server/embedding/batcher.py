@@ -1,12 +1,12 @@
-"""One inference thread that takes whatever is waiting: no timer, queries first, nobody left waiting for ever."""
+"""One inference thread a device takes whatever is waiting: no timer, queries first, nobody left waiting for ever."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,14 +18,19 @@ from models.card import Modality
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, NotReady
 
-__all__ = ["Batcher", "Embedded", "Priority"]
+__all__ = ["Batcher", "Embedded", "InferenceDied", "Priority"]
 
 STALL_S = 30.0
 """A batch that runs longer than this turns ready off."""
 
 _FAILURES_IN_A_ROW = 3
+_CLOSED = "the server is shutting down"
 
 log = logging.getLogger(__name__)
+
+
+class InferenceDied(RuntimeError):
+    """An inference thread has ended by itself. A device is in no known state then, so the process must be restarted."""
 
 
 class Priority(IntEnum):
@@ -52,138 +57,182 @@ class _Job:
     submitted: float = field(default_factory=time.monotonic)
 
 
-class Batcher:
-    """Batches the images of many callers for one :class:`Embedder`, in one supervised thread.
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    model: str
+    jobs: Sequence[_Job]
 
-    1. The thread takes what waits, up to ``embedder.largest_batch``, and starts at once.
+
+class Batcher:
+    """Batches the images of many callers, in one supervised thread for each of ``devices``.
+
+    A device is what runs on it: embedders by the name of their model. A model may be on several: then what waits for it
+    goes to the one that is free first.
+
+    1. A thread takes what has waited longest, with all that waits for the same model at the same priority, up to the
+       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
     2. A cancelled image is dropped when its batch is formed.
     3. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
-    4. However the thread ends, every waiting caller gets ``NotReady``, and so does every later one.
+    4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one.
 
-    ``observe(images, seconds)`` is called after each run of the model.
+    ``observe(model, images, seconds)`` is called after each run of a model.
     """
 
-    def __init__(self, embedder: Embedder, observe: Callable[[int, float], None] | None = None) -> None:
-        self._embedder = embedder
+    def __init__(
+        self, devices: Sequence[Mapping[str, Embedder]], observe: Callable[[str, int, float], None] | None = None
+    ) -> None:
         self._observe = observe
-        self._waiting: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
+        self._waiting: dict[Priority, dict[str, deque[_Job]]] = {priority: defaultdict(deque) for priority in Priority}
         self._changed = threading.Condition()
         self._ended: str | None = None
-        self._running_since: float | None = None
-        self._running: Sequence[_Job] = ()
-        self._failures = 0
-        self._thread = threading.Thread(target=self._live, name=f"embed-{embedder.card.name}", daemon=True)
-        self._thread.start()
+        self.died: Future[None] = Future()
+        """Gets ``InferenceDied`` when a thread ends by itself; done without it once the batcher was closed."""
+        self._threads = [_InferenceThread(self, number, embedders) for number, embedders in enumerate(devices)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def depth(self) -> int:
         """Images that wait."""
-        return sum(map(len, self._waiting.values()))
+        return sum(len(jobs) for models in self._waiting.values() for jobs in list(models.values()))
 
     def problems(self) -> list[str]:
         """Why this batcher is not ready; empty when it is."""
         with self._changed:
-            ended, since, failures = self._ended, self._running_since, self._failures
-        if ended:
-            return [ended]
-        found = []
-        if since is not None and time.monotonic() - since > STALL_S:
-            found.append(self._says(f"a batch has been running for {time.monotonic() - since:.0f} s"))
-        if failures >= _FAILURES_IN_A_ROW:
-            found.append(self._says(f"the last {failures} runs failed"))
-        return found
+            if self._ended:
+                return [self._ended]
+        return [problem for thread in self._threads for problem in thread.problems()]
 
-    def submit(self, pixels: NDArray[np.uint8], modality: Modality, priority: Priority) -> Future[Embedded]:
-        """Queue one crop, uint8 ``[H, W, 3]`` of the card's size.
+    def submit(self, model: str, pixels: NDArray[np.uint8], modality: Modality, priority: Priority) -> Future[Embedded]:
+        """Queue one crop, uint8 ``[H, W, 3]`` of the size that the model's card asks for.
 
-        The future gives the vector, or ``EmbeddingFailed``, or ``NotReady`` if the thread ends first.
+        The future gives the vector, or ``EmbeddingFailed``, or ``NotReady`` if the threads end first.
 
         Raises:
-            NotReady: the thread has ended.
+            NotReady: they have ended.
         """
         job = _Job(pixels, modality)
         with self._changed:
             if self._ended:
                 raise NotReady([self._ended])
-            self._waiting[priority].append(job)
-            self._changed.notify()
+            self._waiting[priority][model].append(job)
+            self._changed.notify_all()
         return job.future
 
     def close(self) -> None:
-        """End the thread after the batch it is running; whoever still waits gets ``NotReady``."""
-        self._end(self._says("the server is shutting down"))
-        self._thread.join()
+        """End each thread after the batch it is running; whoever still waits gets ``NotReady``."""
+        self.end(_CLOSED)
+        for thread in self._threads:
+            thread.join()
+        if not self.died.done():
+            self.died.set_result(None)
 
-    def _says(self, what: str) -> str:
-        return f"model {self._embedder.card.name}: {what}"
-
-    def _live(self) -> None:
-        try:
-            while batch := self._take():
-                self._running = batch
-                self._serve(batch)
-        except BaseException:  # the supervised exit: nothing may kill this thread unseen
-            log.exception(self._says("the inference thread died"))
-        finally:
-            self._end(self._says("the inference thread has ended"))
-            self._abandon(job for job in self._running if not job.future.done())
-
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Tell everybody who waits, and whoever comes, that nothing is embedded any more."""
         with self._changed:
             self._ended = self._ended or reason
-            waiting = [job for queue in self._waiting.values() for job in queue]
-            for queue in self._waiting.values():
-                queue.clear()
+            waiting = [job for models in self._waiting.values() for jobs in models.values() for job in jobs]
+            for models in self._waiting.values():
+                models.clear()
             self._changed.notify_all()
-        self._abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
+        self.abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
 
-    def _abandon(self, jobs: Iterable[_Job]) -> None:
+    def abandon(self, jobs: Iterable[_Job]) -> None:
+        """Answer those who will never be served."""
         for job in jobs:
             job.future.set_exception(NotReady([self._ended or ""]))
 
-    def _take(self) -> list[_Job]:
-        """The next batch; sleeps while nothing waits. Empty when the batcher has ended."""
+    def take(self, embedders: Mapping[str, Embedder]) -> _Batch | None:
+        """The next batch for one of ``embedders``; sleeps while there is none. None when the batcher has ended."""
         with self._changed:
             while not self._ended:
-                queue = next((queue for queue in self._waiting.values() if queue), None)
-                if queue is None:
+                model, waiting = self._longest_waiting(embedders)
+                if waiting is None:
                     self._changed.wait()
                     continue
-                batch: list[_Job] = []
-                while queue and len(batch) < self._embedder.largest_batch:
-                    job = queue.popleft()
+                jobs: list[_Job] = []
+                while waiting and len(jobs) < embedders[model].largest_batch:
+                    job = waiting.popleft()
                     if job.future.set_running_or_notify_cancel():
-                        batch.append(job)
-                if batch:
-                    return batch
-        return []
+                        jobs.append(job)
+                if jobs:
+                    return _Batch(model, jobs)
+        return None
 
-    def _serve(self, batch: Sequence[_Job]) -> None:
-        started = self._running_since = time.monotonic()
+    def _longest_waiting(self, models: Iterable[str]) -> tuple[str, deque[_Job] | None]:
+        for queues in self._waiting.values():
+            if candidates := [model for model in models if queues[model]]:
+                oldest = min(candidates, key=lambda model: queues[model][0].submitted)
+                return oldest, queues[oldest]
+        return "", None
+
+    def served(self, batch: _Batch, seconds: float) -> None:
+        """Note a run of a model."""
+        if self._observe:
+            self._observe(batch.model, len(batch.jobs), seconds)
+
+
+class _InferenceThread(threading.Thread):
+    """The one thread that uses a device."""
+
+    def __init__(self, batcher: Batcher, number: int, embedders: Mapping[str, Embedder]) -> None:
+        super().__init__(name=f"inference-{number}", daemon=True)
+        self._batcher, self._embedders = batcher, embedders
+        self._running: tuple[str, float] | None = None
+        self._failures: dict[str, int] = dict.fromkeys(embedders, 0)
+
+    def run(self) -> None:
+        jobs: Sequence[_Job] = ()
+        try:
+            while batch := self._batcher.take(self._embedders):
+                jobs = batch.jobs
+                self._serve(batch)
+        except BaseException:  # the supervised exit: nothing may kill this thread unseen
+            reason = f"{self.name}, which runs {', '.join(self._embedders)}, has died"
+            log.exception(reason)
+            self._batcher.end(reason)
+            self._batcher.abandon(job for job in jobs if not job.future.done())
+            if not self._batcher.died.done():
+                self._batcher.died.set_exception(InferenceDied(reason))
+
+    def problems(self) -> list[str]:
+        """Why this device is not ready; empty when it is."""
+        found = [
+            f"model {model}: the last {failures} runs failed"
+            for model, failures in self._failures.items()
+            if failures >= _FAILURES_IN_A_ROW
+        ]
+        if (running := self._running) is not None and (seconds := time.monotonic() - running[1]) > STALL_S:
+            found.append(f"model {running[0]}: a batch has been running for {seconds:.0f} s")
+        return found
+
+    def _serve(self, batch: _Batch) -> None:
+        started = time.monotonic()
+        self._running = batch.model, started
         try:
             vectors = self._embed(batch)
         except Exception:
-            self._failures += 1
-            log.exception(self._says(f"a batch of {len(batch)} failed"))
-            if len(batch) == 1:
-                batch[0].future.set_exception(EmbeddingFailed())
+            self._failures[batch.model] += 1
+            log.exception("model %s: a batch of %d failed", batch.model, len(batch.jobs))
+            if len(batch.jobs) == 1:
+                batch.jobs[0].future.set_exception(EmbeddingFailed())
                 return
-            for job in batch:
-                self._serve([job])
+            for job in batch.jobs:
+                self._serve(_Batch(batch.model, [job]))
             return
         finally:
-            self._running_since = None
+            self._running = None
         ran = time.monotonic() - started
-        self._failures = 0
-        if self._observe:
-            self._observe(len(batch), ran)
-        for job, vector in zip(batch, vectors, strict=True):
+        self._failures[batch.model] = 0
+        self._batcher.served(batch, ran)
+        for job, vector in zip(batch.jobs, vectors, strict=True):
             job.future.set_result(Embedded(vector, started - job.submitted, ran))
 
-    def _embed(self, batch: Sequence[_Job]) -> Vectors:
-        images = np.stack([job.pixels for job in batch])
-        modalities = np.array([job.modality.index for job in batch], np.int64)
-        vectors = self._embedder.embed(images, modalities)
-        if vectors.shape != (len(batch), self._embedder.card.dimension):
-            raise ValueError(f"expected {(len(batch), self._embedder.card.dimension)}, found {vectors.shape}")
+    def _embed(self, batch: _Batch) -> Vectors:
+        embedder = self._embedders[batch.model]
+        images = np.stack([job.pixels for job in batch.jobs])
+        modalities = np.array([job.modality.index for job in batch.jobs], np.int64)
+        vectors = embedder.embed(images, modalities)
+        if vectors.shape != (len(batch.jobs), embedder.card.dimension):
+            raise ValueError(f"expected {(len(batch.jobs), embedder.card.dimension)}, found {vectors.shape}")
         return vectors

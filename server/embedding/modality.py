@@ -20,7 +20,9 @@ scan of a colour picture for an infrared one: state the modality where it is kno
 
 def chroma(pixels: NDArray[np.uint8]) -> float:
     """Mean over the picture of max(R, G, B) - min(R, G, B), in [0, 255]. ``pixels``: uint8 ``[H, W, 3]``."""
-    return float(np.mean(pixels.max(axis=-1) - pixels.min(axis=-1)))
+    red, green, blue = np.moveaxis(pixels, -1, 0)  # two by two: NumPy is slow along an axis of three
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return float(np.mean(most - least))
 
 
 def modality_of(pixels: NDArray[np.uint8]) -> Modality:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from models.card import Precision
 from server.embedding.batcher import Batcher, Priority
 from server.embedding.cores import usable_cores
 from server.embedding.engine import Engine, ImageLimits
-from server.embedding.session import Device, Embedder, ModelRefused, OnnxEmbedder
+from server.embedding.providers import Gpu
+from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
 from server.errors import ModelNotFound
 
 __all__ = ["PREFERRED", "Models", "load_embedders"]
@@ -21,9 +22,14 @@ PREFERRED = "baseline-lite"
 
 
 def load_embedders(
-    directory: Path, *, precision: Precision, device: Device, threads: int | None
+    directory: Path,
+    *,
+    precision: Precision | Literal["auto"],
+    device: str,
+    threads: int | None,
+    gpu: Gpu | None = None,
 ) -> dict[str, OnnxEmbedder]:
-    """Load ``NAME/card.json`` and its graph for each NAME in ``directory``, by name.
+    """Load ``NAME/card.json`` and its graph for each NAME in ``directory`` onto one device, by name.
 
     Raises:
         ModelRefused: the directory holds no model, or one of them is not what it must be.
@@ -33,7 +39,7 @@ def load_embedders(
         raise ModelRefused(f"in {directory}", "no NAME/card.json there; set VIREID_MODEL_DIR to a folder of models")
     embedders = {}
     for folder in folders:
-        embedder = OnnxEmbedder(folder, precision, device, threads)
+        embedder = OnnxEmbedder(folder, precision, device, threads, gpu)
         if embedder.card.name != folder.name:
             raise ModelRefused(folder.name, f"the folder and its card ({embedder.card.name}) must have one name")
         embedders[folder.name] = embedder
@@ -41,7 +47,9 @@ def load_embedders(
 
 
 class Models:
-    """Loaded models by name, each with its inference thread, over pools of decoding threads.
+    """Loaded models by name, over one inference thread for each device and pools of decoding threads.
+
+    ``devices`` is what runs on each of them: embedders by name. All have the same models.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
 
@@ -51,21 +59,20 @@ class Models:
 
     def __init__(
         self,
-        embedders: Mapping[str, Embedder],
+        devices: Sequence[Mapping[str, Embedder]],
         default: str | None,
         limits: ImageLimits,
         observe: Callable[[str, int, float], None] | None = None,
     ) -> None:
+        embedders = devices[0]
         self.default = _default(embedders, default)
         self._decoders = {
             priority: ThreadPoolExecutor(usable_cores(), thread_name_prefix=f"decode-{priority.name.lower()}")
             for priority in Priority
         }
+        self.batcher = Batcher(devices, observe)
         self._engines = {
-            name: Engine(
-                embedder, Batcher(embedder, partial(observe, name) if observe else None), self._decoders, limits
-            )
-            for name, embedder in embedders.items()
+            name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()
         }
 
     def __iter__(self) -> Iterator[Engine]:
@@ -86,19 +93,9 @@ class Models:
         """The loaded model with those weights, whatever its name."""
         return next((engine for engine in self if engine.card.fingerprint == fingerprint), None)
 
-    @property
-    def depth(self) -> int:
-        """Images that wait for a model."""
-        return sum(engine.batcher.depth for engine in self)
-
-    def problems(self) -> list[str]:
-        """Why a model is not ready; empty when all are."""
-        return [problem for engine in self for problem in engine.batcher.problems()]
-
     def close(self) -> None:
         """End every thread; whoever still waits gets ``NotReady``."""
-        for engine in self:
-            engine.batcher.close()
+        self.batcher.close()
         for pool in self._decoders.values():
             pool.shutdown(cancel_futures=True)
 

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.card import CARD_KEY, Card, Modality, Precision
+from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
 from server.embedding.cores import usable_cores
+from server.embedding.providers import (
+    GPU_BATCHES,
+    TENSORRT,
+    Device,
+    Gpu,
+    Options,
+    choose_precision,
+    one_device,
+    provider_options,
+)
 
-__all__ = [
-    "CPU",
-    "CUDA",
-    "Device",
-    "Embedder",
-    "Modalities",
-    "ModelRefused",
-    "OnnxEmbedder",
-    "Vectors",
-    "check_provider",
-]
+__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Vectors", "check_provider", "fitting", "padded"]
 
 Pixels = NDArray[np.uint8]
 Modalities = NDArray[np.int64]
 Vectors = NDArray[np.float32]
-Device = Literal["auto", "cpu", "cuda"]
-
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
+_Row = TypeVar("_Row", bound=np.generic)
 
 _CPU_LARGEST_BATCH = 8
-_CUDA_BATCHES = (1, 4, 16, 64)
-_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
 _NORM_TOLERANCE = 1e-3
 
 
@@ -66,6 +62,10 @@ class Embedder(Protocol):
         """The execution provider that really runs it."""
 
     @property
+    def precision(self) -> Precision:
+        """Which of the model's files is loaded."""
+
+    @property
     def largest_batch(self) -> int:
         """Rows of the largest batch that it was warmed up with."""
 
@@ -74,10 +74,12 @@ class Embedder(Protocol):
 
 
 class OnnxEmbedder:
-    """The ``model.onnx`` of one directory, as its ``card.json`` describes it.
+    """A graph of one directory, as its ``card.json`` describes it, on one device.
 
-    On CUDA a batch is padded to one of a few sizes, so that memory is taken once, at the warm-up; on the CPU it runs as
-    it comes.
+    ``precision`` is a file that the card names, or ``auto``: :func:`choose_precision`. ``device`` is ``auto``, ``cpu``,
+    ``cuda`` or ``cuda:N``, ``tensorrt`` or ``tensorrt:N``; ``auto`` takes what starts. On a GPU a batch is padded to
+    one of a few sizes, in buffers of its own there, so that memory is taken once, at the warm-up; on the CPU it runs
+    as it comes.
 
     Raises:
         ModelRefused: a file is missing or altered, graph and card disagree, the provider asked for is not the one that
@@ -87,19 +89,24 @@ class OnnxEmbedder:
     def __init__(
         self,
         directory: Path,
-        precision: Precision = Precision.FP32,
-        device: Device = "auto",
+        precision: Precision | Literal["auto"] = "auto",
+        device: str = "auto",
         threads: int | None = None,
+        gpu: Gpu | None = None,
     ) -> None:
         self.card = _read_card(directory)
-        self.precision = precision
-        graph = _read_graph(directory, self.card, precision)
-        self._session = _open(self.card.name, graph, device, threads or usable_cores())
+        place = one_device(device, onnxruntime.get_available_providers())
+        try:
+            self.precision, self._session = self._load(directory, precision, place, threads, gpu or Gpu())
+        except ModelRefused:
+            if device != "auto" or place.kind == "cpu":
+                raise
+            place = Device("cpu")
+            self.precision, self._session = self._load(directory, precision, place, threads, Gpu())
         self.provider: str = self._session.get_providers()[0]
-        check_provider(self.card.name, device, self.provider)
         _check_graph(self._session, self.card)
-        self._batches = _CUDA_BATCHES if self.provider == CUDA else None
-        self.largest_batch = self._batches[-1] if self._batches else _CPU_LARGEST_BATCH
+        self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place)
+        self.largest_batch = _CPU_LARGEST_BATCH if self._buffers is None else GPU_BATCHES[-1]
         self._warm_up()
 
     def embed(self, images: Pixels, modalities: Modalities) -> Vectors:
@@ -109,17 +116,20 @@ class OnnxEmbedder:
             ValueError: type or shape of an argument is not what the card says.
         """
         self._check_batch(images, modalities)
-        count = len(images)
-        padding = self._padding(count)
-        if padding:
-            images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)])
-            modalities = np.concatenate([modalities, np.zeros(padding, np.int64)])
+        if self._buffers is not None:
+            return self._buffers.run(images, modalities)
         (vectors,) = self._session.run(["embedding"], {"image": images, "modality": modalities})
-        return np.asarray(vectors[:count], np.float32)
+        return np.asarray(vectors, np.float32)
 
-    def _padding(self, count: int) -> int:
-        sizes = self._batches or (count,)
-        return next(size for size in sizes if size >= count) - count
+    def _load(
+        self, directory: Path, asked: Precision | Literal["auto"], place: Device, threads: int | None, gpu: Gpu
+    ) -> tuple[Precision, onnxruntime.InferenceSession]:
+        precision = choose_precision(self.card, place) if asked == "auto" else asked
+        graph = _read_graph(directory, self.card, precision)
+        providers = provider_options(place, self.card, precision, gpu)
+        session = _open(self.card.name, graph, place, providers, threads or usable_cores())
+        check_provider(self.card.name, place, session.get_providers()[0])
+        return precision, session
 
     def _check_batch(self, images: Pixels, modalities: Modalities) -> None:
         shape = (self.card.input.height, self.card.input.width, 3)
@@ -134,7 +144,7 @@ class OnnxEmbedder:
         """Run every batch size, the largest first, and require unit vectors of both modalities."""
         height, width = self.card.input.height, self.card.input.width
         ramp = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
-        for size in sorted(self._batches or (1, self.largest_batch), reverse=True):
+        for size in sorted(GPU_BATCHES if self._buffers else (1, self.largest_batch), reverse=True):
             images = np.stack([np.roll(ramp, row, axis=0) for row in range(size)])
             for modality in Modality:
                 vectors = self.embed(images, np.full(size, modality.index, np.int64))
@@ -144,15 +154,58 @@ class OnnxEmbedder:
                     raise ModelRefused(self.card.name, f"probe run in {modality}: expected unit vectors, found {found}")
 
 
-def check_provider(model: str, device: Device, actual: str) -> None:
-    """Require the provider that was asked for; ``auto`` asks for none.
+class _Buffers:
+    """Inputs and output of each batch size, kept on the GPU and bound to the session once."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, card: Card, place: Device) -> None:
+        self._session = session
+        self._of_size = {size: self._bind(card, place, size) for size in GPU_BATCHES}
+
+    def run(self, images: Pixels, modalities: Modalities) -> Vectors:
+        """Vectors of a batch, padded with black crops to the next size."""
+        count = len(images)
+        size = fitting(GPU_BATCHES, count)
+        binding, image, modality = self._of_size[size]
+        image.update_inplace(padded(images, size))
+        modality.update_inplace(padded(modalities, size))
+        self._session.run_with_iobinding(binding)
+        (vectors,) = binding.copy_outputs_to_cpu()
+        return np.asarray(vectors[:count], np.float32)
+
+    def _bind(self, card: Card, place: Device, size: int) -> tuple[Any, Any, Any]:
+        on_gpu = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        image = on_gpu((size, card.input.height, card.input.width, 3), np.uint8, "cuda", place.index)
+        modality = on_gpu((size,), np.int64, "cuda", place.index)
+        vectors = on_gpu((size, card.dimension), np.float32, "cuda", place.index)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input("image", image)
+        binding.bind_ortvalue_input("modality", modality)
+        binding.bind_ortvalue_output("embedding", vectors)
+        return binding, image, modality
+
+
+def fitting(sizes: Sequence[int], count: int) -> int:
+    """The smallest of the ascending sizes that holds ``count`` rows."""
+    return next(size for size in sizes if size >= count)
+
+
+def padded(rows: NDArray[_Row], size: int) -> NDArray[_Row]:
+    """The rows ``[N, ...]``, followed by zeros up to ``size`` of them."""
+    if len(rows) == size:
+        return np.ascontiguousarray(rows)
+    whole = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    whole[: len(rows)] = rows
+    return whole
+
+
+def check_provider(model: str, place: Device, actual: str) -> None:
+    """Require the provider that was asked for.
 
     Raises:
         ModelRefused: the session runs on another one.
     """
-    expected = {"cpu": CPU, "cuda": CUDA}.get(device, actual)
-    if actual != expected:
-        raise ModelRefused(model, f"{device} was asked for ({expected}), but the session runs on {actual}")
+    if actual != place.provider:
+        raise ModelRefused(model, f"{place} was asked for ({place.provider}), but the session runs on {actual}")
 
 
 def _read_card(directory: Path) -> Card:
@@ -176,21 +229,22 @@ def _read_graph(directory: Path, card: Card, precision: Precision) -> bytes:
     return graph
 
 
-def _open(model: str, graph: bytes, device: Device, threads: int) -> onnxruntime.InferenceSession:
-    cuda = device != "cpu" and CUDA in onnxruntime.get_available_providers()
-    if device == "cuda" and not cuda:
-        raise ModelRefused(model, "cuda was asked for, but this ONNX Runtime was built without it")
+def _open(
+    model: str, graph: bytes, place: Device, providers: list[tuple[str, Options]], threads: int
+) -> onnxruntime.InferenceSession:
+    if place.provider not in onnxruntime.get_available_providers():
+        raise ModelRefused(model, f"{place} was asked for, but this ONNX Runtime was built without {place.provider}")
     options = onnxruntime.SessionOptions()
-    if cuda:
-        onnxruntime.preload_dlls()
-        providers = [(CUDA, _CUDA_OPTIONS), CPU]
-    else:
+    if place.kind == "cpu":
         options.intra_op_num_threads = threads
         # Spinning threads would take the cores from decoding and searching, for twice the CPU time a crop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = [CPU]
+    else:
+        onnxruntime.preload_dlls()
+    if engines := dict(providers).get(TENSORRT, {}).get("trt_engine_cache_path"):
+        Path(engines).mkdir(parents=True, exist_ok=True)
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=providers)
+        return onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=list(KEEPS_FLOAT))
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise ModelRefused(model, f"the graph cannot be loaded: {error}") from error
 

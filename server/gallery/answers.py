@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from server.gallery.columns import View
 from server.gallery.index import Mask
+from server.gallery.lists import Depth, InvertedLists
 from server.gallery.rerank import reranked_distances
 from server.gallery.search import Ranking, Wanted, fuse, rank, rank_groups
 from server.gallery.types import Group, Hit, Place, Rerank, Search, SearchResult
@@ -30,7 +31,7 @@ class _Asked:
 
     def searched(self, allowed: Mask) -> int:
         """How many items pass the filter."""
-        return int(allowed.sum()) - (self.excluded is not None and bool(allowed[self.excluded]))
+        return int(np.count_nonzero(allowed)) - (self.excluded is not None and bool(allowed[self.excluded]))
 
     def wanted(self) -> Wanted:
         """The ranking that the answer is made of."""
@@ -41,6 +42,17 @@ class _Asked:
         k = search.k if search.group else search.k + 1  # one more tells whether there is another page
         floor = -np.inf if search.min_score is None else search.min_score
         return Wanted(queries, k, floor, search.after, self.excluded)
+
+    def depth(self, lists: InvertedLists | None, passing: int) -> Depth | None:
+        """How much of the lists to look at; None: at every item that passes.
+
+        Groups have all that belongs to them, and further pages all that is behind a hit, so they are exact.
+        """
+        search = self.search
+        if lists is None or search.exact or search.group or search.after is not None:
+            return None
+        k = search.k if search.rerank is None else max(search.k, search.rerank.candidates)
+        return lists.depth(k, len(self.wanted().queries), passing)
 
 
 def answers(view: View, searches: Sequence[Search]) -> list[SearchResult]:
@@ -72,20 +84,27 @@ def _passes(asked: Sequence[_Asked]) -> list[list[int]]:
 def _answers(view: View, asked: Sequence[_Asked]) -> Iterator[SearchResult]:
     """The answers to those that share a pass."""
     allowed = view.allowed(asked[0].search.where)
-    rankings = iter(rank(view.index, view.ids, allowed, [one.wanted() for one in asked if not one.search.group]))
-    for one in asked:
+    depths = [one.depth(view.lists, int(np.count_nonzero(allowed))) for one in asked]
+    together = [one for one, depth in zip(asked, depths, strict=True) if depth is None and not one.search.group]
+    rankings = iter(rank(view.index, view.ids, allowed, [one.wanted() for one in together]))
+    for one, depth in zip(asked, depths, strict=True):
         searched = one.searched(allowed)
         if one.search.group:
             best, members = rank_groups(view.index, view.ids, view.identity, allowed, one.wanted())
             groups = tuple(Group(h[0].item.identity, h[0].score, h) for h in (_hits(view, part) for part in members))
             yield SearchResult(searched, _hits(view, best), groups)
-        elif one.search.rerank is not None:
-            yield SearchResult(searched, _reranked(view, one.search, one.search.rerank, next(rankings)))
-        else:
-            yield _page(view, one.search, searched, next(rankings))
+        elif view.lists is None or depth is None:
+            yield _result(view, one.search, searched, next(rankings))
+        else:  # each looks elsewhere, so none share a pass
+            wanted, modality = one.wanted(), one.search.where.modality
+            near = view.lists.near(wanted.queries, allowed, depth, None if modality is None else modality.index)
+            (ranking,) = rank(view.index, view.ids, near, [wanted])
+            yield replace(_result(view, one.search, searched, ranking), recall=depth.recall)
 
 
-def _page(view: View, search: Search, searched: int, ranking: Ranking) -> SearchResult:
+def _result(view: View, search: Search, searched: int, ranking: Ranking) -> SearchResult:
+    if search.rerank is not None:
+        return SearchResult(searched, _reranked(view, search, search.rerank, ranking))
     hits = _hits(view, ranking.head(search.k))
     if len(ranking.rows) <= search.k:
         return SearchResult(searched, hits)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.card import Modality
 from server.gallery.index import Mask, Rows, VectorIndex
+from server.gallery.lists import InvertedLists
 from server.gallery.moments import from_micros, to_micros
 from server.gallery.strings import Growing, Numbers, Strings
 from server.gallery.types import CropWarning, Filter, Item, Scalar
@@ -143,8 +144,8 @@ class AttributeSets:
 class View:
     """A gallery at one moment. It never changes, whatever is written meanwhile; nobody locks anything to read it.
 
-    Row r of every column is row r of ``index``. ``index``, ``ids`` and the vocabularies are shared with later views
-    and may be longer than this one, which ends where its columns end.
+    Row r of every column is row r of ``index``, and of ``lists``, where there are any. ``index``, ``ids`` and the
+    vocabularies are shared with later views and may be longer than this one, which ends where its columns end.
     """
 
     sequence: int
@@ -161,6 +162,7 @@ class View:
     identities: Vocabulary
     cameras: Vocabulary
     attribute_sets: AttributeSets
+    lists: InvertedLists | None = None
 
     def row_of(self, item: str) -> int | None:
         """The row here of an item, None where there is no such item."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from server.gallery.columns import DTYPES, Arrays, View, empty, encode, pack, unpack
 from server.gallery.index import Rows, VectorIndex
+from server.gallery.lists import InvertedLists
 from server.gallery.types import Item, StoredVectors
 
 __all__ = ["LiveGallery"]
@@ -31,9 +32,15 @@ class LiveGallery:
     A deleted or replaced row stays as a dead one, invisible at once, until the gallery is made anew by ``compacted``.
     """
 
-    def __init__(self, index: VectorIndex, arrays: Arrays | None = None, sequence: int = 0) -> None:
+    def __init__(
+        self,
+        index: VectorIndex,
+        arrays: Arrays | None = None,
+        sequence: int = 0,
+        lists: InvertedLists | None = None,
+    ) -> None:
         arrays = empty() if arrays is None else arrays
-        self._index = index
+        self._index, self._lists = index, lists
         self._ids, self._identities, self._cameras, self._attribute_sets = unpack(arrays)
         self._columns: dict[str, NDArray[Any]] = {name: arrays[name] for name in DTYPES}
         self._size, self._living = len(arrays["alive"]), int(arrays["alive"].sum())
@@ -60,7 +67,13 @@ class LiveGallery:
         index = build()
         for start in range(0, len(rows), _CHUNK):
             index.add(view.index.vectors(rows[start : start + _CHUNK]))
-        return LiveGallery(index, pack(view, rows), view.sequence)
+        lists = None if view.lists is None else view.lists.compacted(view.index, view.alive)
+        return LiveGallery(index, pack(view, rows), view.sequence, lists)
+
+    def adopt(self, lists: InvertedLists | None) -> None:
+        """Search with these lists, which were made for these rows, or exactly. Comes one at a time with the writes."""
+        self._lists = lists
+        self._publish(self._view.sequence)
 
     def put(self, items: Sequence[Item], rows: Rows, vectors: StoredVectors, sequence: int) -> None:
         """Append items with their rows in the store ``[n]`` and vectors ``[n, dimension]``.
@@ -141,5 +154,6 @@ class LiveGallery:
             identities=self._identities,
             cameras=self._cameras,
             attribute_sets=self._attribute_sets,
+            lists=self._lists,
             **{name: column[: self._size] for name, column in self._columns.items()},
         )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Condition, Lock
 
 from server.errors import GalleryNotFound, NotReady
+from server.gallery.lists import InvertedLists
 from server.gallery.live import LiveGallery
 from server.gallery.snapshots import Snapshot
 from server.gallery.types import Gallery
@@ -32,6 +33,8 @@ class Opened:
         self.snapshot_after = 0.0
         """When the next one may be written, by the monotonic clock."""
         self.loaded = live is not None
+        self.unlisted_at = 0
+        """How many rows it had when inverted lists were found not to do for it."""
         self.items_read = 0
         """How far loading has come, of ``gallery.items``."""
         self._live = live
@@ -77,6 +80,12 @@ class Opened:
         with self._condition:
             self._live = None
             self._condition.notify_all()
+
+    def adopt(self, live: LiveGallery, before: InvertedLists | None, lists: InvertedLists | None) -> None:
+        """Have ``live`` search with ``lists``; not where it or its lists, ``before``, have been replaced meanwhile."""
+        with self._condition:
+            if self._live is live and live.view().lists is before:
+                live.adopt(lists)
 
     def reached(self, sequence: int, timeout_s: float) -> int:
         """The sequence number of memory, -1 without one; waits for it to come up to ``sequence``."""

@@ -24,6 +24,7 @@ from server.gallery.answers import answers
 from server.gallery.columns import View
 from server.gallery.duplicates import Pair, PairPlace, Pairs, find_pairs
 from server.gallery.index import BuildIndex, VectorIndex, check_filter
+from server.gallery.listmaking import Stopped, make_lists
 from server.gallery.live import LiveGallery
 from server.gallery.opened import Opened
 from server.gallery.protocol import Deleted, Loaded, Put, Store
@@ -59,6 +60,11 @@ _CHANGED_SHARE = 0.1
 _SNAPSHOT_REST_S = 300.0
 """Time between two snapshots of a gallery that keeps changing; a last one is written at the end."""
 
+_TAIL_SHARE = 0.2
+"""Share of a gallery that may be in none of its inverted lists before they are made anew."""
+
+_EXACT_STAYS = "inverted lists would miss too much or save too little, it is searched exactly"
+
 _WRITER_PATIENCE_S = 1.0
 
 
@@ -73,6 +79,8 @@ class Galleries:
     method that names it raises ``NotReady``. ``loading`` is done when all are; its exception, one of those below, means
     that nothing more may be served.
 
+    Above so many items (``approximate_above``) a gallery gets inverted lists, if ``make_lists`` is called now and then.
+
     Raises:
         FilterIgnored: ``build_index`` makes an index that does not filter as it must.
         DatabaseDamaged: the store does not hold what was written.
@@ -84,12 +92,13 @@ class Galleries:
         build_index: BuildIndex,
         snapshots: Snapshots | None = None,
         *,
+        approximate_above: int | None = None,
         in_background: bool = False,
     ) -> None:
         check_filter(build_index)
         self._store = store
         self._build_index = build_index
-        self._snapshots = snapshots
+        self._snapshots, self._approximate_above = snapshots, approximate_above
         # Replaced by what the store calls after a commit, never twice at a time.
         self._opened = {gallery.name: self._open(gallery) for gallery in store.galleries()}
         self._aliases_lock = Lock()
@@ -403,15 +412,37 @@ class Galleries:
     def maintain(self) -> None:
         """Compact galleries of which much is dead, and write snapshots of those that have changed much; see ``Upkeep``.
 
-        Searches and writes go on meanwhile.
+        What was deleted leaves the inverted lists too. Searches and writes go on meanwhile.
         """
-        for opened in self._opened.values():
+        for opened in tuple(self._opened.values()):
+            if opened.live is not None:
+                _clean_lists(opened, opened.live)
             if opened.live is not None and opened.live.dead_share > _DEAD_SHARE:
                 self._compact(opened)
                 opened.snapshot_after = 0.0  # its rows are others now
             if self._behind(opened) > _CHANGED_SHARE and monotonic() >= opened.snapshot_after:
                 self._write_snapshot(opened)
                 opened.snapshot_after = monotonic() + _SNAPSHOT_REST_S
+
+    def make_lists(self, stopped: Stopped = lambda: False) -> None:
+        """Give large galleries inverted lists, and those anew that have grown much since; see ``Upkeep``.
+
+        Searches and writes go on meanwhile. It ends early where ``stopped`` says so.
+        """
+        for opened in tuple(self._opened.values()):
+            if opened.live is None or self._approximate_above is None:
+                continue
+            try:
+                _list_anew(opened, opened.live, self._approximate_above, stopped)
+            except CancelledError:
+                return
+            except Exception:
+                _log.exception("gallery %s: no inverted lists could be made", opened.gallery.name)
+
+    def recalls(self) -> Mapping[str, float | None]:
+        """The measured recall of each gallery that is searched by inverted lists; None of one that is exact."""
+        lists = {name: opened.live and opened.live.view().lists for name, opened in self._opened.items()}
+        return {name: found.recall if found else None for name, found in lists.items()}
 
     def close(self) -> None:
         """Write the snapshots that are behind, and let go of the store."""
@@ -585,6 +616,25 @@ class Galleries:
                 live.put(chunk.items, chunk.rows, chunk.vectors, loaded.sequence)
                 opened.items_read += len(chunk.items)
             return live.keep_only(loaded.rows(), loaded.sequence)
+
+
+def _clean_lists(opened: Opened, live: LiveGallery) -> None:
+    view = live.view()
+    if view.lists is not None:
+        opened.adopt(live, view.lists, view.lists.without_dead(view.index, view.alive))
+
+
+def _list_anew(opened: Opened, live: LiveGallery, above: int, stopped: Stopped) -> None:
+    """Make the lists that a gallery needs and has not, or not for enough of its rows."""
+    view = live.view()
+    rows, listed = len(view.alive), 0 if view.lists is None else view.lists.size
+    if int(view.alive.sum()) <= above:
+        opened.adopt(live, view.lists, None)
+    elif rows - listed > _TAIL_SHARE * rows and rows > 2 * opened.unlisted_at:
+        lists = make_lists(view, stopped)
+        opened.unlisted_at = rows if lists is None else 0
+        opened.adopt(live, live.view().lists, lists)
+        _log.info("gallery %s, %d rows: %s", opened.gallery.name, rows, _EXACT_STAYS if lists is None else lists.depths)
 
 
 def _fill(live: LiveGallery, loaded: Loaded) -> None:

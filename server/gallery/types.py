@@ -137,7 +137,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item with what only a write carries: its unit vector, float32 ``[dimension]``, a thumbnail (WebP), a time.
+    """An item with what only a write carries: its unit vector, float32 ``[dimension]``, a thumbnail (JPEG), a time.
 
     Retention counts from ``stored_at``; an item that is replaced begins anew.
     """
@@ -200,6 +200,7 @@ class Search:
 
     ``exclude`` is the id of an item that does not count. ``group`` adds the ``k`` best identities, each with all its
     items that pass. ``after`` asks for the hits behind that place of the same ranking.
+    ``exact`` asks for every item to be looked at also where the gallery is large; both of these are exact anyway.
 
     Raises:
         ValueError: k < 1, no query, or two of ``group``, ``after`` and ``rerank``.
@@ -214,6 +215,7 @@ class Search:
     exclude: str | None = None
     after: Place | None = None
     rerank: Rerank | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -248,12 +250,16 @@ class SearchResult:
 
     Re-ranked hits come first, in rising distance. ``end`` is the place to go on from; None where no hit is left, and
     where hits are grouped or re-ranked.
+
+    ``recall`` is None where every item that passed was looked at. Else it is the share of the nearest ones that were,
+    on average, as measured with items of this gallery.
     """
 
     searched: int
     hits: tuple[Hit, ...]
     groups: tuple[Group, ...] | None = None
     end: Place | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ The new vectors come together beside the old ones, row by row, so an item that i
 its new vector along, and an item that is added simply lacks one still. When none lacks it the gallery changes over, in
 one transaction, and the old vectors are removed.
 
-A thumbnail has at most 256 pixels a side and lost some detail to WebP, so vectors differ from those of the
+A thumbnail has at most 256 pixels a side and lost some detail to JPEG, so vectors differ from those of the
 original files.
 """
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 
 from server.embedding.batcher import Priority
@@ -70,18 +69,18 @@ class Reembed:
     def _renew(self, context: Context, name: str, engine: Engine, after: int) -> None:
         """Make the vectors that are lacking in rows behind ``after``."""
         while group := self._store.unrenewed(name, limit=GROUP, after=after):
-            vectors = asyncio.run(_embedded(name, engine, group))
+            vectors = _embedded(name, engine, group)
             self._store.renew(name, vectors)
             after = group[-1].row
             context.advance(after, done=len(group))
 
 
-async def _embedded(name: str, engine: Engine, group: list[Unrenewed]) -> dict[int, Vectors]:
+def _embedded(name: str, engine: Engine, group: list[Unrenewed]) -> dict[int, Vectors]:
     """Vectors by row."""
     images = [one.thumbnail for one in group if one.thumbnail is not None]
     if len(images) < len(group):  # added since the job began
         raise ThumbnailsMissing(name, len(group) - len(images))
-    outcome = await engine.embed(images, [one.item.modality for one in group], Priority.IMPORT)
+    outcome = engine.submit(images, [one.item.modality for one in group], Priority.IMPORT).result()
     vectors = {}
     for one, result in zip(group, outcome.results, strict=True):
         if not isinstance(result, Embedding):

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from server.embedding.decode import thumbnail_type
 from server.errors import ArchiveRejected
 from server.fields import VectorFacts
 from server.gallery.portable import MANIFEST, SUMS, VERSION, Kept, Manifest, Part, schema
@@ -176,14 +177,10 @@ def _new_items(batch: Any, kept: Kept) -> list[NewItem]:
 
 
 def _new_item(facts: _Facts, vector: Vectors, thumbnail: bytes | None) -> NewItem:
-    if thumbnail is not None and not _is_webp(thumbnail):
-        raise ValueError("a thumbnail is no WebP file")
+    if thumbnail is not None and (len(thumbnail) > _LARGEST_THUMBNAIL or thumbnail_type(thumbnail) is None):
+        raise ValueError("a thumbnail is no JPEG or WebP file")
     item = facts.item(facts.modality, content=facts.content, warnings=facts.warnings)
     return NewItem(item, vector, thumbnail, facts.stored_at)
-
-
-def _is_webp(image: bytes) -> bool:
-    return len(image) <= _LARGEST_THUMBNAIL and image[:4] == b"RIFF" and image[8:12] == b"WEBP"
 
 
 def _vectors(column: Any, kept: Kept) -> Vectors:

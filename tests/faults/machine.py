@@ -421,7 +421,12 @@ class GalleriesMachine(RuleBasedStateMachine):
         ready = self.client.get("/readyz")
         self.expect(ready, 200)
         assert ready.json()["galleries"] == {
-            name: {"store_sequence": gallery.sequence, "index_sequence": gallery.sequence}
+            name: {
+                "store_sequence": gallery.sequence,
+                "index_sequence": gallery.sequence,
+                "index": "exact",
+                "recall": None,
+            }
             for name, gallery in self.galleries.items()
         }
         for one in listed:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -17,8 +21,9 @@ from server.gallery.service import Galleries
 from server.gallery.store import SqlStore
 from server.settings import Settings
 from tests.server.gallery.making import DIMENSION, FINGERPRINT, new_items
-from vireid.client import Client, Unreachable
-from vireid.hosting import Host, in_background, listen
+from tests.server.pictures import crop
+from vireid.client import ApiError, Client, Unreachable
+from vireid.hosting import Host, InferenceDied, in_background, listen, logging_aside
 
 
 def settings(folder: Path, model_dir: Path, **others: Any) -> Settings:
@@ -86,3 +91,42 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_lost_inference_thread_ends_the_server(tmp_path: Path, model_dir: Path) -> None:
+    def exit_thread(*_: object) -> None:
+        raise SystemExit
+
+    host = Host(settings(tmp_path, model_dir))
+    started = Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(host.run, started.set)
+        assert started.wait(60)
+        embedder = host._app.state.service.models.get()._embedder
+        with pytest.MonkeyPatch.context() as patch, Client(host.url, retries=0) as client:
+            patch.setattr(type(embedder), "embed", exit_thread)
+            with pytest.raises(ApiError) as refused:
+                client.embed([crop(1)])
+        assert refused.value.problem.status == 503
+        with pytest.raises(InferenceDied, match="inference-0, which runs standin, has died"):
+            running.result(60)
+
+
+def test_the_log_is_written_by_a_thread_and_whole_when_the_server_ends() -> None:
+    writers: list[str] = []
+
+    class Writer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            writers.append(f"{threading.current_thread() is threading.main_thread()} {record.getMessage()}")
+
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.handlers = [Writer()]
+    try:
+        with logging_aside():
+            for number in range(100):
+                logging.getLogger("server").warning("line %d", number)
+        assert root.handlers[0].__class__ is Writer
+    finally:
+        root.handlers = before
+    assert writers == [f"False line {number}" for number in range(100)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 import tarfile
@@ -223,7 +222,7 @@ def test_a_server_that_stops_ends_the_streams_of_its_jobs(model_dir: Path, tmp_p
                 context.check()
 
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: asyncio.run(host.run(started.set)))
+        running = pool.submit(host.run, started.set)
         assert started.wait(PATIENCE_S)
         host._app.state.service.jobs._kinds["import"] = Endless()
         with Client(host.url, retries=0) as client:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from itertools import chain
 from pydantic import ValidationError
 
 from server.embedding.batcher import Priority
-from server.embedding.engine import Embedding, Engine, Outcome
+from server.embedding.engine import Detail, Embedding, Engine, Outcome
 from server.errors import ArchiveRejected, ServiceError
 from server.faults import InvalidRequest, field_errors
 from server.fields import ItemFields, ModalityChoice
@@ -82,7 +81,8 @@ def import_images(
         _survey(context, source, manifest)
         read = partial(_crop, manifest=manifest, pattern=pattern, modality=modality, max_bytes=max_bytes)
         groups = _groups(source.entries(context.job.cursor), read)
-        with closing(_embedded(groups, target, engine, thumbnails=target.gallery().thumbnails)) as embedded:
+        details = {Detail.WARNINGS} | ({Detail.THUMBNAIL} if target.gallery().thumbnails else set())
+        with closing(_embedded(groups, target, engine, details)) as embedded:
             for group in embedded:
                 _store(context, target, group)
 
@@ -150,22 +150,22 @@ def _crop(
 
 
 def _embedded(
-    groups: Iterator[_Group], target: Target, engine: Engine, *, thumbnails: bool
+    groups: Iterator[_Group], target: Target, engine: Engine, details: Collection[Detail]
 ) -> Generator[_Group, None, None]:
     """The groups with their outcome; others are in work while one is stored."""
     waiting: deque[_Group] = deque()
-    with ThreadPoolExecutor(_AHEAD, "import") as pool:
-        try:
-            for group in groups:
-                _sift(group, target, unsettled=[crop.id for other in waiting for crop in other.crops])
-                group.outcome = pool.submit(_embed, engine, group.crops, thumbnails)
-                waiting.append(group)
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft()
-            while waiting:
+    try:
+        for group in groups:
+            _sift(group, target, unsettled=[crop.id for other in waiting for crop in other.crops])
+            group.outcome = _embed(engine, group.crops, details)
+            waiting.append(group)
+            if len(waiting) > _AHEAD:
                 yield waiting.popleft()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for group in waiting:
+            group.outcome.cancel()
 
 
 def _sift(group: _Group, target: Target, unsettled: Iterable[str]) -> None:
@@ -187,9 +187,9 @@ def _sift(group: _Group, target: Target, unsettled: Iterable[str]) -> None:
             group.skipped += 1
 
 
-def _embed(engine: Engine, crops: Sequence[_Crop], thumbnails: bool) -> Outcome:
+def _embed(engine: Engine, crops: Sequence[_Crop], details: Collection[Detail]) -> Future[Outcome]:
     data, modalities = [crop.data for crop in crops], [crop.fields.modality.stated for crop in crops]
-    return asyncio.run(engine.embed(data, modalities, Priority.IMPORT, thumbnails=thumbnails))
+    return engine.submit(data, modalities, Priority.IMPORT, details)
 
 
 def _store(context: Context, target: Target, group: _Group) -> None:

@@ -97,12 +97,12 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
     arrived, go = Event(), Event()
     real, calls = reembed._embedded, []
 
-    async def held(name: str, engine: Engine, group: Any) -> Any:
+    def held(name: str, engine: Engine, group: Any) -> Any:
         calls.append(group)
         if len(calls) == 2:
             arrived.set()
             assert go.wait(PATIENCE_S)
-        return await real(name, engine, group)
+        return real(name, engine, group)
 
     monkeypatch.setattr(reembed, "_embedded", held)
     yield arrived, go

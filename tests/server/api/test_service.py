@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.card import Card, Modality
-from server.embedding.session import CPU
+from server.embedding.providers import CPU
 from server.gallery.protocol import Loaded
 from server.gallery.store import SqlStore
 from tests.server.calls import add_people, check_problem, search
@@ -26,16 +26,22 @@ def test_ready_reports_facts(client: TestClient, gallery: str) -> None:
     assert facts["models"] == [
         {"name": "standin", "fingerprint": card["fingerprint"], "provider": CPU, "precision": "fp32"}
     ]
-    assert facts["galleries"][gallery] == {"store_sequence": 1, "index_sequence": 1}
+    assert facts["galleries"][gallery] == {
+        "store_sequence": 1,
+        "index_sequence": 1,
+        "index": "exact",
+        "recall": None,
+    }
+    assert facts["recall"] is None
 
 
 def test_a_dead_inference_thread_turns_ready_off_and_is_said(start: Start) -> None:
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
-        client.app.state.service.models.get().batcher.close()  # type: ignore[attr-defined]
+        client.app.state.service.models.batcher.close()  # type: ignore[attr-defined]
         problem = check_problem(client.get("/readyz"), 503, "not-ready")
         assert problem["facts"]["ready"] is False
-        assert problem["facts"]["reasons"] == ["model standin: the server is shutting down"]
+        assert problem["facts"]["reasons"] == ["the server is shutting down"]
         check_problem(search(client, "g", [crop(1)]), 503, "not-ready")
         assert client.get("/healthz").status_code == 200
         assert "vireid_ready 0.0" in client.get("/metrics").text

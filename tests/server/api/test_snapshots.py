@@ -132,7 +132,7 @@ def test_an_empty_gallery_and_one_of_pictures_come_back(client: TestClient, gall
     assert everything(client, f"{gallery}-2") == everything(client, gallery)
     hits = search(client, f"{gallery}-2", [crop(2, seed=9)], "visible").json()["hits"]
     assert hits[0]["item"]["id"] == "p2"
-    assert client.get(f"/v1/galleries/{gallery}-2/items/p2/image").headers["content-type"] == "image/webp"
+    assert client.get(f"/v1/galleries/{gallery}-2/items/p2/image").headers["content-type"] == "image/jpeg"
 
 
 def test_retention_goes_on_counting(client: TestClient, filled: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.card import Modality
-from server.embedding.batcher import Batcher, Embedded, Priority
+from server.embedding.batcher import Batcher, Embedded, InferenceDied, Priority
 from server.errors import EmbeddingFailed, NotReady
 from tests.server.standin import HEIGHT, WIDTH, StandIn, card
 
@@ -52,14 +52,14 @@ def gate() -> Gate:
 
 @pytest.fixture
 def batcher(gate: Gate) -> Iterator[Batcher]:
-    batcher = Batcher(gate)
+    batcher = Batcher([{"gate": gate}])
     yield batcher
     gate.go.release(1000)
     batcher.close()
 
 
 def submit(batcher: Batcher, mark: int, priority: Priority = Priority.QUERY) -> Future[Embedded]:
-    return batcher.submit(marked(mark), Modality.VISIBLE, priority)
+    return batcher.submit("gate", marked(mark), Modality.VISIBLE, priority)
 
 
 def expected(mark: int) -> np.ndarray:
@@ -125,7 +125,7 @@ def test_when_the_thread_dies_every_waiter_is_told_and_ready_goes_off(gate: Gate
             future.result(5)
     with pytest.raises(NotReady):
         submit(batcher, 3)
-    assert batcher.problems() == ["model gate: the inference thread has ended"]
+    assert batcher.problems() == ["inference-0, which runs gate, has died"]
 
 
 def test_a_death_while_a_failed_batch_is_retried_leaves_nobody_waiting(gate: Gate, batcher: Batcher) -> None:
@@ -153,7 +153,7 @@ def test_a_model_that_keeps_failing_turns_ready_off_until_it_works_again(gate: G
 
 def test_closing_answers_whoever_still_waits() -> None:
     gate = Gate()
-    batcher = Batcher(gate)
+    batcher = Batcher([{"gate": gate}])
     running = submit(batcher, 0)
     gate.entered.acquire()
     waiting = submit(batcher, 1)
@@ -170,11 +170,80 @@ def test_closing_answers_whoever_still_waits() -> None:
 def test_each_run_is_observed_with_its_size() -> None:
     gate, seen = Gate(), []
     gate.go.release(100)
-    batcher = Batcher(gate, lambda images, seconds: seen.append((images, seconds >= 0)))
+    batcher = Batcher([{"gate": gate}], lambda model, images, seconds: seen.append((model, images, seconds >= 0)))
     submit(batcher, 1).result(5)
     batcher.close()
-    assert seen == [(1, True)]
+    assert seen == [("gate", 1, True)]
 
 
 def exit_thread() -> None:
     raise SystemExit
+
+
+class Twins:
+    """Two models of one device, one gate, in the order of their batches."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.models: list[str] = []
+
+    def embedders(self) -> dict[str, Gate]:
+        found = {}
+        for name in ("one", "two"):
+            found[name] = type("Named", (Gate,), {"embed": self._embed(name)})()
+        return found
+
+    def _embed(self, name: str) -> Callable[..., np.ndarray]:
+        def embed(_: Gate, images: np.ndarray, modalities: np.ndarray) -> np.ndarray:
+            self.models.append(name)
+            return self.gate.embed(images, modalities)
+
+        return embed
+
+
+def test_models_of_one_device_take_turns_by_who_waits_longest_and_never_share_a_batch() -> None:
+    twins = Twins()
+    gate, batcher = twins.gate, Batcher([twins.embedders()])
+    wanted = [("one", 0), ("two", 1), ("one", 2), ("two", 3), ("one", 4)]
+    futures = [batcher.submit("one", marked(9), Modality.VISIBLE, Priority.QUERY)]
+    gate.entered.acquire()
+    futures += [batcher.submit(name, marked(mark), Modality.VISIBLE, Priority.QUERY) for name, mark in wanted[1:]]
+    futures += [batcher.submit("two", marked(7), Modality.VISIBLE, Priority.IMPORT)]
+    futures += [batcher.submit("one", marked(8), Modality.VISIBLE, Priority.QUERY)]
+    gate.go.release(100)
+    for future in futures:
+        future.result(5)
+    assert twins.models == ["one", "two", "one", "two"]
+    assert gate.batches == [[9], [1, 3], [2, 4, 8], [7]]
+    batcher.close()
+
+
+def test_what_waits_for_a_model_on_two_devices_goes_to_the_free_one() -> None:
+    gates = Gate(), Gate()
+    gates[1].entered = gates[0].entered
+    batcher = Batcher([{"gate": gate} for gate in gates])
+    running = []
+    for mark in (1, 2):  # one after the other, or one device would take both
+        running.append(submit(batcher, mark))
+        gates[0].entered.acquire()
+    busy, free = gates if gates[0].batches == [[1]] else gates[::-1]
+    waiting = submit(batcher, 3)
+    free.go.release(2)
+    np.testing.assert_allclose(waiting.result(5).vector, expected(3), atol=1e-6)
+    assert (busy.batches, free.batches) == ([[1]], [[2], [3]])
+    busy.go.release()
+    for mark, future in enumerate(running, 1):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    batcher.close()
+
+
+def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: Batcher) -> None:
+    closed = Batcher([{"gate": Gate()}])
+    closed.close()
+    assert closed.died.result(0) is None
+    assert not batcher.died.done()
+    gate.on_run = exit_thread
+    gate.go.release()
+    submit(batcher, 1)
+    with pytest.raises(InferenceDied, match="inference-0, which runs gate, has died"):
+        batcher.died.result(5)

@@ -9,8 +9,9 @@ import pytest
 
 from models.card import Card, Modality, Precision
 from server.embedding.engine import ImageLimits
+from server.embedding.providers import CPU, CUDA, Device
 from server.embedding.registry import Models, load_embedders
-from server.embedding.session import CPU, CUDA, ModelRefused, OnnxEmbedder, check_provider
+from server.embedding.session import ModelRefused, OnnxEmbedder, check_provider
 from server.errors import ModelNotFound
 from tests.drawing import draw_person
 from tests.server.standin import DIMENSION, HEIGHT, WIDTH, StandIn, write_model
@@ -51,13 +52,43 @@ def test_arguments_of_another_shape_or_type_are_refused(directory: Path) -> None
 
 
 def test_the_provider_that_runs_is_the_one_that_was_asked_for() -> None:
-    check_provider("m", "cpu", CPU)
-    check_provider("m", "cuda", CUDA)
-    check_provider("m", "auto", CPU)
-    with pytest.raises(ModelRefused, match="cuda was asked for"):
-        check_provider("m", "cuda", CPU)
+    check_provider("m", Device("cpu"), CPU)
+    check_provider("m", Device("cuda"), CUDA)
+    with pytest.raises(ModelRefused, match=r"cuda:1 was asked for .*runs on CPU"):
+        check_provider("m", Device("cuda", 1), CPU)
     with pytest.raises(ModelRefused, match="cpu was asked for"):
-        check_provider("m", "cpu", CUDA)
+        check_provider("m", Device("cpu"), CUDA)
+    with pytest.raises(ModelRefused, match="tensorrt:0 was asked for"):
+        check_provider("m", Device("tensorrt"), CUDA)
+
+
+def test_auto_loads_the_file_that_the_card_and_the_processor_allow(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card.read(directory / "card.json")
+    exact = card.precisions[Precision.FP32]
+    small = exact.model_copy(update={"rank1_change": 0.0, "map_change": -0.004})
+    large = exact.model_copy(update={"rank1_change": 0.0, "map_change": -0.006})
+    for vnni, variant, chosen in (
+        ({"avx_vnni"}, small, Precision.INT8),
+        ({"avx_vnni"}, large, Precision.FP32),
+        (set(), small, Precision.FP32),
+    ):
+        monkeypatch.setattr("server.embedding.providers.vnni_flags", lambda vnni=vnni: vnni)
+        precisions = {Precision.FP32: exact, Precision.INT8: variant}
+        card.model_copy(update={"precisions": precisions}).write(directory / "card.json")
+        assert OnnxEmbedder(directory, device="cpu", threads=1).precision is chosen
+    assert OnnxEmbedder(directory, Precision.INT8, "cpu", 1).precision is Precision.INT8
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_auto_falls_back_to_the_cpu_and_its_file_where_cuda_does_not_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.embedding.session.one_device", lambda name, _: Device("cuda"))
+    assert OnnxEmbedder(directory, device="auto", threads=1).provider == CPU
+    with pytest.raises(ModelRefused, match="cuda:0 was asked for"):
+        OnnxEmbedder(directory, device="cuda", threads=1)
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
@@ -108,7 +139,7 @@ def test_missing_files_and_precisions_are_refused_by_name(directory: Path) -> No
 
 def test_the_default_model_is_the_named_one_or_the_preferred_or_the_only_one(tmp_path: Path) -> None:
     def default(*names: str, asked: str | None = None) -> str:
-        models = Models({name: embedders[name] for name in names}, asked, ImageLimits(10**6, 10**6))
+        models = Models([{name: embedders[name] for name in names}], asked, ImageLimits(10**6, 10**6))
         models.close()
         return models.default
 
@@ -135,7 +166,7 @@ def test_a_directory_without_models_and_a_misplaced_model_are_refused(tmp_path: 
 
 def test_an_unknown_model_is_named_with_the_known_ones(directory: Path) -> None:
     embedders = load_embedders(directory.parent, precision=Precision.FP32, device="cpu", threads=1)
-    models = Models(dict(embedders), None, ImageLimits(10**6, 10**6))
+    models = Models([dict(embedders)], None, ImageLimits(10**6, 10**6))
     try:
         with pytest.raises(ModelNotFound) as caught:
             models.get("other")

@@ -14,6 +14,7 @@ from server.gallery.service import Galleries
 from server.gallery.types import CropWarning, Filter, Fusion, Item, NewItem, Scalar, Search, SearchResult, Vectors
 
 DIMENSION = 8
+PEOPLE = 60
 FINGERPRINT = "f" * 64
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -60,6 +61,22 @@ def new_items(count: int, *, seed: int = 0, prefix: str = "item", vectors: Vecto
         )
         for n in range(count)
     ]
+
+
+def crops(dimension: int, *, seed: int = 0, prefix: str = "i", shots: int = 25) -> list[NewItem]:
+    """``PEOPLE``, each seen ``shots`` times in each modality: alike, the more so in one modality."""
+    noise = np.random.default_rng(seed)
+    people = unit_vectors(PEOPLE, dimension, seed=1)
+    gap = {Modality.VISIBLE: 0.5 * unit_vectors(1, dimension, seed=2)[0], Modality.INFRARED: 0}
+    made = []
+    for number in noise.permutation(PEOPLE * 2 * shots).tolist():
+        person, modality = number % PEOPLE, tuple(Modality)[number // PEOPLE % 2]
+        vector = people[person] + gap[modality] + 0.32 / math.sqrt(dimension) * noise.standard_normal(dimension)
+        unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+        made.append(
+            new_item(f"{prefix}{number}", unit, modality=modality, identity=f"p{person}", camera=f"c{number % 3}")
+        )
+    return made
 
 
 def score(query: Vectors, vector: Vectors) -> float:

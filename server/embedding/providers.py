@@ -1,0 +1,144 @@
+"""Devices as the settings name them, and what ONNX Runtime is told to run on one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from models.card import Card, Precision
+from server.embedding.processor import vnni_flags
+
+__all__ = [
+    "CPU",
+    "CUDA",
+    "DEVICES",
+    "GPU_BATCHES",
+    "TENSORRT",
+    "Device",
+    "Gpu",
+    "Kind",
+    "Options",
+    "choose_precision",
+    "each_device",
+    "one_device",
+    "provider_options",
+]
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+Kind = Literal["cpu", "cuda", "tensorrt"]
+Options = dict[str, str]
+
+DEVICES = r"^(auto|cpu|(cuda|tensorrt)(:\d+(,\d+)*)?)$"
+"""``auto``, ``cpu``, ``cuda`` or ``tensorrt``, the last two with the numbers of their GPUs: ``cuda:0,1``."""
+GPU_BATCHES = (1, 4, 16, 64)
+"""Batch sizes on a GPU: memory is taken, and engines are built, once for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where one session runs. ``index`` is the number of a GPU."""
+
+    kind: Kind
+    index: int = 0
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that must really run it."""
+        return {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}[self.kind]
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Bounds of a GPU session: bytes of memory for its arena, and the folder that TensorRT keeps its engines in."""
+
+    memory: int | None = None
+    engines: Path | None = None
+
+
+def each_device(setting: str) -> tuple[str, ...]:
+    """The devices that a setting (:data:`DEVICES`) names, one by one: ``cuda:0,1`` is ``cuda:0`` and ``cuda:1``.
+
+    Raises:
+        ValueError: it names none, or one twice.
+    """
+    if not re.fullmatch(DEVICES, setting):
+        raise ValueError(f"device {setting}: expected auto, cpu, cuda, tensorrt, or several GPUs as in cuda:0,1")
+    kind, colon, numbers = setting.partition(":")
+    named = tuple(f"{kind}:{int(number)}" for number in numbers.split(",")) if colon else (setting,)
+    if len(set(named)) < len(named):
+        raise ValueError(f"device {setting}: each GPU may be named once")
+    return named
+
+
+def one_device(name: str, available: Collection[str]) -> Device:
+    """The device of that name; ``auto`` is the first GPU where CUDA is among the ``available`` providers, else the CPU.
+
+    TensorRT is never chosen by itself: building its engines takes minutes.
+
+    Raises:
+        ValueError: it is the name of no device, or of several.
+    """
+    (name,) = each_device(name)
+    if name == "auto":
+        return Device("cuda" if CUDA in available else "cpu")
+    kind, _, number = name.partition(":")
+    return Device(next(known for known in get_args(Kind) if known == kind), int(number or 0))
+
+
+def choose_precision(card: Card, device: Device, vnni: bool | None = None) -> Precision:
+    """The fastest file of a model whose measured loss is small: int8 with VNNI, fp16 on a GPU; else fp32.
+
+    ``vnni``: whether the processor has it; None asks it.
+    """
+    if device.kind != "cpu":
+        fast = Precision.FP16
+    elif vnni if vnni is not None else bool(vnni_flags()):
+        fast = Precision.INT8
+    else:
+        return Precision.FP32
+    variant = card.precisions.get(fast)
+    return fast if variant is not None and variant.accepted else Precision.FP32
+
+
+def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu) -> list[tuple[str, Options]]:
+    """Execution providers in order of preference, each with its options; all values are text."""
+    cpu: list[tuple[str, Options]] = [(CPU, {})]
+    if device.kind == "cpu":
+        return cpu
+    cuda = {
+        "device_id": str(device.index),
+        "arena_extend_strategy": "kSameAsRequested",  # no doubling: sizes are few and taken once, at the warm-up
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    if gpu.memory is not None:
+        cuda["gpu_mem_limit"] = str(gpu.memory)
+    if device.kind == "cuda":
+        return [(CUDA, cuda), *cpu]
+    shape = f"{card.input.height}x{card.input.width}x3"
+    tensorrt = {
+        "device_id": str(device.index),
+        "trt_fp16_enable": str(int(precision is Precision.FP16)),
+        "trt_profile_min_shapes": f"image:{GPU_BATCHES[0]}x{shape},modality:{GPU_BATCHES[0]}",
+        "trt_profile_opt_shapes": f"image:{GPU_BATCHES[-1]}x{shape},modality:{GPU_BATCHES[-1]}",
+        "trt_profile_max_shapes": f"image:{GPU_BATCHES[-1]}x{shape},modality:{GPU_BATCHES[-1]}",
+    }
+    if gpu.memory is not None:
+        tensorrt["trt_max_workspace_size"] = str(gpu.memory)
+    if gpu.engines is not None:
+        place = str(gpu.engines / card.fingerprint[:16] / precision)  # an engine is of one set of weights
+        tensorrt |= {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": place,
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": place,
+        }
+    return [(TENSORRT, tensorrt), (CUDA, cuda), *cpu]

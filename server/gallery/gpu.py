@@ -1,0 +1,282 @@
+"""Exact search on GPUs with FAISS: float16 copies in GPU memory of what the CPU holds, which answers the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
+from typing import Any, Literal, NamedTuple, Protocol
+
+import faiss
+import numpy as np
+
+from server.gallery.flat import FaissFlat
+from server.gallery.index import BuildIndex, FilterIgnored, Mask, Rows, Scores, check_filter
+from server.gallery.refused import StartError
+from server.gallery.types import StoredVectors, Vectors, VectorType
+
+__all__ = ["MAX_K", "Device", "FaissDevice", "Gpu", "GpuFlat", "GpuUnusable", "Segment", "choose_index"]
+
+MAX_K = 2048
+"""Most hits of one search on a GPU; the CPU answers what asks for more."""
+_ROWS = 2**18
+"""Rows of a segment: so many are loaded at a time, and fewer stay with the CPU."""
+_TEMPORARY = 256 * 2**20
+"""Bytes that FAISS takes on each GPU to work with; its own choice would be up to 1.5 GiB."""
+_RESERVE = 2**30
+"""Bytes of GPU memory that are left to others: models grow as they run."""
+
+_log = logging.getLogger(__name__)
+
+
+class GpuUnusable(StartError):
+    """The settings ask for GPUs that cannot search."""
+
+    def __init__(self, finding: str) -> None:
+        super().__init__(f"VIREID_SEARCH_DEVICE=cuda cannot be: {finding}. Set it to cpu, or to auto.")
+
+
+class Segment(Protocol):
+    """Vectors in the memory of a GPU."""
+
+    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+        """As of ``VectorIndex``, with k ≤ ``MAX_K``; places of no row are -1 in any score."""
+
+
+class Device(Protocol):
+    """A GPU. One thread alone may use it and its segments."""
+
+    def free(self) -> int:
+        """Bytes of memory that nobody has taken."""
+
+    def load(self, vectors: StoredVectors) -> Segment:
+        """Copy ``[n, D]`` into its memory, as float16."""
+
+
+class FaissDevice:
+    """A GPU by FAISS, which must be built with cuVS: without, it takes filters and ignores them."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._resources: Any = faiss.StandardGpuResources()
+        self._resources.setTempMemory(_TEMPORARY)
+
+    def free(self) -> int:
+        cuda, free, total = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t(), ctypes.c_size_t()
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        for status in (
+            cuda.cuInit(0),
+            cuda.cuDeviceGet(ctypes.byref(device), self._number),
+            cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
+            cuda.cuCtxPushCurrent_v2(context),
+            cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
+            cuda.cuCtxPopCurrent_v2(ctypes.byref(context)),
+            cuda.cuDevicePrimaryCtxRelease_v2(device),
+        ):
+            if status:
+                raise RuntimeError(f"CUDA does not tell the free memory of GPU {self._number}: error {status}")
+        return free.value
+
+    def load(self, vectors: StoredVectors) -> Segment:
+        configuration: Any = faiss.GpuIndexFlatConfig()
+        configuration.device, configuration.useFloat16 = self._number, True
+        index: Any = faiss.GpuIndexFlatIP(self._resources, vectors.shape[1], configuration)
+        index.add(vectors.astype(np.float32))
+        return _FaissSegment(index)
+
+
+class _FaissSegment:
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # the stubs lack it
+        found: tuple[Scores, Rows] = self._index.search(queries, k, params=parameters)
+        return found
+
+
+class Gpu:
+    """A GPU and the one thread that uses it."""
+
+    def __init__(self, open_device: Callable[[], Device]) -> None:
+        self._thread = ThreadPoolExecutor(1, "gpu")
+        self._device = self._thread.submit(open_device).result()
+        self._segments: dict[int, Segment] = {}
+        self._numbers = count()
+
+    def load(self, vectors: StoredVectors) -> int | None:
+        """Take vectors ``[n, D]``, if there is room; returns the number of their segment."""
+        return self._thread.submit(self._load, vectors).result()
+
+    def search(self, number: int, queries: Vectors, k: int, allowed: Mask) -> Callable[[], tuple[Scores, Rows]]:
+        """Begin to search a segment; what is returned waits for the end."""
+        return self._thread.submit(lambda: self._segments[number].search(queries, k, allowed)).result
+
+    def drop(self, number: int) -> None:
+        """Free the memory of a segment."""
+        self._thread.submit(self._segments.pop, number, None)
+
+    def _load(self, vectors: StoredVectors) -> int | None:
+        if self._device.free() < 2 * vectors.size + _RESERVE:
+            return None
+        number = next(self._numbers)
+        self._segments[number] = self._device.load(vectors)
+        return number
+
+
+class _Loaded(NamedTuple):
+    start: int
+    end: int
+    gpu: Gpu
+    number: int
+
+
+class GpuFlat:
+    """Flat search by GPUs. Memory of the CPU holds all vectors too: hits are scored again with them.
+
+    Rows are loaded in segments of ``rows``, each on the GPU whose turn it is; the last few stay with the CPU, and so do
+    searches for more than ``MAX_K`` hits. Where there is no room, or after an error, the CPU answers every search.
+    """
+
+    def __init__(
+        self,
+        gpus: Sequence[Gpu],
+        dimension: int,
+        vector_type: VectorType = VectorType.FLOAT32,
+        *,
+        rows: int = _ROWS,
+    ) -> None:
+        self._gpus, self._rows = gpus, rows
+        self._host = FaissFlat(dimension, vector_type)
+        self._loaded: tuple[_Loaded, ...] = ()
+        self._given_up = False
+
+    @property
+    def dimension(self) -> int:
+        return self._host.dimension
+
+    @property
+    def size(self) -> int:
+        return self._host.size
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU holds a part of it."""
+        return bool(self._loaded)
+
+    @property
+    def error(self) -> float:
+        rounding = 2.0**-11 + math.sqrt(self.dimension) * 2.0**-25  # to float16, of the stored vector and the query
+        return self._host.error + 1.01 * (2 * rounding + (self.dimension + 2) * 2.0**-24)
+
+    def add(self, vectors: StoredVectors) -> None:
+        self._host.add(vectors)
+        while not self._given_up and self.size - self._end >= self._rows:
+            self._load(np.arange(self._end, self._end + self._rows))
+
+    def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
+        loaded = self._loaded if k <= MAX_K else ()
+        if not loaded:
+            return self._host.search(queries, k, allowed)
+        allowed = np.ones(self.size, np.bool_) if allowed is None else allowed
+        queries = np.ascontiguousarray(queries, np.float32)
+        try:
+            waiting = [
+                (one.start, one.gpu.search(one.number, queries, min(k, one.end - one.start), mask))
+                for one in loaded
+                if (mask := _part(allowed, one.start, one.end)).any()
+            ]
+            rest = allowed.copy()
+            rest[: loaded[-1].end] = False
+            scores, rows = self._host.search(queries, k, rest)
+            for start, wait in waiting:
+                near, places = wait()
+                scores = np.concatenate([scores, np.where(places < 0, -np.inf, near)], axis=1, dtype=np.float32)
+                rows = np.concatenate([rows, np.where(places < 0, -1, places + start)], axis=1)
+        except Exception:
+            self._give_up("the GPU failed")
+            return self._host.search(queries, k, allowed)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._host.vectors(rows)
+
+    @property
+    def _end(self) -> int:
+        return self._loaded[-1].end if self._loaded else 0
+
+    def _load(self, rows: Rows) -> None:
+        gpu = self._gpus[len(self._loaded) % len(self._gpus)]
+        try:
+            number = gpu.load(self._host.vectors(rows))
+        except Exception:
+            self._give_up("the GPU failed")
+            return
+        if number is None:
+            self._give_up("there is no room on the GPU")
+            return
+        weakref.finalize(self, gpu.drop, number).atexit = False
+        self._loaded = (*self._loaded, _Loaded(self._end, self._end + len(rows), gpu, number))
+
+    def _give_up(self, finding: str) -> None:
+        loaded, self._loaded, self._given_up = self._loaded, (), True
+        for one in loaded:
+            one.gpu.drop(one.number)
+        _log.warning("%s, %d rows are searched on the CPU", finding, self.size, exc_info=True)
+
+
+def choose_index(setting: Literal["auto", "cpu", "cuda"]) -> BuildIndex:
+    """What makes the indexes of galleries. Every GPU is tested first: one that ignores filters is not used.
+
+    Raises:
+        GpuUnusable: ``cuda`` is asked for, and a GPU cannot be used, or there is none.
+    """
+    if setting == "cpu":
+        return FaissFlat
+    try:
+        return _on_gpus([Gpu(partial(FaissDevice, number)) for number in range(_count())])
+    except (GpuUnusable, FilterIgnored, RuntimeError) as error:
+        if setting == "cuda":
+            raise GpuUnusable(str(error)) from error
+        _log.info("galleries are searched on the CPU: %s", error)
+        return FaissFlat
+
+
+def _count() -> int:
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise RuntimeError("this faiss is built for the CPU, vireid[gpu] brings the other one")
+    return int(faiss.get_num_gpus())
+
+
+def _on_gpus(gpus: Sequence[Gpu]) -> BuildIndex:
+    if not gpus:
+        raise RuntimeError("there is no GPU")
+    for gpu in gpus:
+        _check(gpu)
+    return partial(GpuFlat, gpus)
+
+
+def _check(gpu: Gpu) -> None:
+    made: list[GpuFlat] = []
+
+    def build(dimension: int, vector_type: VectorType) -> GpuFlat:
+        made.append(GpuFlat([gpu], dimension, vector_type, rows=64))  # few, so that the test reaches the GPU
+        return made[-1]
+
+    check_filter(build)
+    if not all(index.on_gpu for index in made):
+        raise RuntimeError("a GPU failed its test, or has too little free memory")
+
+
+def _part(allowed: Mask, start: int, end: int) -> Mask:
+    """Rows ``start`` to ``end`` of a mask, which may end before."""
+    part = allowed[start:end]
+    return np.pad(part, (0, end - start - len(part)))

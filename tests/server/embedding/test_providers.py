@@ -1,0 +1,137 @@
+"""Which file is loaded and what a GPU session is told: logic that needs no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.card import Card, Precision, Variant
+from server.embedding.processor import vnni_flags
+from server.embedding.providers import (
+    CPU,
+    CUDA,
+    GPU_BATCHES,
+    TENSORRT,
+    Device,
+    Gpu,
+    choose_precision,
+    each_device,
+    one_device,
+    provider_options,
+)
+from server.embedding.session import fitting, padded
+from tests.server.standin import HEIGHT, WIDTH, card
+
+
+def with_variants(**losses: float | None) -> Card:
+    """A card with fp32 and each named precision, at that loss in mAP."""
+    changes = {"fp32": None} | losses
+    variants = {
+        Precision(name): Variant(
+            file=f"{name}.onnx", sha256="0" * 64, rank1_change=0.0, map_change=None if loss is None else -loss
+        )
+        for name, loss in changes.items()
+    }
+    return card("m").model_copy(update={"precisions": variants})
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("auto", ("auto",)),
+        ("cpu", ("cpu",)),
+        ("cuda", ("cuda",)),
+        ("cuda:1", ("cuda:1",)),
+        ("cuda:0,2", ("cuda:0", "cuda:2")),
+        ("tensorrt:3,1", ("tensorrt:3", "tensorrt:1")),
+    ],
+)
+def test_a_setting_names_its_devices_one_by_one(setting: str, named: tuple[str, ...]) -> None:
+    assert each_device(setting) == named
+
+
+@pytest.mark.parametrize("setting", ["", "gpu", "cpu:0", "cuda:", "cuda:a", "cuda:0,", "auto:1", "cuda:0,00"])
+def test_a_setting_that_names_no_device_or_one_twice_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match="device"):
+        each_device(setting)
+
+
+def test_a_device_knows_its_provider_and_auto_takes_cuda_where_it_is() -> None:
+    assert one_device("cuda:2", [CPU]) == Device("cuda", 2)
+    assert (one_device("tensorrt", [CPU]).provider, str(one_device("tensorrt", []))) == (TENSORRT, "tensorrt:0")
+    assert one_device("auto", [TENSORRT, CUDA, CPU]) == Device("cuda", 0)
+    assert one_device("auto", [CPU]) == Device("cpu")
+    with pytest.raises(ValueError, match="too many"):
+        one_device("cuda:0,1", [CUDA])
+
+
+@pytest.mark.parametrize(
+    ("losses", "vnni", "chosen"),
+    [
+        ({"int8": 0.005}, True, "int8"),
+        ({"int8": -0.01}, True, "int8"),
+        ({"int8": 0.005}, False, "fp32"),
+        ({"int8": 0.0051}, True, "fp32"),
+        ({"int8": None}, True, "fp32"),
+        ({"fp16": 0.0}, True, "fp32"),
+        ({}, True, "fp32"),
+    ],
+)
+def test_int8_is_chosen_where_it_is_fast_and_known_to_be_good(
+    losses: dict[str, float | None], vnni: bool, chosen: str
+) -> None:
+    assert choose_precision(with_variants(**losses), Device("cpu"), vnni) == chosen
+
+
+def test_a_gpu_takes_fp16_where_there_is_one_and_never_int8() -> None:
+    for kind in ("cuda", "tensorrt"):
+        device = Device(kind)  # type: ignore[arg-type]
+        assert choose_precision(with_variants(int8=0.0, fp16=0.0), device, vnni=True) is Precision.FP16
+        assert choose_precision(with_variants(int8=0.0), device, vnni=True) is Precision.FP32
+
+
+def test_vnni_is_read_from_the_flags_as_whole_words(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    for line, found in {
+        "flags : fpu avx512f avx512_vnni": {"avx512_vnni"},
+        "flags\t: avx_vnni fpu": {"avx_vnni"},
+        "flags : avx512_vnni_not avx2": set(),
+    }.items():
+        cpuinfo.write_text(line + "\n")
+        assert vnni_flags(cpuinfo) == found
+    assert vnni_flags(tmp_path / "none") == set()
+
+
+def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp_path: Path) -> None:
+    described = with_variants(fp16=0.0)
+    assert provider_options(Device("cpu"), described, Precision.INT8, Gpu(2**30, tmp_path)) == [(CPU, {})]
+
+    (name, options), last = provider_options(Device("cuda", 1), described, Precision.FP16, Gpu(2**30, tmp_path))
+    assert (name, last) == (CUDA, (CPU, {}))
+    assert (options["device_id"], options["gpu_mem_limit"]) == ("1", str(2**30))
+    assert options["arena_extend_strategy"] == "kSameAsRequested"
+    unbounded = dict(provider_options(Device("cuda"), described, Precision.FP16, Gpu()))[CUDA]
+    assert "gpu_mem_limit" not in unbounded
+
+    found = provider_options(Device("tensorrt", 1), described, Precision.FP16, Gpu(None, tmp_path))
+    assert [provider for provider, _ in found] == [TENSORRT, CUDA, CPU]
+    options = found[0][1]
+    assert options["device_id"] == "1"
+    assert options["trt_fp16_enable"] == "1"
+    assert options["trt_profile_min_shapes"] == f"image:1x{HEIGHT}x{WIDTH}x3,modality:1"
+    assert options["trt_profile_max_shapes"] == f"image:{GPU_BATCHES[-1]}x{HEIGHT}x{WIDTH}x3,modality:{GPU_BATCHES[-1]}"
+    assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path)
+    exact = provider_options(Device("tensorrt"), described, Precision.FP32, Gpu(None, tmp_path))[0][1]
+    assert exact["trt_fp16_enable"] == "0"
+    assert exact["trt_engine_cache_path"] != options["trt_engine_cache_path"]
+
+
+def test_a_batch_is_padded_to_the_next_size_with_nothing_lost() -> None:
+    assert [fitting(GPU_BATCHES, count) for count in (1, 2, 4, 5, 16, 17, 64)] == [1, 4, 4, 16, 16, 64, 64]
+    rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    whole = padded(rows, 4)
+    assert whole.dtype == np.uint8
+    assert whole.tolist() == [[0, 1], [2, 3], [4, 5], [0, 0]]
+    assert np.array_equal(padded(rows, 3), rows)

@@ -1,0 +1,209 @@
+"""Search on GPUs, with a stand-in for the GPU: what it is given, what the CPU answers, which GPU is refused."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from threading import get_ident
+
+import faiss
+import numpy as np
+import pytest
+
+from server.gallery import gpu as module
+from server.gallery.flat import FaissFlat
+from server.gallery.gpu import MAX_K, Gpu, GpuFlat, GpuUnusable, Segment, choose_index
+from server.gallery.index import BruteForce, Mask, Rows, Scores
+from server.gallery.types import StoredVectors, Vectors, VectorType
+from tests.server.gallery.making import unit_vectors
+
+ROWS = 50
+
+
+class StandIn:
+    """A GPU of so many free bytes, which notices other threads than its own."""
+
+    def __init__(self, free: int = 2**40) -> None:
+        self.left, self.thread = free, get_ident()
+        self.loaded, self.searched = 0, 0
+        self.broken, self.obeys = False, True
+
+    def free(self) -> int:
+        assert get_ident() == self.thread
+        return self.left
+
+    def load(self, vectors: StoredVectors) -> Segment:
+        assert get_ident() == self.thread
+        self.left -= 2 * vectors.size
+        self.loaded += 1
+        return _Segment(self, vectors)
+
+
+class _Segment:
+    def __init__(self, device: StandIn, vectors: StoredVectors) -> None:
+        self._device, self._bytes = device, 2 * vectors.size
+        self._index = BruteForce(vectors.shape[1], VectorType.FLOAT16)
+        self._index.add(vectors)
+
+    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+        assert get_ident() == self._device.thread
+        assert k <= MAX_K
+        if self._device.broken:
+            raise RuntimeError("CUDA error")
+        self._device.searched += 1
+        scores, rows = self._index.search(queries, k, allowed if self._device.obeys else None)
+        return np.where(rows < 0, np.finfo(np.float32).min, scores), rows
+
+    def __del__(self) -> None:
+        self._device.left += self._bytes
+
+
+def make(count: int = 1, free: int = 2**40) -> tuple[list[Gpu], list[StandIn]]:
+    devices: list[StandIn] = []
+
+    def open_device() -> StandIn:
+        devices.append(StandIn(free))
+        return devices[-1]
+
+    return [Gpu(open_device) for _ in range(count)], devices
+
+
+def check(index: GpuFlat, vectors: Vectors, k: int = 10, allowed: Mask | None = None) -> None:
+    """Against brute force, within the stated error."""
+    oracle, queries = BruteForce(vectors.shape[1]), unit_vectors(3, vectors.shape[1], seed=8)
+    oracle.add(vectors)
+    expected, places = oracle.search(queries, k, allowed)
+    scores, rows = index.search(queries, k, allowed)
+    assert (scores.dtype, rows.dtype, scores.shape) == (np.float32, np.int64, (3, k))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=index.error + oracle.error)
+    np.testing.assert_array_equal(rows < 0, places < 0)
+    exact = queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    found = rows >= 0
+    assert (np.abs(np.take_along_axis(exact, rows, axis=1) - scores)[found] <= index.error).all()
+    assert allowed is None or np.pad(allowed, (0, len(vectors) - len(allowed)))[rows[found]].all()
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_segments_on_gpus_and_the_rest_on_the_cpu_make_one_index(gpus: int, vector_type: VectorType) -> None:
+    owners, devices = make(gpus)
+    vectors = unit_vectors(7 * ROWS + 20, 16)
+    vectors = vectors.astype(vector_type.dtype).astype(np.float32)
+    index = GpuFlat(owners, 16, vector_type, rows=ROWS)
+    for part in np.array_split(vectors, 9):
+        index.add(part)
+    assert (index.size, index.dimension, index.on_gpu) == (len(vectors), 16, True)
+    assert sorted(device.loaded for device in devices) == ([7] if gpus == 1 else [2, 2, 3])
+    generator = np.random.default_rng(0)
+    for mask in (None, generator.random(len(vectors)) < 0.3, np.ones(120, np.bool_), np.zeros(len(vectors), np.bool_)):
+        for k in (1, 10, 400):
+            check(index, vectors, k, mask)
+    np.testing.assert_array_equal(index.vectors(np.arange(len(vectors))), vectors)
+
+
+def test_only_segments_with_allowed_rows_are_searched() -> None:
+    owners, (device,) = make()
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(unit_vectors(4 * ROWS, 16))
+    index.search(unit_vectors(1, 16), 3, np.arange(4 * ROWS) // ROWS == 2)
+    assert device.searched == 1
+
+
+def test_the_cpu_answers_what_asks_for_too_many_hits() -> None:
+    owners, (device,) = make()
+    vectors = unit_vectors(MAX_K + 10, 16)
+    index = GpuFlat(owners, 16, rows=1000)
+    index.add(vectors)
+    check(index, vectors, MAX_K + 1)
+    assert device.searched == 0
+    check(index, vectors, MAX_K)
+    assert device.searched == 2
+
+
+def test_the_cpu_answers_where_there_is_no_room(caplog: pytest.LogCaptureFixture) -> None:
+    size = 2 * ROWS * 16
+    owners, (device,) = make(free=module._RESERVE + 3 * size - 1)
+    vectors = unit_vectors(5 * ROWS, 16)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(vectors[: 2 * ROWS])
+    assert index.on_gpu
+    index.add(vectors[2 * ROWS :])
+    assert (index.on_gpu, device.loaded) == (False, 2)
+    assert "no room" in caplog.text
+    check(index, vectors)
+    assert device.searched == 0
+    owners[0]._thread.submit(gc.collect).result()
+    assert device.left == module._RESERVE + 3 * size - 1  # it has given back what it had
+
+
+def test_the_cpu_answers_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    owners, (device,) = make()
+    vectors = unit_vectors(5 * ROWS, 16)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(vectors)
+    device.broken = True
+    check(index, vectors)
+    assert not index.on_gpu
+    assert "CUDA error" in caplog.text
+
+
+def test_an_index_that_is_gone_leaves_the_gpu() -> None:
+    owners, (device,) = make()
+    before = device.left
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(unit_vectors(3 * ROWS, 16))
+    assert device.left < before
+    del index
+    gc.collect()
+    owners[0]._thread.submit(gc.collect).result()
+    assert device.left == before
+
+
+def choosing(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[StandIn], None], gpus: int = 2) -> None:
+    """Have this machine so many GPUs, the last of them spoilt."""
+
+    def open_device(number: int) -> StandIn:
+        device = StandIn()
+        if number == gpus - 1:
+            spoil(device)
+        return device
+
+    monkeypatch.setattr(module, "_count", lambda: gpus)
+    monkeypatch.setattr(module, "FaissDevice", open_device)
+
+
+def test_sound_gpus_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    choosing(monkeypatch, lambda device: None)
+    assert isinstance(choose_index("auto")(16, VectorType.FLOAT16), GpuFlat)
+    assert isinstance(choose_index("cuda")(16, VectorType.FLOAT32), GpuFlat)
+    assert choose_index("cpu") is FaissFlat
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        ({"obeys": False}, "forbidden hits"),
+        ({"broken": True}, "failed its test"),
+        ({"left": 1000}, "too little free memory"),
+    ],
+)
+def test_a_gpu_that_fails_its_test_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, fault: dict[str, object], finding: str
+) -> None:
+    choosing(monkeypatch, lambda device: vars(device).update(fault))
+    assert choose_index("auto") is FaissFlat
+    with pytest.raises(GpuUnusable, match=finding):
+        choose_index("cuda")
+
+
+def test_without_a_gpu_auto_takes_the_cpu_and_cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    choosing(monkeypatch, lambda device: None, gpus=0)
+    assert choose_index("auto") is FaissFlat
+    with pytest.raises(GpuUnusable, match="there is no GPU"):
+        choose_index("cuda")
+
+
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this faiss is built for GPUs")
+def test_a_faiss_for_the_cpu_is_said() -> None:
+    with pytest.raises(GpuUnusable, match="built for the CPU"):
+        choose_index("cuda")
