@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CARD_KEY",
+    "KEEPS_FLOAT",
+    "MAX_LOSS",
     "THRESHOLD_RATES",
     "WORDING",
     "Calibration",
@@ -39,6 +41,13 @@ THRESHOLD_RATES = (1e-2, 1e-3, 1e-4)
 
 WORDING = "implemented from the published description; the unpublished details are ours"
 """What must be said wherever MTRL, ICRE or EMI is named."""
+
+MAX_LOSS = 0.005
+"""Rank-1 and mAP that a file of lower precision may cost and still be chosen by itself."""
+
+KEEPS_FLOAT = ("WeightBiasQuantization",)
+"""What ONNX Runtime must be told not to do to a graph (``disabled_optimizers``): round layers, a tensor at a time, that
+an int8 file leaves in float."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -91,8 +100,25 @@ class Variant(_Part):
     weights: Literal["float32", "float16"] = "float32"
     """How the file stores large matrices and kernels; it computes as its precision says."""
     rank1_change: float | None = None
-    """Rank-1 of this file minus that of fp32, as a fraction, on the card's first evaluation; None if unmeasured."""
+    """Rank-1 of this file minus that of fp32, a fraction over all queries of kept-out people; None if unmeasured."""
     map_change: float | None = None
+    """mAP likewise."""
+    cosine: float | None = None
+    """Mean cosine of this file's vectors with those of fp32 of the same crops."""
+    in_float: tuple[str, ...] = ()
+    """Layers that an int8 file leaves in float, because they hurt."""
+
+    @property
+    def loss(self) -> float:
+        """The larger of what it costs in Rank-1 and in mAP, as a fraction; infinite if unmeasured."""
+        if self.rank1_change is None or self.map_change is None:
+            return math.inf
+        return -min(self.rank1_change, self.map_change)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it may stand in for fp32 without being asked for: its loss is known to be small."""
+        return self.loss <= MAX_LOSS
 
 
 class DataSource(_Part):

@@ -9,6 +9,8 @@ import pytest
 from models.card import Card
 from training.evaluation.table import markdown
 from training.release import read_results
+from training.reporting import CURVES, Report
+from training.study import PLAN
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = sorted(path.parent for path in (ROOT / "models" / "zoo").glob("*/card.json"))
@@ -31,3 +33,14 @@ def test_the_results_beside_a_card_were_measured_on_its_weights(folder: Path) ->
 
 def test_the_zoo_stays_small() -> None:
     assert sum(path.stat().st_size for path in (ROOT / "models" / "zoo").rglob("*") if path.is_file()) < 60e6
+
+
+def test_the_tables_between_markers_are_those_that_the_results_give() -> None:
+    report = Report(ROOT / "RESULTS.md")
+    assert report.rendered() == report.file.read_text("utf-8"), "run `vireid results render`"
+
+
+def test_the_pictures_of_a_study_are_there_and_nothing_kept_of_it_is_large() -> None:
+    kept = ROOT / "results"
+    assert all((plan.parent / CURVES).is_file() for plan in kept.rglob(PLAN))
+    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 3e6

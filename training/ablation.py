@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
 from training.config import Folder, Pairs, Source, TrainingConfig, find_config, read_config
@@ -18,59 +15,10 @@ from training.evaluation.comparison import comparison
 from training.evaluation.result import Result
 from training.judging import evaluation_set, held_out_sets, judge
 from training.pooling import judge_pooled
+from training.study import PLAN, TABLE, Judged, Plan, row_folder
 from training.subject import Subject, load_subject
 
-__all__ = ["TABLE", "Plan", "ablate", "read_plan"]
-
-TABLE = "table.md"
-
-Changes = dict[str, Any]
-"""Values to lay over a configuration by dotted key, as ``vireid train --set`` does."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Plan(_Part):
-    """What is varied, and on what it is judged beside the identities kept out of training."""
-
-    config: str
-    """The configuration that rows start from: a file, or METHOD/NAME of those in the package."""
-    rows: Annotated[dict[str, Changes], Field(min_length=1)]
-    """By name; ``config`` among a row's changes starts it from another configuration."""
-    folds: Annotated[tuple[Changes, ...], Field(min_length=1)] = ({},)
-    """A row has a network for each of them; real pairs are then judged by the one that left them out."""
-    judge: tuple[Source, ...] = ()
-    """Pairs are judged twice: as they are, and with infrared mirrored and re-cropped."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        folders = [_folder(row) for row in self.rows]
-        if len(set(folders)) < len(folders) or not all(folders):
-            raise ValueError(f"rows need names that differ in letters and digits, found {list(self.rows)}")
-        return self
-
-
-class _Judged(_Part):
-    """The results of one row and seed, and what they hold for."""
-
-    checkpoints: tuple[str, ...]
-    judge: tuple[Source, ...]
-    results: tuple[Result, ...]
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan from YAML.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not YAML, or not a plan; the message says what is wrong.
-    """
-    try:
-        return Plan.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+__all__ = ["ablate"]
 
 
 def ablate(
@@ -90,7 +38,7 @@ def ablate(
     before the next one begins.
 
     Args:
-        out: gets a folder ``ROW/seed-N`` for each run.
+        out: gets the plan, a folder ``ROW/seed-N`` for each run, and beside it ``seed-N.json`` with its results.
         only: names of rows, for some of them.
         overrides: KEY=VALUE laid over every row.
         cache: folder for decoded crops.
@@ -108,9 +56,11 @@ def ablate(
     chosen = [row for row in plan.rows if not only or row in only]
     configs = {(row, seed): _configs(plan, row, seed, overrides) for seed in seeds for row in chosen}
     results: dict[str, list[Result]] = {row: [] for row in chosen}
+    out.mkdir(parents=True, exist_ok=True)
+    plan.write(out / PLAN)
     table = ""
     for (row, seed), of_folds in configs.items():
-        folder = out / _folder(row) / f"seed-{seed}"
+        folder = out / row_folder(row) / f"seed-{seed}"
         runs = [folder / f"fold-{number}" if len(of_folds) > 1 else folder for number in range(len(of_folds))]
         for config, run in zip(of_folds, runs, strict=True):
             if console:
@@ -146,16 +96,12 @@ def _judged(
     subjects = [load_subject(run) for run in runs]
     checkpoints = tuple(checkpoint for subject in subjects for checkpoint in subject.facts.checkpoints)
     if file.exists():
-        known = _Judged.model_validate_json(file.read_text("utf-8"))
+        known = Judged.read(file)
         if (known.checkpoints, known.judge) == (checkpoints, sources):
             return known.results
-    judged = _Judged(
-        checkpoints=checkpoints, judge=sources, results=tuple(_judge(row, subjects, sources, cache, command))
-    )
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(judged.model_dump_json(indent=2), "utf-8")
-    unfinished.replace(file)
-    return judged.results
+    results = tuple(_judge(row, subjects, sources, cache, command))
+    Judged(checkpoints=checkpoints, judge=sources, results=results).write(file)
+    return results
 
 
 def _judge(
@@ -172,8 +118,3 @@ def _judge(
             else:
                 for subject in subjects:
                     yield from judge(subject, evaluation_set(source, misaligned=misaligned), cache, command)
-
-
-def _folder(row: str) -> str:
-    """Its name in the file system."""
-    return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from models.baseline import Baseline
+from models.card import KEEPS_FLOAT
 from training.data.dataset import PlainCrops
 from training.evaluation.embeddings import Vectors
 
-__all__ = ["Embed", "embed_crops", "of_network"]
+__all__ = ["Embed", "embed_crops", "of_graph", "of_network"]
 
 Embed = Callable[[NDArray[np.uint8], NDArray[np.int64]], Vectors]
 """Images uint8 ``[n, H, W, 3]`` and modalities int64 ``[n]`` → unit vectors float32 ``[n, D]``."""
@@ -28,6 +30,19 @@ def of_network(network: Baseline) -> Embed:
     def embed(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> Vectors:
         batch = torch.from_numpy(images).to(device), torch.from_numpy(modalities).to(device)
         vectors: Vectors = network.embed(*batch).float().cpu().numpy()
+        return vectors
+
+    return embed
+
+
+def of_graph(graph: bytes) -> Embed:
+    """Embed with an exported graph, on the CPU."""
+    session = onnxruntime.InferenceSession(
+        graph, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
+    )
+
+    def embed(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> Vectors:
+        vectors: Vectors = session.run(["embedding"], {"image": images, "modality": modalities})[0]
         return vectors
 
     return embed

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import onnxruntime
 import torch
-from numpy.typing import NDArray
 
 from models.card import WORDING, Card, InputSpec, Precision, TrainingFacts
 from training.checkpoint import Trained, load_trained
 from training.config import TrainingConfig
-from training.embedding import Embed, of_network
+from training.embedding import Embed, of_graph, of_network
 from training.evaluation.result import ModelFacts, Preprocessing, needs_wording
 from training.export import fingerprint
 
@@ -100,14 +97,8 @@ def _exported(folder: Path, precision: Precision) -> Subject:
     content = (folder / variant.file).read_bytes()
     if hashlib.sha256(content).hexdigest() != variant.sha256:
         raise ValueError(f"{folder / variant.file}: not the file that card.json describes (sha256 differs)")
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def embed(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = session.run(["embedding"], {"image": images, "modality": modalities})[0]
-        return vectors
-
     return Subject(
-        embed=embed,
+        embed=of_graph(content),
         facts=ModelFacts(
             name=card.name,
             method=card.method,

@@ -69,7 +69,7 @@ def changed(plan: Path, **changes: Any) -> Plan:
 
 
 def cells(table: str, heading: str, row: str) -> list[str]:
-    section = table.split(f"## {heading}\n")[1].split("\n## ")[0]
+    section = table.split(f"### {heading}\n")[1].split("\n### ")[0]
     (line,) = [line for line in section.splitlines() if line.startswith(f"| {row} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -84,7 +84,7 @@ def test_the_table_holds_mean_and_deviation_of_what_the_runs_reached_and_nothing
     table = (out / TABLE).read_text("utf-8")
     assert table in shown
     headings = ["people, kept-out identities", "pairs", "pairs, mirrored and re-cropped"]
-    assert re.findall("^## (.+)$", table, re.MULTILINE) == headings
+    assert re.findall("^### (.+)$", table, re.MULTILINE) == headings
     runs = [json.loads((out / "base" / f"seed-{seed}.json").read_text("utf-8")) for seed in (0, 1)]
     for heading in headings:
         expected = []

@@ -7,6 +7,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,26 @@ import training.methods
 from models.registry import build
 from tests.drawing import write_people
 from tests.training.engine_toys import SIZE, Toy, drawn_batches, joined, run, toy_config
+from tests.training.methods.test_mtrl import drawn
 from training.checkpoint import load_trained
+from training.data.dataset import Batch
 from training.distributed import Process, gather, processes, replicate, synchronise
 from training.losses import CrossEntropy, Loss, Triplet, WeightedTriplet
+from training.methods import Method, build_method
 from training.methods.baseline import Baseline as BaselineMethod
 
 WORLD = 2
 LOSSES: dict[str, Loss] = {"triplet": Triplet(), "weighted": WeightedTriplet(), "identity": CrossEntropy()}
+
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "baseline, contrast": ("baseline", {"contrast_weight": 1}),
+    "mtrl": ("mtrl", {"ramp_epochs": 0, "centre_hinge": True, "margin": 1.5}),
+    "mtrl, margin": ("mtrl", {"ramp_epochs": 0, "mtc": "margin", "level": "embedding"}),
+    "icre": ("icre", {"grid": [6, 3], "shallow_triplet_weight": 1, "distillation_weight": 0.1}),
+    "emi": ("emi", {"ramp_epochs": 0}),
+    "emi, last stage": ("emi", {"ramp_epochs": 0, "branch": "last_stage", "consistency": "class_conditional"}),
+}
+"""A method and its options: together every loss of the three methods that gathers."""
 
 
 def register() -> None:
@@ -56,6 +70,47 @@ def compare_losses(out: Path) -> None:
             value = loss(*(map(gather, parts) if name != "identity" else parts))
             value.backward()
             torch.save((value.detach(), layer.weight.grad), out / f"{name}-{process.rank}.pt")
+
+
+def people() -> Batch:
+    """Four drawn people, two pictures of each in three streams: 24 rows, those of two people in each half."""
+    return drawn(4, 2)
+
+
+def network_of(name: str) -> tuple[nn.Module, Method]:
+    """In evaluation mode: batch norms on the CPU have the statistics of their own process."""
+    method_name, options = ROWS[name]
+    method = build_method(method_name, options)
+    torch.manual_seed(0)
+    network = build(method_name, "test_resnet", 4, **method.structure()).eval()
+    with torch.no_grad():  # what starts at zero would hide what is behind it
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network, method
+
+
+def learn(network: nn.Module, method: Method, batch: Batch) -> dict[str, torch.Tensor]:
+    """The terms, after their weighted sum has left its gradients in the network."""
+    terms = method(network(batch.images, method.stems(batch)), batch)
+    weights = method.weights(0)
+    torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def compare_methods(out: Path) -> None:
+    """Terms and gradients of each method, of this process's half of the people."""
+    with processes() as process:
+        rows = slice(process.rank * 12, process.rank * 12 + 12)
+        batch = people()
+        share = Batch(*(getattr(batch, field.name)[rows] for field in fields(batch)))
+        for name in ROWS:
+            network, method = network_of(name)
+            terms = learn(replicate(network, process), method, share)
+            torch.save((terms, gradients(network)), out / f"{name}-{process.rank}.pt")
 
 
 def train_together(out: Path) -> None:
@@ -108,6 +163,22 @@ def test_gathered_losses_and_their_gradients_are_those_of_the_joint_batch(tmp_pa
         torch.testing.assert_close(torch.stack([value for value, _ in found]).mean(), expected.detach())
         for _, gradient in found:
             torch.testing.assert_close(gradient, layer.weight.grad)
+
+
+def test_terms_and_gradients_of_every_method_are_those_of_the_joint_batch(tmp_path: Path) -> None:
+    together(compare_methods, tmp_path)
+    for name in ROWS:
+        network, method = network_of(name)
+        expected = learn(network, method, people())
+        found = [torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(WORLD)]
+        for term, value in expected.items():
+            mean = torch.stack([terms[term] for terms, _ in found]).mean()
+            torch.testing.assert_close(mean, value)
+        for _, of_process in found:
+            assert of_process.keys() == gradients(network).keys(), name
+            for parameter, gradient in gradients(network).items():
+                torch.testing.assert_close(of_process[parameter], gradient, rtol=1e-4, atol=1e-5)
+        assert all(value > 0 for value in expected.values()), name
 
 
 def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot
 from statistics import fmean, stdev
 
 from models.card import WORDING
@@ -12,13 +14,18 @@ from training.evaluation.result import Result, needs_wording
 __all__ = ["comparison"]
 
 _METRICS = {"rank1": "R1", "map": "mAP"}
+_CHANCE = {"rank1": "chance_rank1"}
+_LEGEND = (
+    "In percent, mean ± standard deviation over the runs of a row. A gain is over the first row, in points; *beyond* "
+    "or *within* the spread of the runs, the root of the sum of both rows' squared deviations. One run has no spread."
+)
 
 _Judged = dict[str, dict[str, list[Result]]]
 """Results of one data set by row and protocol."""
 
 
 def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
-    """A Markdown table for each data set, both directions side by side, in percent: mean ± deviation over the runs.
+    """A Markdown table for each data set, both directions side by side: means, gains over the first row, and chance.
 
     Args:
         rows: every result of every run, by the name of its row. A row may lack some.
@@ -35,41 +42,115 @@ def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
     if not data_sets:
         raise ProtocolError("expected at least one result, found none")
     every = [result for results in rows.values() for result in results]
-    parts = [_facts(every), *(f"## {name}\n\n{_table(judged)}" for name, judged in data_sets.items())]
+    parts = [_facts(every), _LEGEND, *(f"### {name}\n\n{_section(judged)}" for name, judged in data_sets.items())]
     if needs_wording(*(result.model.method for result in every)):
         parts.append(f"MTRL, ICRE and EMI: {WORDING}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _table(judged: _Judged) -> str:
+@dataclass(frozen=True, slots=True)
+class _Gain:
+    """What a row reaches more than another, in points."""
+
+    points: float
+    spread: float | None
+    """None where one of the rows has a single run."""
+
+    @classmethod
+    def of(cls, values: Sequence[float], others: Sequence[float]) -> _Gain:
+        spread = hypot(stdev(values), stdev(others)) if min(len(values), len(others)) > 1 else None
+        return cls(fmean(values) - fmean(others), spread)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is larger than the spread, up or down."""
+        return self.spread is not None and abs(self.points) > self.spread
+
+    def __str__(self) -> str:
+        if self.spread is None:
+            return f"{self.points:+.2f}"
+        return f"{self.points:+.2f}, {'beyond' if self.beyond else 'within'} {self.spread:.2f}"
+
+
+def _section(judged: _Judged) -> str:
     protocols = sorted({protocol for row in judged.values() for protocol in row})
-    lines = [["Row", "Seeds", *(f"{protocol} {metric}" for protocol in protocols for metric in _METRICS.values())]]
-    lines.append(["---"] * len(lines[0]))
+    counts = (
+        _counts(protocol, [r for row in judged.values() for r in row.get(protocol, [])]) for protocol in protocols
+    )
+    parts = [_table(judged, protocols), _verdict(judged, protocols), f"{'; '.join(counts)}."]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(judged: _Judged, protocols: Sequence[str]) -> str:
+    reference = next(iter(judged))
+    compared = len(judged) > 1
+    lines = [["Row", "Seeds"], ["chance", ""]]
+    for protocol in protocols:
+        results = [result for row in judged.values() for result in row.get(protocol, [])]
+        for metric, label in _METRICS.items():
+            lines[0] += [f"{protocol} {label}", *(["gain"] if compared else [])]
+            lines[1] += [_chance(results, metric), *([""] if compared else [])]
     for name, row in judged.items():
         seeds = _joined(seed for results in row.values() for result in results for seed in _seeds(result))
-        cells = (_percent(row.get(protocol, []), metric) for protocol in protocols for metric in _METRICS)
-        lines.append([name.replace("|", r"\|"), seeds, *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    counts = (
-        _counts(protocol, next(row[protocol][0] for row in judged.values() if protocol in row))
-        for protocol in protocols
-    )
-    return f"{table}\n\n{'; '.join(counts)}."
+        cells = [name.replace("|", r"\|"), seeds]
+        for protocol in protocols:
+            for metric in _METRICS:
+                values, others = _values(row, protocol, metric), _values(judged[reference], protocol, metric)
+                gain = str(_Gain.of(values, others)) if values and others and name != reference else "–"
+                cells += [_percent(values), *([gain] if compared else [])]
+        lines.insert(-1, cells)
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _percent(results: Sequence[Result], metric: str) -> str:
-    values = [100 * result.metrics[metric].mean for result in results]
+def _verdict(judged: _Judged, protocols: Sequence[str]) -> str:
+    """Which rows differ from the first by more than the spread, and in the same sense under every protocol."""
+    reference, *others = judged
+    found: dict[str, list[str]] = {}
+    for name in others:
+        gains = [
+            _Gain.of(_values(judged[name], protocol, "map"), _values(judged[reference], protocol, "map"))
+            for protocol in protocols
+            if protocol in judged[name] and protocol in judged[reference]
+        ]
+        if not gains or any(gain.spread is None for gain in gains):
+            kind = "not known"
+        elif all(gain.beyond and gain.points > 0 for gain in gains):
+            kind = "better"
+        elif all(gain.beyond and gain.points < 0 for gain in gains):
+            kind = "worse"
+        else:
+            kind = "neither"
+        found.setdefault(kind, []).append(name)
+    if not found:
+        return ""
+    told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items())
+    return f"mAP against {reference}, by more than the spread of the runs under every protocol – {told}."
+
+
+def _values(row: Mapping[str, Sequence[Result]], protocol: str, metric: str) -> list[float]:
+    return [100 * result.metrics[metric].mean for result in row.get(protocol, [])]
+
+
+def _percent(values: Sequence[float]) -> str:
     if not values:
         return "–"
     return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
-def _counts(protocol: str, result: Result) -> str:
-    counts = result.counts[0]
-    return (
-        f"{protocol}: {counts.valid_queries} valid of {counts.queries} queries, {counts.gallery} in the gallery "
-        f"({counts.gallery_identities} identities), chance R1 {100 * result.metrics['chance_rank1'].mean:.2f}"
+def _chance(results: Sequence[Result], metric: str) -> str:
+    if metric not in _CHANCE:
+        return "–"
+    return _joined(f"{100 * result.metrics[_CHANCE[metric]].mean:.2f}" for result in results)
+
+
+def _counts(protocol: str, results: Sequence[Result]) -> str:
+    told = (
+        f"{counts.valid_queries} valid of {counts.queries} queries, {counts.gallery} in the gallery "
+        f"({counts.gallery_identities} identities)"
+        for counts in (result.counts[0] for result in results)
     )
+    return f"{protocol}: {' or '.join(sorted(set(told)))}"
 
 
 def _facts(results: Sequence[Result]) -> str:
