@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 UV      = $(VENV)/uv/bin/uv
+PEERS  ?= .venv-bench# what `make bench` compares with
 EXTRA  ?= cpu# what `make serve` installs: cpu or gpu
 
-.PHONY: serve test test-slow lint format bench lock openapi clean
+.PHONY: serve test test-slow lint format bench lock openapi results clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/vireid serve
@@ -25,12 +26,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev
-	PATH=$(BIN):$$PATH $(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/evaluation.py
+bench: $(VENV)/.dev $(PEERS)/.made
+	$(BIN)/python -m benchmarks --quick
+	$(BIN)/python -m benchmarks.evaluation
 
 openapi: $(VENV)/.dev
 	$(BIN)/python -m server.api.openapi > docs/openapi.json
+
+results: $(VENV)/.dev
+	$(BIN)/vireid results render
 
 # uv lives in an environment of its own: installing the project never touches it.
 $(UV):
@@ -50,13 +54,21 @@ $(VENV)/.cpu: $(VENV)/.dev
 	touch $@
 endif
 
-# Exact versions with hashes; no index address is written.
-LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-header --no-annotate pyproject.toml
+$(PEERS)/.made: requirements/bench.lock | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(PEERS)
+	$(UV) pip sync --quiet --python $(PEERS)/bin/python --require-hashes $<
+	touch $@
+
+# Exact versions with hashes; no index address is written. What both sides of a comparison use is the same version.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate
+LOCK = $(COMPILE) pyproject.toml
 lock: | $(UV)
 	$(LOCK) --extra cpu --extra training --extra dev --output-file requirements/dev.lock
 	$(LOCK) --extra cpu --constraint requirements/dev.lock --output-file requirements/cpu.lock
 	$(LOCK) --extra gpu --output-file requirements/gpu.lock
+	grep -E '^(faiss-cpu|numpy|onnxruntime|pillow)==' requirements/dev.lock | tr -d '\\' > $(VENV)/same.txt
+	$(COMPILE) requirements/bench.in --constraint $(VENV)/same.txt --output-file requirements/bench.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache
