@@ -111,6 +111,7 @@ def test_the_names_of_search_are_those_of_the_contract(document: dict[str, Any])
     schemas = document["components"]["schemas"]
     assert schemas["SearchQuery"]["properties"].keys() == {
         "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter", "cursor",
+        "exact",
     }  # fmt: skip
     assert schemas["SearchFilter"]["properties"].keys() == {
         "modality", "cameras", "exclude_cameras", "identities", "exclude_identities", "captured_from", "captured_to",
@@ -118,7 +119,7 @@ def test_the_names_of_search_are_those_of_the_contract(document: dict[str, Any])
     }  # fmt: skip
     assert schemas["SearchAnswer"]["properties"].keys() == {
         "gallery", "model", "fingerprint", "modality", "warnings", "searched", "reranked", "hits", "groups",
-        "next_cursor", "timing_ms",
+        "next_cursor", "timing_ms", "exact", "recall",
     }  # fmt: skip
     assert schemas["SearchHit"]["properties"].keys() == {
         "rank", "score", "false_match_rate", "rerank_distance", "item",

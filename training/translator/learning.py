@@ -23,7 +23,8 @@ from training.data.translation import Translator, stretch, translate_by_name
 from training.data.windows import Windows, places
 from training.logs import show_progress
 from training.schedule import learning_rate_factor
-from training.translator.network import UNet
+from training.translator.loss import translation_loss
+from training.translator.network import FORMAT, TranslationNetwork
 from training.translator.quality import psnr, ssim
 
 __all__ = ["LearningConfig", "Quality", "compare", "learn"]
@@ -44,7 +45,7 @@ class LearningConfig(BaseModel):
     """Windows drawn in a frame, beside its people where the folder has a ``label``."""
     size: tuple[PositiveInt, PositiveInt] = (128, 64)
     """Height and width of a window's picture."""
-    steps: PositiveInt = 1500
+    steps: PositiveInt = 300
     batch: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
     seed: Annotated[int, Field(ge=0)] = 0
@@ -71,10 +72,9 @@ class Quality:
 def learn(config: LearningConfig, out: Path, console: Console | None = None) -> None:
     """Train a translator and write it to the file ``out``, for :func:`network.load_network`.
 
-    The loss is ``|t - r| + (1 - SSIM(t, r))`` of aligned windows, flipped at random, the visible picture's gamma and
-    gain drawn; r is stretched, since a thermal camera's levels follow from its gain and not from what it sees. Half of
-    a batch shows people where frames come with labels. Everything random follows from the seed; the caller's
-    generators are left as they were.
+    Aligned windows are flipped at random, the visible picture's gamma and gain drawn; the infrared one is stretched,
+    since a thermal camera's levels follow from its gain and not from what it sees. Half of a batch shows people where
+    frames come with labels. Everything random follows from the seed; the caller's generators are left as they were.
 
     Raises:
         FileExistsError: ``out`` is there already.
@@ -88,7 +88,7 @@ def learn(config: LearningConfig, out: Path, console: Console | None = None) -> 
     rng = np.random.default_rng(config.seed)
     with torch.random.fork_rng([]), show_progress(console or Console(stderr=True), "translator") as show:
         torch.manual_seed(config.seed)
-        network = UNet().train()
+        network = TranslationNetwork().train()
         optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
         schedule, total = Cosine(warmup_epochs=0), 0.0
         for step in range(config.steps):
@@ -98,16 +98,16 @@ def learn(config: LearningConfig, out: Path, console: Console | None = None) -> 
                 _flipped(pool[int(rng.integers(len(pool)))], flip=rng.random() < 0.5)
                 for pool in islice(cycle((windows, people)), config.batch)
             ]
-            made = network(_tensor([_retoned(window.visible, rng) for window in drawn]))
-            true = _grey([window.infrared for window in drawn])
-            loss = (made - true).abs().mean() + 1 - ssim(made, true).mean()
+            image = _tensor([_retoned(window.visible, rng) for window in drawn])
+            loss = translation_loss(network.parts(image), image, _grey([window.infrared for window in drawn]))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             total += loss.item()
             show(step + 1, config.steps, f"loss {total / (step + 1):.3f}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    save(out, {"translator": config.model_dump(mode="json"), "network": network.state_dict()})
+    settings = config.model_dump(mode="json")
+    save(out, {"format": FORMAT, "translator": settings, "network": network.state_dict()})
 
 
 def compare(config: LearningConfig, translators: dict[str, Translator]) -> dict[str, Quality]:

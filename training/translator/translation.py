@@ -15,7 +15,7 @@ from PIL import Image
 
 from training.data.images import Pixels
 from training.data.translation import stretch
-from training.translator.network import UNet, load_network
+from training.translator.network import TranslationNetwork, load_network
 
 __all__ = ["LearntTranslation"]
 
@@ -69,7 +69,7 @@ class LearntTranslation:
         return stretch(grey)
 
     @cached_property
-    def _network(self) -> UNet:
+    def _network(self) -> TranslationNetwork:
         return load_network(self.path)[0]
 
     def __getstate__(self) -> dict[str, object]:

@@ -16,19 +16,22 @@ from typer.testing import CliRunner
 from models.card import Modality
 from training.data.images import Pixels
 from training.data.translation import ChannelTranslation
+from training.translator.comparing import QUALITIES, TranslatorComparison
 from training.translator.learning import LearningConfig, compare, learn
-from training.translator.network import UNet, load_network
+from training.translator.loss import translation_loss
+from training.translator.network import Parts, TranslationNetwork, load_network
 from training.translator.quality import psnr, ssim
+from training.translator.smoothing import SIGMA, detail, smooth
 from training.translator.translation import LearntTranslation
 from vireid.learning import app
 
 
 def write_frames(root: Path, count: int = 12) -> Path:
-    """Coloured blocks; infrared is bright where red is dark and blue is not."""
+    """Coloured blocks; infrared shows blue, on a level that falls from left to right."""
     for number in range(count):
         rng = np.random.default_rng(number)
         visible = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-        infrared = ((255 - visible[..., 0].astype(int)) * visible[..., 2] // 255).astype(np.uint8)
+        infrared = (visible[..., 2] * np.linspace(1, 0.5, visible.shape[1])).astype(np.uint8)
         for modality, image in zip(Modality, (visible, infrared), strict=True):
             (root / modality).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(root / modality / f"{number:02d}.png")
@@ -83,7 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(fra
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 21)])
 def test_every_size_is_translated_each_picture_on_its_own(size: tuple[int, int]) -> None:
-    network = UNet()
+    network = TranslationNetwork()
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8))
     made = network(batch)
     assert made.shape == (3, 1, *size)
@@ -133,8 +136,66 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     torch.save({"network": {}}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="not a translator"):
         LearntTranslation(tmp_path / "model.pt")
+    torch.save({"translator": {}, "network": {}}, tmp_path / "old.pt")
+    with pytest.raises(ValueError, match="earlier version; train it again"):
+        LearntTranslation(tmp_path / "old.pt")
     with pytest.raises(FileNotFoundError):
         LearntTranslation(tmp_path / "none.pt")
+
+
+def test_a_translation_keeps_the_detail_of_the_picture_and_draws_none_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    texture = np.kron(rng.integers(60, 200, (32, 16, 1)), np.ones((4, 4, 3))).astype(np.uint8)
+    texture[:64] = 128  # nothing to see here
+    network = TranslationNetwork().eval()
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    with torch.inference_mode():
+        level, made = (part[0, 0].numpy() for part in network.parts(torch.from_numpy(texture)[None]))
+    assert abs(made[:24]).max() < 0.01
+    assert np.corrcoef(made[80:].ravel(), texture[80:, :, 0].ravel())[0, 1] > 0.5
+    assert abs(level - smooth(torch.from_numpy(level)).numpy()).max() < 0.1
+
+
+def test_smoothing_equals_loops() -> None:
+    x = np.random.default_rng(0).random((7, 5))
+    smoothed = np.empty_like(x)
+    for i, j in np.ndindex(7, 5):
+        weights = np.array(
+            [[np.exp(-((a - i) ** 2 + (b - j) ** 2) / (2 * SIGMA**2)) for b in range(5)] for a in range(7)]
+        )
+        smoothed[i, j] = (weights * x).sum() / weights.sum()
+    assert smooth(torch.from_numpy(x)).numpy() == pytest.approx(smoothed)
+    high, deviation = detail(torch.from_numpy(x))
+    assert high.numpy() == pytest.approx(x - smoothed)
+    assert deviation.numpy() == pytest.approx(smooth(high.square()).sqrt().numpy(), rel=1e-3)
+
+
+def test_the_loss_rewards_true_detail_and_least_of_all_a_blur() -> None:
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 64, 32, 3), dtype=np.uint8))
+    true = 0.25 + image[..., :1].permute(0, 3, 1, 2) / 512
+    high, _ = detail(true)
+    losses = [translation_loss(Parts(smooth(true), gain * high), image, true).item() for gain in (1, 2, 0.5, 0, -1)]
+    assert losses[0] == min(losses)
+    assert losses[0] == pytest.approx(0, abs=0.02)
+    assert losses[3] == max(losses)  # a blur is the worst
+    assert losses[0] < losses[4]
+    shifted = translation_loss(Parts(smooth(true) + 0.1, high), image, true).item()
+    assert shifted == pytest.approx(losses[0] + 0.1)
+
+
+def test_what_shows_nothing_counts_little() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 128, 32, 3), dtype=np.uint8)
+    image[:, :64] = 10
+    true = torch.full((1, 1, 128, 32), 0.5)
+    flat = torch.zeros_like(true)
+    costs = []
+    for half in (slice(0, 32), slice(96, 128)):
+        level = true.clone()
+        level[:, :, half] = 1
+        costs.append(translation_loss(Parts(level, flat), torch.from_numpy(image), true).item())
+    base = translation_loss(Parts(true, flat), torch.from_numpy(image), true).item()
+    assert costs[1] - base > 5 * (costs[0] - base)
 
 
 def test_psnr_and_ssim_equal_loops() -> None:
@@ -166,8 +227,16 @@ def test_the_commands_train_and_compare(frames: Path, tmp_path: Path) -> None:
         app, ["translator", "train", str(frames), "--out", str(out), "--steps", "1", "--held-out", "0.3"]
     )
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(app, ["translator", "compare", str(out), "--infrared", str(frames / "infrared")])
+    infrared = ["--infrared", str(frames / "infrared")]
+    done = CliRunner().invoke(app, ["translator", "compare", str(out), *infrared, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
+    kept = TranslatorComparison.read(tmp_path / QUALITIES)
+    assert kept.learning.steps == 1
+    assert all(f"{quality.psnr:.2f}" in done.output for quality in kept.qualities.values())
+    picture = tmp_path / "people.png"
+    shown = CliRunner().invoke(app, ["translator", "show", str(out), *infrared, "--people", "2", "--out", str(picture)])
+    assert shown.exit_code == 0, shown.output
+    assert np.asarray(Image.open(picture).convert("L")).std() > 5
     assert all(name in done.output for name in ("channel", "statistics, moments", "statistics, amplitude", "learnt"))
     done = CliRunner().invoke(app, ["translator", "compare", str(frames / "visible" / "00.png")])
     assert done.exit_code == 2
