@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,22 +25,38 @@ from typing import Any
 import httpx2
 import numpy as np
 
+from benchmarks.harness.effort import Effort, Found, Row
+from benchmarks.harness.machine import available_bytes
+from benchmarks.harness.models import CACHE
+from benchmarks.harness.server import Server, serving
 from models.card import Modality
 from server.gallery.flat import FaissFlat
 from server.gallery.service import Galleries
 from server.gallery.snapshots import Snapshots
 from server.gallery.store import SqlStore
 from server.gallery.types import Item, NewItem, VectorType
-from vireid.hosting import listen
+
+__all__ = ["CAMERAS", "GALLERY", "copied", "filled", "measure"]
 
 GALLERY, FINGERPRINT = "large", "f" * 64
-BATCH, CROPS, CAMERAS = 2000, 20, 40
+BATCH, CROPS, CAMERAS = 2000, 20, 100
 PERSON = 1000
 """Items of the person who is erased."""
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def fill(directory: Path, count: int, dimension: int, vector_type: VectorType) -> None:
+def filled(count: int, dimension: int, vector_type: VectorType, directory: Path | None = None) -> Path:
+    """A data directory with a gallery; filled when it is not there, by default in a cache."""
+    directory = directory or CACHE / "galleries" / f"{count}x{dimension}-{vector_type}"
+    if not (directory / "vireid.db").exists():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:  # half a gallery is none
+            _fill(Path(scratch) / "data", count, dimension, vector_type)
+            (Path(scratch) / "data").rename(directory)
+    return directory
+
+
+def _fill(directory: Path, count: int, dimension: int, vector_type: VectorType) -> None:
     """Items of people seen by cameras, ``CROPS`` each and one of ``PERSON``, with random unit vectors."""
     galleries = Galleries(
         SqlStore(f"sqlite:///{directory}/vireid.db"), FaissFlat, Snapshots(directory / "index", least=1)
@@ -70,51 +83,54 @@ def _item(number: int) -> Item:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[tuple[httpx2.Client, subprocess.Popen[bytes], float]]:
-    """A server over it that is ready: a client, the process, the seconds that it took."""
-    with listen("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
-    environment = os.environ | {"VIREID_PORT": str(port), "VIREID_DATA_DIR": str(directory)}
-    started = time.perf_counter()
-    command = [Path(sys.executable).with_name("vireid"), "serve"]
-    with (directory.parent.parent / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
-    try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            while not _ready(client):
-                if server.poll() is not None:
-                    raise SystemExit(f"the server has ended, see {log.name}")
-                time.sleep(0.1)
-            yield client, server, time.perf_counter() - started
-    finally:
-        server.terminate()
-        server.wait()
+def copied(directory: Path) -> Iterator[Path]:
+    """A copy beside it, for a server to use up."""
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+        yield Path(shutil.copytree(directory, Path(scratch) / "data"))
 
 
-def _ready(client: httpx2.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx2.TransportError:
-        return False
+def start(count: int, dimension: int, vector_type: VectorType, directory: Path | None = None) -> dict[str, Any]:
+    """The figures of one size."""
+    vectors = count * dimension * vector_type.dtype.itemsize
+    with copied(filled(count, dimension, vector_type, directory)) as used:
+        with serving(data=used) as server:
+            figures: dict[str, Any] = {
+                "items": count,
+                "dimension": dimension,
+                "type": vector_type.value,
+                "vectors_bytes": vectors,
+                "with snapshot": _begun(server),
+            }
+            if count > PERSON:
+                figures |= _used(server)
+            server.process.popen.kill()
+        with serving(data=used) as server:
+            figures["without"] = _begun(server)
+    return figures
 
 
-def memory(process: int) -> dict[str, int]:
-    """Resident bytes, now and at the highest."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return {"now": _bytes(lines["VmRSS"]), "highest": _bytes(lines["VmHWM"])}
+def _begun(server: Server) -> dict[str, Any]:
+    return {
+        "ready_s": round(server.ready_s, 2),
+        "cpu_s": round(server.process.cpu(), 2),
+        "resident_bytes": server.process.memory(),
+    }
 
 
-def _bytes(kibibytes: str) -> int:
-    return 1024 * int(kibibytes.split()[0])
+def _used(server: Server) -> dict[str, Any]:
+    query = {"query": {"k": 10}, "item_id": _item(PERSON).id}
+    some = {"query": {"k": 10, "filter": {"cameras": ["camera-7"]}}, "item_id": _item(PERSON).id}
+    with httpx2.Client(base_url=server.url, timeout=120) as client:
+        return {
+            "search_ms": _timed(client, "POST", "/search", 9, json=query),
+            "search_of_one_camera_ms": _timed(client, "POST", "/search", 9, json=some),
+            f"erase_of_{PERSON}_ms": _timed(client, "DELETE", "/items", params={"identity": "erased"}),
+            "erase_of_one_more_ms": _timed(client, "DELETE", f"/items/{_item(PERSON).id}"),
+            "resident_bytes_after": server.process.memory(),
+        }
 
 
-def cpu(process: int) -> float:
-    """Seconds of all cores that it has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
-
-
-def timed(client: httpx2.Client, method: str, path: str, times: int = 1, **options: Any) -> float:
+def _timed(client: httpx2.Client, method: str, path: str, times: int = 1, **options: Any) -> float:
     """Median milliseconds of a request, as its client sees it."""
     durations = []
     for _ in range(times):
@@ -124,44 +140,30 @@ def timed(client: httpx2.Client, method: str, path: str, times: int = 1, **optio
     return round(statistics.median(durations), 1)
 
 
-def start(count: int, dimension: int, vector_type: VectorType, directory: Path) -> dict[str, Any]:
-    """The figures. The servers use up a copy of ``directory`` beside it."""
-    if not (directory / "vireid.db").exists():
-        begun = time.perf_counter()
-        fill(directory, count, dimension, vector_type)
-        print(f"filled in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
-    vectors = count * dimension * vector_type.dtype.itemsize
-    query = {"query": {"k": 10}, "item_id": _item(PERSON).id}
-    some = {"query": {"k": 10, "filter": {"cameras": ["camera-7"]}}, "item_id": _item(PERSON).id}
-    with tempfile.TemporaryDirectory(dir=directory.parent) as copy:
-        used = Path(shutil.copytree(directory, Path(copy) / "data"))
-        with serving(used) as (client, server, seconds):
-            resident = memory(server.pid)
-            figures: dict[str, Any] = {
-                "items": count,
-                "dimension": dimension,
-                "type": vector_type.value,
-                "vectors_bytes": vectors,
-                "with snapshot": {
-                    "ready_s": round(seconds, 2),
-                    "cpu_s": cpu(server.pid),
-                    "resident_bytes": resident,
-                    "resident_to_vectors": round(resident["now"] / vectors, 3),
-                },
-                "search_ms": timed(client, "POST", "/search", 9, json=query),
-                "search_of_one_camera_ms": timed(client, "POST", "/search", 9, json=some),
-                f"erase_of_{PERSON}_ms": timed(client, "DELETE", "/items", params={"identity": "erased"}),
-                "erase_of_one_more_ms": timed(client, "DELETE", f"/items/{_item(PERSON).id}"),
-                "resident_bytes_after": memory(server.pid),
-            }
-            server.send_signal(signal.SIGKILL)
-        with serving(used) as (_client, server, seconds):
-            figures["without"] = {
-                "ready_s": round(seconds, 2),
-                "cpu_s": cpu(server.pid),
-                "resident_bytes": memory(server.pid),
-            }
-    return figures
+def measure(effort: Effort) -> Found:
+    """Start and memory: empty, 100,000 and, unless it must be quick, a million items of 512 numbers in float16."""
+    found = Found()
+    rows: list[Row] = []
+    for count in (0, 100_000) if effort.quick else (0, 100_000, 1_000_000):
+        if available_bytes() < 4 * 2 * count * 512:
+            found.missing.append(f"a server over {count:,} items: not enough memory")
+            continue
+        figures = start(count, 512, VectorType.FLOAT16)
+        for how in ("with snapshot", "without"):
+            begun = figures[how]
+            rows.append(
+                {
+                    "items": count,
+                    "snapshot": "yes" if how == "with snapshot" else "no",
+                    "ready, s": begun["ready_s"],
+                    "CPU, s": begun["cpu_s"],
+                    "resident MiB": begun["resident_bytes"]["now"] // 2**20,
+                    "highest MiB": begun["resident_bytes"]["highest"] // 2**20,
+                    "vectors MiB": figures["vectors_bytes"] // 2**20,
+                }
+            )
+    found.tables["start and memory"] = rows
+    return found
 
 
 def main() -> None:
@@ -172,9 +174,7 @@ def main() -> None:
     parser.add_argument("--type", type=VectorType, choices=list(VectorType), default=VectorType.FLOAT16)
     parser.add_argument("--directory", type=Path)
     given = parser.parse_args()
-    with ExitStack() as stack:
-        directory = given.directory or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
-        print(json.dumps(start(given.items, given.dimension, given.type, directory), indent=2))
+    json.dump(start(given.items, given.dimension, given.type, given.directory), sys.stdout, indent=2)
 
 
 if __name__ == "__main__":

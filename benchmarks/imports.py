@@ -1,7 +1,7 @@
-"""What imports cost: crops by tar beside the bare ONNX session, ready-made vectors by NDJSON and by Parquet.
+"""What imports cost: crops by tar beside the bare session and beside queries, ready-made vectors by NDJSON and Parquet.
 
-    python benchmarks/imports.py crops [--crops 2000] [--model FOLDER]
-    python benchmarks/imports.py vectors [--vectors 100000] [--dimension 512]
+    python -m benchmarks.imports crops [--crops 2000] [--model FOLDER]
+    python -m benchmarks.imports vectors [--vectors 100000] [--dimension 512]
 
 Starts `vireid serve` over an empty data directory. Prints JSON: items a second, CPU milliseconds an item of the server,
 its resident memory before, at the peak and after, and for crops the latency of queries while the import runs.
@@ -10,200 +10,207 @@ its resident memory before, at the peak and after, and for crops the latency of 
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
-import socket
 import statistics
-import subprocess
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet
-from PIL import Image
 
-from models.card import Modality, Precision
-from server.embedding.session import OnnxEmbedder
+from benchmarks.harness.crops import drawn, form, tar
+from benchmarks.harness.effort import Effort, Found, Row
+from benchmarks.harness.models import LIGHT, precisions_of
+from benchmarks.harness.process import Process
+from benchmarks.harness.server import serving
+from benchmarks.harness.session import RawSession
+from benchmarks.harness.statistics import ratio
+from benchmarks.harness.wrk import Load, check_wrk, post
+from models.card import Precision
 from tests.server import standin
 from vireid.client import Client
-from vireid.drawing import draw_person
-from vireid.packing import packed
 
-ZOO = Path(__file__).resolve().parents[1] / "models" / "zoo"
-TICKS = os.sysconf("SC_CLK_TCK")
+__all__ = ["measure"]
 
-
-@contextmanager
-def serving(**settings: str) -> Iterator[tuple[Client, int]]:
-    """A server on a free port over an empty data directory: a client and the process's number."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as data:
-        environment = os.environ | {"VIREID_PORT": str(port), "VIREID_DATA_DIR": data, **settings}
-        server = subprocess.Popen(["vireid", "serve"], env=environment, stdout=subprocess.DEVNULL)
-        try:
-            with Client(f"http://127.0.0.1:{port}") as client:
-                until(lambda: client.ready().ready)
-                yield client, server.pid
-        finally:
-            server.terminate()
-            server.wait()
+IMPORT_TO_RAW = 0.85
+DURING_TO_IDLE = 2.0
+BATCHES = (4, 8, 16)
+PERCENTILES = ("p50", "p95", "p99")
+DRAWN = 2000
+"""Crops that differ; more would only take time to draw."""
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for it, whatever is raised meanwhile."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if true():
-                return
-        except Exception:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.2)
+def run(client: Client, process: Process, gallery: str, body: Any, kind: Any, **options: Any) -> dict[str, Any]:
+    """Import, and say what it took.
 
-
-def memory(process: int) -> dict[str, int]:
-    """Resident MiB, now and at the highest."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    found = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))}
-    return {"now": found["VmRSS"] // 1024, "peak": found["VmHWM"] // 1024}
-
-
-def cpu(process: int) -> float:
-    """Seconds of the processor that a process has had."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def run(client: Client, process: int, gallery: str, body: Any, kind: Any, **options: Any) -> dict[str, Any]:
-    """Import, and say what it took."""
-    before, used, started = memory(process), cpu(process), time.perf_counter()
+    Raises:
+        RuntimeError: not everything was imported.
+    """
+    before, used, started = process.memory(), process.cpu(), time.perf_counter()
     job = client.import_file(gallery, body, kind, **options)
     uploaded = time.perf_counter() - started
     *_, end = client.watch(job.id)
     seconds = time.perf_counter() - started
-    assert (end.state, end.failed) == ("succeeded", 0), end
-    after = memory(process)
+    if (end.state, end.failed) != ("succeeded", 0):
+        raise RuntimeError(f"the import has not succeeded: {end}")
+    after = process.memory()
     return {
         "items": end.done,
         "upload_s": round(uploaded, 2),
         "items_per_s": round(end.processed / (seconds - uploaded), 1),
-        "cpu_ms_per_item": round(1e3 * (cpu(process) - used) / max(1, end.processed), 3),
-        "resident_mib": {"before": before["now"], "peak": after["peak"], "after": after["now"]},
+        "cpu_ms_per_item": round(1e3 * (process.cpu() - used) / max(1, end.processed), 3),
+        "resident_mib": {
+            "before": before["now"] // 2**20,
+            "peak": after["highest"] // 2**20,
+            "after": after["now"] // 2**20,
+        },
     }
 
 
-def latencies(client: Client, crop: bytes, enough: Callable[[int], bool]) -> dict[str, float]:
-    """Milliseconds of single queries, one after the other, until there are enough."""
-    took: list[float] = []
-    while not enough(len(took)):
-        started = time.perf_counter()
-        client.search("g", [crop], k=10)
-        took.append(1e3 * (time.perf_counter() - started))
-    cuts = statistics.quantiles(took, n=100)
-    return {"queries": len(took), "median_ms": round(cuts[49], 1), "p99_ms": round(cuts[98], 1)}
+def crops(count: int, model: Path, seconds: float, precision: Precision = Precision.FP32) -> dict[str, Any]:
+    """A tar of drawn crops, the same again, then another one of three times as many while queries come."""
+    session = RawSession(model, precision)
 
+    def bare() -> float:
+        return max(session.rate(batch, seconds / 2) for batch in BATCHES)
 
-def drawn(folder: Path, count: int) -> list[Path]:
-    """JPEG files of drawn people."""
-    for number in range(count):
-        out = io.BytesIO()
-        Image.fromarray(draw_person(number // 4, Modality.VISIBLE, seed=number, size=(128, 64))).save(out, "JPEG")
-        (folder / f"{number // 4:05}_c{number % 4}_{number}.jpg").write_bytes(out.getvalue())
-    return sorted(folder.iterdir())
+    files = drawn(min(count, DRAWN), size=(128, 64))
+    files = [files[number % len(files)] for number in range(count)]
+    query = form(files[:1], query=json.dumps({"k": 10}))
+    found: dict[str, Any] = {"batch_ms": session.latency_ms(8, seconds / 2)}
+    with serving(model, VIREID_PRECISION=precision) as server, Client(server.url) as client:
 
+        def queries() -> Load:
+            return post(f"{server.url}/v1/galleries/g/search", query.content, query.headers, 1, seconds)
 
-def bare(model: Path, crops: int) -> dict[str, float]:
-    """The session alone, in its largest batches, of crops that are decoded already."""
-    embedder = OnnxEmbedder(model, Precision.FP32, "cpu")
-    shape = (embedder.largest_batch, embedder.card.input.height, embedder.card.input.width, 3)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    modalities = np.zeros(len(images), np.int64)
-    started, used = time.perf_counter(), time.process_time()
-    runs = max(1, crops // len(images))
-    for _ in range(runs):
-        embedder.embed(images, modalities)
-    count = runs * len(images)
-    return {
-        "items_per_s": round(count / (time.perf_counter() - started), 1),
-        "cpu_ms_per_item": round(1e3 * (time.process_time() - used) / count, 3),
-    }
-
-
-def crops(count: int, model: Path) -> dict[str, Any]:
-    """A tar of drawn crops, then the same again, then another one while queries come."""
-    with tempfile.TemporaryDirectory() as folder, serving(VIREID_MODEL_DIR=str(model.parent)) as (client, process):
-        files = drawn(Path(folder), count)
-        query = files[0].read_bytes()
         client.create_gallery("g", model=model.name)
         client.create_gallery("h", model=model.name)
-        found: dict[str, Any] = {"bare_before": bare(model, count // 4)}
-        found["tar"] = run(client, process, "g", packed(Path(folder), files), "tar", modality="visible")
-        found["bare_after"] = bare(model, count // 4)
-        found["tar_again"] = run(client, process, "g", packed(Path(folder), files), "tar", modality="visible")
-        found["queries_alone"] = latencies(client, query, lambda n: n >= 100)
-        done = threading.Event()
-        job = client.import_file("h", packed(Path(folder), files), "tar", modality="visible")
-        watcher = threading.Thread(target=lambda: [*client.watch(job.id), done.set()])
-        watcher.start()
-        found["queries_during_import"] = latencies(client, query, lambda n: done.is_set() and n >= 2)
-        watcher.join()
-        return found
+        found["bare_before"] = bare()
+        found["tar"] = run(client, server.process, "g", [tar(files)], "tar", modality="visible")
+        found["bare_after"] = bare()
+        found["tar_again"] = run(client, server.process, "g", [tar(files)], "tar", modality="visible")
+        queries()
+        found["idle"] = queries()
+        longer = 3 * max(count, int(seconds * found["tar"]["items_per_s"]))
+        job = client.import_file("h", [tar(_repeated(files, longer))], "tar", modality="visible")
+        while client.job(job.id).done == 0:
+            time.sleep(0.05)
+        found["during"] = queries()
+        if client.job(job.id).finished_at is not None:
+            raise RuntimeError("the import had ended before the queries did: ask for more crops")
+        client.cancel_job(job.id)
+    return found
+
+
+def _repeated(files: list[bytes], count: int) -> list[bytes]:
+    return [files[number % len(files)] for number in range(count)]
 
 
 def vectors(count: int, dimension: int) -> dict[str, Any]:
     """The same random unit vectors as NDJSON, as Parquet, and once more."""
     with tempfile.TemporaryDirectory() as folder:
         standin.DIMENSION = dimension  # no model runs: a gallery is bound to one all the same
-        standin.write_model(Path(folder) / "zoo" / "wide")
-        draw = np.random.default_rng(0).standard_normal((count, dimension)).astype(np.float32)
-        draw /= np.linalg.norm(draw, axis=1, keepdims=True)
-        lines, columns = Path(folder) / "a.ndjson", Path(folder) / "a.parquet"
-        with lines.open("w") as file:
-            for number, vector in enumerate(draw):
-                row = {"id": f"v{number:07}", "modality": "visible", "identity": f"p{number // 10}", "camera": "c1"}
-                file.write(json.dumps({**row, "vector": [round(x, 8) for x in vector.tolist()]}) + "\n")
-        table = arrow.table(
-            {
-                "id": [f"w{number:07}" for number in range(count)],
-                "modality": ["visible"] * count,
-                "identity": [f"p{number // 10}" for number in range(count)],
-                "vector": arrow.FixedSizeListArray.from_arrays(arrow.array(draw.ravel()), dimension),
-            }
-        )
-        arrow.parquet.write_table(table, columns)
-        with serving(VIREID_MODEL_DIR=str(Path(folder) / "zoo")) as (client, process):
+        wide = Path(folder) / "wide"
+        standin.write_model(wide)
+        with serving(wide) as server, Client(server.url) as client:
             found: dict[str, Any] = {}
-            for name, path, again in (("ndjson", lines, True), ("parquet", columns, False)):
+            for name, path, again in _files(Path(folder), count, dimension):
                 client.create_gallery(name)
-                found[name] = run(client, process, name, path, name)
+                found[name] = run(client, server.process, name, path, name)
                 if again:
-                    found[f"{name}_again"] = run(client, process, name, path, name)
+                    found[f"{name}_again"] = run(client, server.process, name, path, name)
                 client.delete_gallery(name)
             return found
 
 
+def _files(folder: Path, count: int, dimension: int) -> Iterator[tuple[str, Path, bool]]:
+    """Kind of file, the file, and whether to import it twice."""
+    draw = np.random.default_rng(0).standard_normal((count, dimension)).astype(np.float32)
+    draw /= np.linalg.norm(draw, axis=1, keepdims=True)
+    lines, columns = folder / "a.ndjson", folder / "a.parquet"
+    with lines.open("w") as file:
+        for number, vector in enumerate(draw):
+            row = {"id": f"v{number:07}", "modality": "visible", "identity": f"p{number // 10}", "camera": "c1"}
+            file.write(json.dumps({**row, "vector": [round(x, 8) for x in vector.tolist()]}) + "\n")
+    yield "ndjson", lines, True
+    table = arrow.table(
+        {
+            "id": [f"w{number:07}" for number in range(count)],
+            "modality": ["visible"] * count,
+            "identity": [f"p{number // 10}" for number in range(count)],
+            "vector": arrow.FixedSizeListArray.from_arrays(arrow.array(draw.ravel()), dimension),
+        }
+    )
+    arrow.parquet.write_table(table, columns)
+    yield "parquet", columns, False
+
+
+def measure(effort: Effort) -> Found:
+    """Crops with the light model in every precision that it has, and vectors."""
+    check_wrk()
+    found = Found()
+    imported: list[Row] = []
+    asked: list[Row] = []
+    for precision in precisions_of(LIGHT):
+        count = 1000 if effort.quick else 4000
+        taken = [crops(count, LIGHT, effort.seconds, precision) for _ in range(2 if effort.quick else effort.rounds)]
+        rates = [each["tar"]["items_per_s"] for each in taken]
+        bare = [max(each["bare_before"], each["bare_after"]) for each in taken]
+        title = f"light, {precision}"
+        imported.append(
+            {
+                "what": f"crops by tar, {title}",
+                "items/s": _middle(rates),
+                "bare session, crops/s": _middle(bare),
+                "again (all skipped), items/s": _middle(each["tar_again"]["items_per_s"] for each in taken),
+                "peak MiB": max(each["tar"]["resident_mib"]["peak"] for each in taken),
+            }
+        )
+        for when, key in (("idle", "idle"), ("while an import runs", "during")):
+            loads: list[Load] = [each[key] for each in taken]
+            latencies = {f"{name} ms": _middle(getattr(load, f"{name}_ms") for load in loads) for name in PERCENTILES}
+            asked.append({"model": title, "queries": when, **latencies})
+        during = [each["during"].p95_ms - each["batch_ms"] for each in taken]
+        idle = [each["idle"].p95_ms for each in taken]
+        found.figures += [
+            ratio(f"{title}: bulk import / bare session", rates, bare, "at least", IMPORT_TO_RAW),
+            ratio(f"{title}: (query p95 in an import - one batch) / idle", during, idle, "at most", DURING_TO_IDLE),
+        ]
+    for kind, each in vectors(20_000 if effort.quick else 100_000, 512).items():
+        peak = each["resident_mib"]["peak"]
+        imported.append({"what": f"vectors, 512: {kind}", "items/s": each["items_per_s"], "peak MiB": peak})
+    found.tables["imports"] = imported
+    found.tables["queries"] = asked
+    return found
+
+
+def _middle(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 1)
+
+
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_subparsers(dest="which", required=True)
     pictures = which.add_parser("crops")
     pictures.add_argument("--crops", type=int, default=2000)
-    pictures.add_argument("--model", type=Path, default=ZOO / "baseline-lite")
+    pictures.add_argument("--model", type=Path, default=LIGHT)
     numbers = which.add_parser("vectors")
     numbers.add_argument("--vectors", type=int, default=100_000)
     numbers.add_argument("--dimension", type=int, default=512)
     asked = parser.parse_args()
-    found = crops(asked.crops, asked.model) if asked.which == "crops" else vectors(asked.vectors, asked.dimension)
-    print(json.dumps(found, indent=2))
+    found = crops(asked.crops, asked.model, 5) if asked.which == "crops" else vectors(asked.vectors, asked.dimension)
+    json.dump(found, sys.stdout, indent=2, default=vars_of)
+
+
+def vars_of(load: Load) -> dict[str, float]:
+    """A load as JSON."""
+    return {"queries_per_s": load.rate, "p50_ms": load.p50_ms, "p95_ms": load.p95_ms, "p99_ms": load.p99_ms}
 
 
 if __name__ == "__main__":

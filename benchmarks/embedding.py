@@ -1,0 +1,236 @@
+"""What a crop's vector costs: the bare session, the batcher, HTTP, and the servers that one would write instead.
+
+What has a limit is taken once a round, in turns; whoever is not being measured stands still meanwhile. The load
+generator runs on the same cores, which counts against every server alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+
+from benchmarks.harness import peers
+from benchmarks.harness.crops import Body, drawn, form, in_json
+from benchmarks.harness.effort import Effort, Found, Row
+from benchmarks.harness.models import LIGHT, precisions_of, resnet50
+from benchmarks.harness.process import Process
+from benchmarks.harness.server import serving
+from benchmarks.harness.session import BATCHES, RawSession
+from benchmarks.harness.statistics import alternate, difference, ratio
+from benchmarks.harness.wrk import Load, check_wrk, post
+from models.card import Card, Modality, Precision
+from server.embedding.batcher import Batcher, Priority
+from server.embedding.session import OnnxEmbedder
+
+__all__ = ["measure"]
+
+CLIENTS = (1, 8, 32, 128)
+COMPARED = 32
+"""Clients at which servers are compared."""
+CROPS, LARGE_CLIENTS = 16, 4
+"""Crops of a large request, and how many send such ones."""
+_WARM_UP = 5
+ENOUGH = 250
+"""Crops of one figure, at least: what is in work when the time is up is not counted."""
+
+OURS, OURS_LARGE = "vireid", f"vireid, {CROPS} crops a request"
+LITSERVE, LITSERVE_BYTES, BENTOML = "LitServe", "LitServe, raw bytes", "BentoML"
+
+HTTP_TO_RAW = {"light": 0.65, "ResNet-50": 0.90}
+LARGE_TO_RAW = 0.90
+ADDED_MS = 3.0
+TO_PEERS = {"light": 1.5, "ResNet-50": 1.15}
+TO_BYTES = 1.0
+"""Against LitServe with neither form nor JSON, which no client of it would write: not slower."""
+INT8_TO_FP32 = {"light": 1.5, "ResNet-50": 3.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server that stands still except while it is asked."""
+
+    url: str
+    process: Process
+    body: Body
+    crops: int = 1
+
+    def load(self, clients: int, seconds: float) -> Load:
+        """Ask it; the rate counts crops."""
+        with self.process.running():
+            found = post(self.url, self.body.content, self.body.headers, clients, seconds)
+        return Load(found.rate * self.crops, found.p50_ms, found.p95_ms, found.p99_ms)
+
+    def warm_up(self) -> None:
+        """Ask it a few times.
+
+        Raises:
+            OSError: it does not answer, or with an error.
+        """
+        with self.process.running():
+            for _ in range(_WARM_UP):
+                with urlopen(Request(self.url, self.body.content, self.body.headers), timeout=60) as answer:
+                    answer.read()
+
+
+def measure(effort: Effort) -> Found:
+    """Both models, in every precision that they have."""
+    check_wrk()
+    found = Found()
+    for name, folder in {"light": LIGHT, "ResNet-50": resnet50()}.items():
+        precisions = precisions_of(folder)
+        for precision in precisions:
+            try:
+                _measure(effort, found, name, folder, precision)
+            except RuntimeError as error:  # an hour of other figures is worth keeping
+                found.missing.append(f"{name} in {precision}: {error}")
+        if Precision.INT8 in precisions:
+            _measure_int8(effort, found, name, folder)
+        else:
+            found.missing.append(f"{name} in int8: the model has no such file")
+    return found
+
+
+def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: Precision) -> None:
+    """Add the tables and figures of one graph."""
+    session = RawSession(folder, precision)
+    rates = {batch: session.rate(batch, effort.seconds / 2) for batch in BATCHES}
+    best = max(rates, key=rates.__getitem__)
+    seconds = max(effort.seconds, ENOUGH / rates[best])
+    batcher = _batcher_rate(folder, precision, seconds)
+    with ExitStack() as stack:
+        targets = _targets(stack, found, folder, precision)
+        compared = [
+            (OURS, 1),
+            (OURS_LARGE, LARGE_CLIENTS),
+            *((each, COMPARED) for each in targets if each != OURS_LARGE),
+        ]
+        others = [(each, count) for each in targets for count in CLIENTS if (each, count) not in compared]
+        loads = {key: partial(targets[key[0]].load, key[1]) for key in (*compared, *others)}
+        raw: dict[Any, Callable[[], Any]] = {
+            "rate": partial(session.rate, best, seconds),
+            "one": partial(session.latency_ms, 1, seconds / 2),
+        }
+        taken = alternate(raw | {key: partial(loads[key], seconds) for key in compared}, effort.rounds)
+        for key in others:  # every client is to be answered more than once
+            if targets[key[0]].crops == 1 and not (effort.quick and key[0] != OURS):
+                taken[key] = [loads[key](max(seconds, 3 * key[1] / rates[best]))]
+
+    title = f"{name}, {precision}"
+    rows: list[Row] = [
+        {
+            "what": f"bare session, batches of {batch}",
+            "crops/s": round(rate, 1),
+            "ms a batch": round(1e3 * batch / rate, 1),
+        }
+        for batch, rate in rates.items()
+    ]
+    found.tables[f"{title}: in process"] = [*rows, {"what": "batcher", "crops/s": round(batcher, 1)}]
+    found.tables[f"{title}: over HTTP"] = [
+        {"server": key[0], "clients": key[1], **_median(taken[key])} for key in sorted(loads, key=str) if key in taken
+    ]
+    rate, one = taken["rate"], taken["one"]
+    crops = {key: [load.rate for load in taken[key]] for key in compared}
+    ours = crops[OURS, COMPARED]
+    p50 = [load.p50_ms for load in taken[OURS, 1]]
+    found.figures += [
+        ratio(f"{title}: HTTP at {COMPARED} clients / bare session", ours, rate, "at least", HTTP_TO_RAW[name]),
+        ratio(
+            f"{title}: requests of {CROPS} crops / bare session",
+            crops[OURS_LARGE, LARGE_CLIENTS],
+            rate,
+            "at least",
+            LARGE_TO_RAW,
+        ),
+        difference(f"{title}: one client's p50 - session's, ms", p50, one, "at most", ADDED_MS),
+        *(
+            ratio(f"{title}: HTTP at {COMPARED} clients / {peer}", ours, crops[peer, COMPARED], "at least", limit)
+            for peer, limit in {LITSERVE: TO_PEERS[name], BENTOML: TO_PEERS[name], LITSERVE_BYTES: TO_BYTES}.items()
+            if peer in targets
+        ),
+    ]
+
+
+def _measure_int8(effort: Effort, found: Found, name: str, folder: Path) -> None:
+    both = {precision: RawSession(folder, precision) for precision in (Precision.FP32, Precision.INT8)}
+    rates = {
+        precision: partial(lambda session: max(session.rate(b, effort.seconds) for b in (4, 8)), session)
+        for precision, session in both.items()
+    }
+    taken = alternate(rates, effort.rounds)
+    found.figures.append(
+        ratio(
+            f"{name}: bare session, int8 / fp32",
+            taken[Precision.INT8],
+            taken[Precision.FP32],
+            "at least",
+            INT8_TO_FP32[name],
+        )
+    )
+
+
+def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision) -> dict[str, Target]:
+    """The servers over one graph, warmed up and standing still; a peer that does not start is noted."""
+    card = Card.read(folder / "card.json")
+    file = (folder / card.precisions[precision].file).resolve()
+    crops = drawn(CROPS)
+    ours = stack.enter_context(serving(folder, VIREID_PRECISION=precision, VIREID_DEVICE="cpu"))
+    address = f"{ours.url}/v1/embeddings"
+    accepted = {"Accept": "application/x-npy"}
+    one, many = (form(part, modality="visible") for part in (crops[:1], crops))
+    targets = {
+        OURS: Target(address, ours.process, Body(one.content, one.headers | accepted)),
+        OURS_LARGE: Target(address, ours.process, Body(many.content, many.headers | accepted), CROPS),
+    }
+    ours.process.pause()
+    others = {
+        LITSERVE: (partial(peers.litserve, form="json"), in_json(crops[0])),
+        LITSERVE_BYTES: (partial(peers.litserve, form="bytes"), Body(crops[0], {"Content-Type": "image/jpeg"})),
+        BENTOML: (peers.bentoml, form(crops[:1])),
+    }
+    for name, (start, body) in others.items():
+        try:
+            url, process = stack.enter_context(start(file))
+            process.pause()
+            targets[name] = Target(url, process, body)
+            targets[name].warm_up()
+        except (OSError, RuntimeError) as error:
+            found.missing.append(f"{name} over {card.name} in {precision}: {error}")
+            targets.pop(name, None)
+    for target in (targets[OURS], targets[OURS_LARGE]):
+        target.warm_up()
+    return targets
+
+
+def _batcher_rate(folder: Path, precision: Precision, seconds: float) -> float:
+    """Crops a second through the batcher, with as many in work as there are clients otherwise."""
+    embedder = OnnxEmbedder(folder, precision, "cpu")
+    crop = np.zeros((embedder.card.input.height, embedder.card.input.width, 3), np.uint8)
+    model = embedder.card.name
+    batcher = Batcher([{model: embedder}])
+    waiting: deque[Future[Any]] = deque()
+    done, started = 0, time.perf_counter()
+    try:
+        while time.perf_counter() - started < seconds:
+            while len(waiting) < COMPARED:
+                waiting.append(batcher.submit(model, crop, Modality.VISIBLE, Priority.QUERY))
+            waiting.popleft().result()
+            done += 1
+        return done / (time.perf_counter() - started)
+    finally:
+        batcher.close()
+
+
+def _median(loads: list[Load]) -> Row:
+    names = {"crops/s": "rate", "p50 ms": "p50_ms", "p95 ms": "p95_ms", "p99 ms": "p99_ms"}
+    return {title: round(statistics.median(getattr(load, name) for load in loads), 1) for title, name in names.items()}

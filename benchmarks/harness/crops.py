@@ -1,0 +1,66 @@
+"""Drawn crops as JPEG files, and the bodies that carry them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from models.card import Modality
+from vireid.drawing import draw_person
+
+__all__ = ["Body", "drawn", "form", "in_json", "tar"]
+
+_BOUNDARY = "vireid-benchmark"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's body with its headers."""
+
+    content: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def drawn(count: int, size: tuple[int, int] = (256, 128)) -> list[bytes]:
+    """JPEG files of drawn people, ``size`` = (height, width)."""
+    crops = []
+    for number in range(count):
+        out = io.BytesIO()
+        picture = draw_person(number // 4, Modality.VISIBLE, seed=number, size=size)
+        Image.fromarray(picture).save(out, "JPEG", quality=90)
+        crops.append(out.getvalue())
+    return crops
+
+
+def form(crops: list[bytes], name: str = "images", **fields: str) -> Body:
+    """A multipart form of files, all of one name, and of text fields."""
+    parts = [
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+        for key, value in fields.items()
+    ]
+    for number, crop in enumerate(crops):
+        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{number}.jpg"\r\n'
+        parts.append(f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + crop + b"\r\n")
+    parts.append(f"--{_BOUNDARY}--\r\n".encode())
+    return Body(b"".join(parts), {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"})
+
+
+def in_json(crop: bytes) -> Body:
+    """``{"image": base64}``."""
+    return Body(json.dumps({"image": base64.b64encode(crop).decode()}).encode(), {"Content-Type": "application/json"})
+
+
+def tar(crops: list[bytes]) -> bytes:
+    """A tar archive of the files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for number, crop in enumerate(crops):
+            member = tarfile.TarInfo(f"{number // 4:05}_c{number % 4}_{number}.jpg")
+            member.size = len(crop)
+            archive.addfile(member, io.BytesIO(crop))
+    return out.getvalue()

@@ -1,0 +1,87 @@
+"""What the figures were taken on: processor, memory, versions, commit, and what else ran."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from server.embedding.cores import usable_cores
+
+__all__ = ["ROOT", "available_bytes", "describe", "read_bandwidth"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("onnxruntime", "faiss-cpu", "numpy", "pillow", "fastapi", "uvicorn")
+_PROBE = 2**29  # bytes: far more than a cache holds
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the software, now."""
+    return {
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "memory_gib": round(_meminfo("MemTotal") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "packages": {name: version(name) for name in _PACKAGES},
+        "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "load_before": round(os.getloadavg()[0], 1),
+    }
+
+
+def available_bytes() -> int:
+    """Memory that a new process may take."""
+    return _meminfo("MemAvailable")
+
+
+def read_bandwidth(seconds: float = 0.5) -> float:
+    """Bytes a second that all cores together read from memory: ``memchr`` of a byte that is not there, a part a core.
+
+    It compares 32 bytes an instruction and keeps nothing, so that only the memory is left to wait for.
+    """
+    cores = usable_cores()
+    buffer = ctypes.create_string_buffer(_PROBE)
+    ctypes.memset(buffer, 1, _PROBE)
+    address, part = ctypes.addressof(buffer), _PROBE // cores
+    memchr = ctypes.CDLL(None).memchr  # a CDLL's functions run without the interpreter's lock
+    memchr.argtypes, memchr.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), ctypes.c_void_p
+
+    best, end = 0.0, time.perf_counter() + seconds
+    with ThreadPoolExecutor(cores) as pool:
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            found = list(pool.map(lambda number: memchr(address + number * part, 0, part), range(cores)))
+            best = max(best, cores * part / (time.perf_counter() - started))
+            if any(found):
+                raise RuntimeError("the probe found a byte that is not there")
+    return best
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    facts = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    name = facts.get("model name", platform.machine()).strip("\t: ")
+    flags = facts.get("flags", "").split()
+    return f"{name}, {'AVX-512 VNNI' if 'avx512_vnni' in flags else 'no AVX-512 VNNI'}"
+
+
+def _meminfo(name: str) -> int:
+    lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _commit() -> str:
+    """The commit, and whether the tree differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    short = git("rev-parse", "--short", "HEAD") or "unknown"
+    return f"{short}, with changes" if git("status", "--porcelain", "--untracked-files=no") else short

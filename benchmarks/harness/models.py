@@ -1,0 +1,85 @@
+"""The models that are measured: those of the zoo, and a ResNet-50 that is made here.
+
+    python -m benchmarks.harness.models FOLDER
+
+writes that ResNet-50 at 288 × 144, with random weights, exported and quantised as any model is. It runs in a process of
+its own: PyTorch's threads stay out of the measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from benchmarks.harness.machine import ROOT
+from models.card import Card, InputSpec, Modality, Precision, TrainingFacts, Variant
+from vireid.drawing import draw_person
+
+__all__ = ["CACHE", "LIGHT", "precisions_of", "resnet50"]
+
+CACHE = ROOT / ".cache" / "benchmarks"
+LIGHT = ROOT / "models" / "zoo" / "baseline-lite"
+_CALIBRATION = 12
+"""People whose crops the ranges of int8 are measured on."""
+
+
+def resnet50() -> Path:
+    """Folder of the ResNet-50; made when it is not there."""
+    folder = CACHE / "models" / "resnet50"
+    if not (folder / "card.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", __spec__.name, str(folder)], cwd=ROOT, check=True)
+    return folder
+
+
+def precisions_of(folder: Path) -> list[Precision]:
+    """Those of a model's precisions that are for the CPU."""
+    there = Card.read(folder / "card.json").precisions
+    return [precision for precision in (Precision.FP32, Precision.INT8) if precision in there]
+
+
+def _make(folder: Path) -> None:
+    import torch
+
+    from models.registry import build
+    from training.export import export, fingerprint, random_crops
+    from training.quantisation import Crops, Quantiser
+
+    torch.manual_seed(0)
+    network = build("baseline", "resnet50", 2).eval()
+    card = Card(
+        name=folder.name,
+        method="baseline",
+        backbone="resnet50",
+        version="random",
+        fingerprint=fingerprint(network),
+        input=InputSpec(height=288, width=144, resize="bilinear"),
+        dimension=network.dimension,
+        parameters=network.inference_parameters(),
+        precisions={},
+        training=TrainingFacts(data=(), command="", commit="", config={}, seed=0, epochs=0, machine=""),
+        intended_use="benchmarks",
+        limits="random weights",
+    )
+    with TemporaryDirectory(dir=folder.parent) as scratch:  # half a model is none
+        made = Path(scratch) / folder.name
+        export(network, card, made, random_crops(4, 288, 144))
+        pictures = [
+            draw_person(person, modality, size=(288, 144)) for person in range(_CALIBRATION) for modality in Modality
+        ]
+        crops = Crops(np.stack(pictures), np.tile([modality.index for modality in Modality], _CALIBRATION))
+        rounded = Quantiser((made / "model.onnx").read_bytes(), crops, Path(scratch)).quantise()
+        (made / "model.int8.onnx").write_bytes(rounded)
+        exact = Card.read(made / "card.json")
+        variant = Variant(file="model.int8.onnx", sha256=hashlib.sha256(rounded).hexdigest())
+        exact.model_copy(update={"precisions": {**exact.precisions, Precision.INT8: variant}}).write(made / "card.json")
+        made.rename(folder)
+
+
+if __name__ == "__main__":
+    _make(Path(sys.argv[1]))

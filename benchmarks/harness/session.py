@@ -1,0 +1,46 @@
+"""The bare ONNX Runtime session: what everything around a model is measured against."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks.harness.statistics import sample
+from models.card import Card, Precision
+from server.embedding.cores import usable_cores
+
+__all__ = ["BATCHES", "RawSession"]
+
+BATCHES = (1, 2, 4, 8, 16)
+
+
+class RawSession:
+    """A model's graph in ONNX Runtime with a thread a core and its default options, fed from memory."""
+
+    def __init__(self, folder: Path, precision: Precision) -> None:
+        card = Card.read(folder / "card.json")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = usable_cores()
+        file = folder / card.precisions[precision].file
+        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        shape = (BATCHES[-1], card.input.height, card.input.width, 3)
+        self._images: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self._modalities = np.zeros(BATCHES[-1], np.int64)
+        self.run(BATCHES[-1])
+
+    def run(self, batch: int) -> None:
+        """Embed once."""
+        self._session.run(None, {"image": self._images[:batch], "modality": self._modalities[:batch]})
+
+    def rate(self, batch: int, seconds: float) -> float:
+        """Crops a second."""
+        took = sample(lambda: self.run(batch), seconds)
+        return batch * len(took) / sum(took)
+
+    def latency_ms(self, batch: int, seconds: float) -> float:
+        """Median milliseconds of a batch."""
+        return 1e3 * statistics.median(sample(lambda: self.run(batch), seconds))

@@ -1,0 +1,36 @@
+"""What a person would write in front of the model: the same decoding and resizing as ours, without our checks."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["Model"]
+
+
+class Model:
+    """An ONNX file of ours with ``threads``, fed with visible crops."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._height, self._width = self._session.get_inputs()[0].shape[1:3]
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """A crop as the model takes it."""
+        return np.asarray(image.convert("RGB").resize((self._width, self._height), Image.Resampling.BILINEAR))
+
+    def decode(self, data: bytes) -> NDArray[np.uint8]:
+        """A file as the model takes it."""
+        return self.pixels(Image.open(io.BytesIO(data)))
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit vectors of uint8 ``[N, H, W, 3]``."""
+        (vectors,) = self._session.run(None, {"image": images, "modality": np.zeros(len(images), np.int64)})
+        return vectors

@@ -1,0 +1,20 @@
+"""The server's own index, float16, by the class that it uses on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server.gallery.flat import FaissFlat
+from server.gallery.types import VectorType
+
+
+def open_search(vectors: Any, _scratch: Path) -> Any:
+    index = FaissFlat(vectors.shape[1], VectorType.FLOAT16)
+    for start in range(0, len(vectors), 65536):
+        index.add(np.array(vectors[start : start + 65536]))
+    camera = np.arange(len(vectors)) % 100
+    allowed = {count: camera < count for count in (1, 10)} | {None: None}
+    return lambda queries, k, cameras: index.search(queries, k, allowed[cameras])[1]
