@@ -6,6 +6,7 @@ import ctypes
 import logging
 import math
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -109,6 +110,7 @@ class Gpu:
         self._thread = ThreadPoolExecutor(1, "gpu")
         self._device = self._thread.submit(open_device).result()
         self._segments: dict[int, Segment] = {}
+        self._dropped: deque[int] = deque()
         self._numbers = count()
 
     def load(self, vectors: StoredVectors) -> int | None:
@@ -117,13 +119,29 @@ class Gpu:
 
     def search(self, number: int, queries: Vectors, k: int, allowed: Mask) -> Callable[[], tuple[Scores, Rows]]:
         """Begin to search a segment; what is returned waits for the end."""
-        return self._thread.submit(lambda: self._segments[number].search(queries, k, allowed)).result
+        return self._thread.submit(self._search, number, queries, k, allowed).result
 
     def drop(self, number: int) -> None:
-        """Free the memory of a segment."""
-        self._thread.submit(self._segments.pop, number, None)
+        """Have the memory of a segment freed before the GPU's next task.
+
+        Takes no lock: the garbage collector may call this anywhere, in the middle of ``submit`` too.
+        """
+        self._dropped.append(number)
+
+    def tidy(self) -> None:
+        """Free what was dropped, soon."""
+        self._thread.submit(self._free_dropped)
+
+    def _search(self, number: int, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+        self._free_dropped()
+        return self._segments[number].search(queries, k, allowed)
+
+    def _free_dropped(self) -> None:
+        while self._dropped:
+            self._segments.pop(self._dropped.popleft(), None)
 
     def _load(self, vectors: StoredVectors) -> int | None:
+        self._free_dropped()
         if self._device.free() < 2 * vectors.size + _RESERVE:
             return None
         number = next(self._numbers)
@@ -230,6 +248,7 @@ class GpuFlat:
         loaded, self._loaded, self._given_up = self._loaded, (), True
         for one in loaded:
             one.gpu.drop(one.number)
+            one.gpu.tidy()
         _log.warning("%s, %d rows are searched on the CPU", finding, self.size, exc_info=True)
 
 

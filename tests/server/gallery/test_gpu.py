@@ -153,8 +153,10 @@ def test_an_index_that_is_gone_leaves_the_gpu() -> None:
     index = GpuFlat(owners, 16, rows=ROWS)
     index.add(unit_vectors(3 * ROWS, 16))
     assert device.left < before
-    del index
-    gc.collect()
+    with owners[0]._thread._shutdown_lock:  # as when the garbage collector runs in the middle of ``submit``
+        del index
+        gc.collect()
+    owners[0].tidy()
     owners[0]._thread.submit(gc.collect).result()
     assert device.left == before
 
