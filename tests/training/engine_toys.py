@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.baseline import Baseline, Output
+from tests.drawing import write_people
 from training.config import TrainingConfig
 from training.data.augmentation import Stream
 from training.data.cache import CropCache
@@ -100,6 +101,21 @@ def toy_config(root: Path, **changes: Any) -> TrainingConfig:
 def run(config: TrainingConfig, out: Path, **options: Any) -> Path:
     """``train`` in silence."""
     return train(config, out, console=Console(file=io.StringIO()), **options)
+
+
+def run_on_people(root: Path) -> Path:
+    """The run, under ``root``, of a network that learnt next to nothing from drawn people, some of them kept out."""
+    config = toy_config(
+        write_people(root / "people", range(12), images=2, size=(48, 24)),
+        method="baseline",
+        backbone="test_resnet",
+        input={"height": 48, "width": 24},
+        schedule={"kind": "cosine", "warmup_epochs": 0},
+        batch={"identities": 2, "images": 2},
+        epochs=1,
+        validation={"share": 0.4, "seed": 1},
+    )
+    return run(config, root / "run", cache=root / "cache").parent
 
 
 def drawn_batches(config: TrainingConfig, cache: Path, world_size: int = 1) -> list[list[list[Batch]]]:

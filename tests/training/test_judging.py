@@ -12,32 +12,17 @@ from tests.drawing import draw_person, write_people
 from training.config import LLCM, Folder, SysuMM01
 from training.data import miniature
 from training.data.records import Record
-from training.engine import train
 from training.evaluation.exclusion import Exclusion, usual_exclusion
 from training.evaluation.result import Result
 from training.judging import evaluation_set, held_out_sets
 from vireid.learning import app
 
-from .engine_toys import toy_config
+from .engine_toys import run_on_people, toy_config
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that learnt next to nothing, with kept-out identities."""
-    root = tmp_path_factory.mktemp("judged")
-    people = write_people(root / "people", range(12), images=2, size=(48, 24))
-    config = toy_config(
-        people,
-        method="baseline",
-        backbone="test_resnet",
-        input={"height": 48, "width": 24},
-        schedule={"kind": "cosine", "warmup_epochs": 0},
-        batch={"identities": 2, "images": 2},
-        epochs=1,
-        validation={"share": 0.4, "seed": 1},
-    )
-    train(config, root / "run", cache=root / "cache")
-    return root / "run"
+    return run_on_people(tmp_path_factory.mktemp("judged"))
 
 
 def vireid(*words: str, code: int = 0) -> str:

@@ -20,11 +20,9 @@ import training.variants
 from models.card import KEEPS_FLOAT, MAX_LOSS, Card, Modality, Precision, Variant
 from models.registry import build
 from server.embedding.session import OnnxEmbedder
-from tests.drawing import write_people
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
 from training.embedding import of_graph
-from training.engine import train
 from training.export import export, random_crops
 from training.half import halve
 from training.quantisation import Crops, Quantiser
@@ -33,7 +31,7 @@ from training.sources import read_data
 from training.subject import load_subject
 from vireid.learning import app
 
-from .engine_toys import toy_config
+from .engine_toys import run_on_people
 from .test_export import HEIGHT, WIDTH, card_of
 
 CROPS = Crops(random_crops(8, HEIGHT, WIDTH), np.arange(8) % 2)
@@ -166,21 +164,7 @@ def test_fp16_computes_layers_in_half_and_what_frames_them_in_float(graph: bytes
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that learnt next to nothing, with kept-out identities."""
-    root = tmp_path_factory.mktemp("run")
-    people = write_people(root / "people", range(12), images=2, size=(48, 24))
-    config = toy_config(
-        people,
-        method="baseline",
-        backbone="test_resnet",
-        input={"height": 48, "width": 24},
-        schedule={"kind": "cosine", "warmup_epochs": 0},
-        batch={"identities": 2, "images": 2},
-        epochs=1,
-        validation={"share": 0.4, "seed": 1},
-    )
-    train(config, root / "run", cache=root / "cache")
-    return root / "run"
+    return run_on_people(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

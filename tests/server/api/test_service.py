@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.card import Card, Modality
+from server.embedding.batcher import Priority
 from server.embedding.providers import CPU
 from server.gallery.protocol import Loaded
 from server.gallery.store import SqlStore
@@ -163,8 +164,14 @@ def test_a_caller_who_leaves_gives_his_permits_back(client: TestClient, gallery:
         "query_string": b"",
         "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=" + boundary)],
     }
-    assert client.portal is not None
-    client.portal.call(client.app, scope, receive, send)
+    service, released = client.app.state.service, Event()  # type: ignore[attr-defined]
+    waiting = [service.models._decoders[Priority.QUERY].submit(released.wait) for _ in range(200)]
+    try:
+        assert client.portal is not None
+        client.portal.call(client.app, scope, receive, send)
+    finally:
+        released.set()
+    assert all(future.result() for future in waiting)
     assert sent == []
-    assert client.app.state.service.admission.in_flight == 0  # type: ignore[attr-defined]
+    assert service.admission.in_flight == 0
     assert 'status="499"' in client.get("/metrics").text

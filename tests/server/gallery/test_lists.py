@@ -94,7 +94,7 @@ def test_the_lists_find_what_they_say_also_across_modalities(galleries: Gallerie
         {"where": Filter(identities=frozenset({"p1", "p2"}))},
         {"fusion": Fusion.MAX},
     ],
-    ids=str,
+    ids=["asked for", "groups", "many hits", "many candidates", "few rows", "many queries"],
 )
 def test_what_the_lists_cannot_answer_is_exact(galleries: Galleries, options: dict[str, object]) -> None:
     queries = QUERIES[:8]  # too many places to look at, where their best score counts
