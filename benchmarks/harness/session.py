@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.harness.statistics import sample
-from models.card import Card, Precision
+from models.card import KEEPS_FLOAT, Card, Precision
 from server.embedding.cores import usable_cores
 
 __all__ = ["BATCHES", "RawSession"]
@@ -19,14 +19,17 @@ BATCHES = (1, 2, 4, 8, 16)
 
 
 class RawSession:
-    """A model's graph in ONNX Runtime with a thread a core and its default options, fed from memory."""
+    """A model's graph in ONNX Runtime with a thread a core, fed from memory; its options are the default ones, but that
+    layers which the file leaves in float stay so."""
 
     def __init__(self, folder: Path, precision: Precision) -> None:
         card = Card.read(folder / "card.json")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = usable_cores()
         file = folder / card.precisions[precision].file
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
+        )
         shape = (BATCHES[-1], card.input.height, card.input.width, 3)
         self._images: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         self._modalities = np.zeros(BATCHES[-1], np.int64)

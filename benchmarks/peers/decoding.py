@@ -10,6 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.card import KEEPS_FLOAT
+
 __all__ = ["Model"]
 
 
@@ -19,7 +21,9 @@ class Model:
     def __init__(self, file: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
+        )
         self._height, self._width = self._session.get_inputs()[0].shape[1:3]
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
