@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from models.card import Precision
 from server.embedding.batcher import Batcher, Priority
-from server.embedding.cores import usable_cores
+from server.embedding.cores import give_way, usable_cores
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.providers import Gpu
 from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
@@ -46,6 +47,11 @@ def load_embedders(
     return embedders
 
 
+# A model's threads wait for one another at every layer: one that shares its core with a decoder holds up all. So
+# decoders come after models, and those of imports last.
+_NICENESS = {Priority.QUERY: 5, Priority.IMPORT: 10}
+
+
 class Models:
     """Loaded models by name, over one inference thread for each device and pools of decoding threads.
 
@@ -67,8 +73,10 @@ class Models:
         embedders = devices[0]
         self.default = _default(embedders, default)
         self._decoders = {
-            priority: ThreadPoolExecutor(usable_cores(), thread_name_prefix=f"decode-{priority.name.lower()}")
-            for priority in Priority
+            priority: ThreadPoolExecutor(
+                usable_cores(), f"decode-{priority.name.lower()}", initializer=partial(give_way, niceness)
+            )
+            for priority, niceness in _NICENESS.items()
         }
         self.batcher = Batcher(devices, observe)
         self._engines = {

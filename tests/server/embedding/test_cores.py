@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from server.embedding.cores import usable_cores
+from server.embedding.cores import give_way, usable_cores
 
 AFFINITY = len(os.sched_getaffinity(0))
 
@@ -29,3 +33,22 @@ def test_the_quota_of_a_version_1_cgroup_counts(tmp_path: Path, quota: str, core
 
 def test_without_a_cgroup_the_affinity_counts(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == AFFINITY
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
+def test_a_thread_that_gives_way_leaves_the_others_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = niceness()
+    with ThreadPoolExecutor(1, initializer=partial(give_way, before + 3)) as pool:
+        assert pool.submit(niceness).result() == before + 3
+    assert niceness() == before
+
+    def forbidden(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    with ThreadPoolExecutor(1, initializer=partial(give_way, before + 3)) as pool:
+        assert pool.submit(niceness).result() == before
