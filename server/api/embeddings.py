@@ -36,12 +36,12 @@ router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
 )
 async def embed_images(request: Request, service: ServiceDep, _caller: Searcher) -> Response:
     """Embed crops. A bad one fails alone; with `Accept: application/x-npy` (float32 [N, D]) all are needed."""
-    async with read_form(request, EmbeddingsForm) as body:
-        check_count(body.images, service.settings.max_images)
-        engine = service.models.get(body.model)
-        modalities = per_image(body.modality, len(body.images))
-        with service.admission.admit(len(body.images)):
-            outcome = await embed(request, engine, body.images, modalities)
+    body = await read_form(request, EmbeddingsForm)
+    check_count(body.images, service.settings.max_images)
+    engine = service.models.get(body.model)
+    modalities = per_image(body.modality, len(body.images))
+    with service.admission.admit(len(body.images)):
+        outcome = await embed(request, engine, body.images, modalities)
     found, failed = successes(outcome)
     as_array = NPY in request.headers.get("accept", "")
     if failed and (as_array or not found):

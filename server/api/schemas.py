@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from fastapi import Path, UploadFile
+from fastapi import Path
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -13,10 +13,10 @@ from pydantic import (
     Field,
     Json,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from starlette.datastructures import UploadFile as FormFile
 
 from models.card import Card, Modality
 from server.access import Key, Scope
@@ -124,7 +124,7 @@ MAX_SEARCHES = 64
 
 
 def _file(part: object) -> object:
-    if not isinstance(part, FormFile):
+    if not isinstance(part, bytes):
         raise ValueError("must be a file")
     return part
 
@@ -134,7 +134,11 @@ GalleryName = Annotated[Id, Path(description="Name of the gallery, or an alias o
 ItemId = Annotated[Id, Path(description="Id of the item.")]
 JobId = Annotated[str, Path(description="Id of the job.", max_length=64)]
 ReceiptId = Annotated[str, Path(description="Id of the receipt.", max_length=64)]
-Upload = Annotated[UploadFile, BeforeValidator(_file)]
+Upload = Annotated[
+    bytes,
+    BeforeValidator(_file),
+    WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"}),
+]
 Value = TypeVar("Value", bound=str)
 SortedWarnings = Annotated[list[CropWarning], BeforeValidator(sorted)]
 

@@ -238,27 +238,26 @@ def _parsed(entry: object) -> SearchByStored:
 
 
 async def _from_images(request: Request, service: Service, gallery: Gallery) -> tuple[SearchQuery, Person]:
-    async with read_form(request, SearchForm) as body:
-        count = len(body.images)
-        check_count(body.images, min(MAX_QUERY_IMAGES, service.settings.max_images))
-        engine, query = engine_of(service, gallery), body.query
-        key = await _key_of(body)
-        cursor = Cursor.read(query.cursor, digest_of(gallery, query, key))
-        if cursor is not None:
-            return query, Person(cursor.queries(gallery.dimension), tuple(cursor.modalities), {"images": count}, key)
-        with service.admission.admit(count):
-            found = await embed_all(request, engine, body.images, body.modality, details={Detail.WARNINGS})
+    body = await read_form(request, SearchForm)
+    count = len(body.images)
+    check_count(body.images, min(MAX_QUERY_IMAGES, service.settings.max_images))
+    engine, query = engine_of(service, gallery), body.query
+    key = _key_of(body)
+    cursor = Cursor.read(query.cursor, digest_of(gallery, query, key))
+    if cursor is not None:
+        return query, Person(cursor.queries(gallery.dimension), tuple(cursor.modalities), {"images": count}, key)
+    with service.admission.admit(count):
+        found = await embed_all(request, engine, body.images, body.modality, details={Detail.WARNINGS})
     vectors, modalities = np.stack([row.vector for row in found]), tuple(row.modality for row in found)
     warnings = tuple(row.warnings for row in found)
     return query, Person(vectors, modalities, {"images": count}, key, warnings=warnings)
 
 
-async def _key_of(body: SearchForm) -> bytes:
+def _key_of(body: SearchForm) -> bytes:
     """The images and their modalities in few bytes."""
     key = sha256(",".join(body.modality).encode())
     for image in body.images:
-        key.update(sha256(await image.read()).digest())
-        await image.seek(0)
+        key.update(sha256(image).digest())
     return key.digest()
 
 

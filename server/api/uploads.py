@@ -1,4 +1,4 @@
-"""From the files of a form to vectors, with what such routes share: counting, timing, giving up with the caller."""
+"""From uploaded files to vectors, with what such routes share: counting, timing, giving up with the caller."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
-from fastapi import Request, UploadFile
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from models.card import Modality
@@ -22,7 +22,7 @@ __all__ = ["check_count", "embed", "embed_all", "successes"]
 Result = TypeVar("Result")
 
 
-def check_count(images: Sequence[UploadFile], limit: int) -> None:
+def check_count(images: Sequence[bytes], limit: int) -> None:
     """Refuse more images than one request may bring.
 
     Raises:
@@ -47,7 +47,7 @@ def per_image(choices: Sequence[ModalityChoice], images: int) -> list[Modality |
 async def embed(
     request: Request,
     engine: Engine,
-    images: Sequence[UploadFile],
+    images: Sequence[bytes],
     modalities: Sequence[Modality | None],
     priority: Priority = Priority.QUERY,
     details: Collection[Detail] = (),
@@ -58,8 +58,7 @@ async def embed(
         ClientDisconnect: the caller has left; what had not reached the model was taken back.
         NotReady: the model's thread has ended.
     """
-    data = [await image.read() for image in images]
-    outcome = await _while_connected(request, asyncio.wrap_future(engine.submit(data, modalities, priority, details)))
+    outcome = await _while_connected(request, asyncio.wrap_future(engine.submit(images, modalities, priority, details)))
     seconds = trace_of(request).seconds
     seconds["decode"], seconds["queue"], seconds["embed"] = outcome.decode_s, outcome.queue_s, outcome.embed_s
     return outcome
@@ -68,7 +67,7 @@ async def embed(
 async def embed_all(
     request: Request,
     engine: Engine,
-    images: Sequence[UploadFile],
+    images: Sequence[bytes],
     choices: Sequence[ModalityChoice],
     details: Collection[Detail] = (),
 ) -> list[Embedding]:

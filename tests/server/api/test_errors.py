@@ -62,8 +62,38 @@ def test_the_frameworks_errors_are_problems(client: TestClient, gallery: str) ->
     )
     broken = {"Content-Type": "multipart/form-data"}
     check_problem(client.post(url + "/items", content=b"--x", headers=broken), 400, "malformed")
-    unfinished = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert client.post(url + "/items", content=b"--y\r\n", headers=unfinished).status_code in (400, 422)
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    head = b'--x\r\nContent-Disposition: form-data; name="modality"\r\n\r\n'
+    for body in (
+        b"",
+        b"--y\r\n",
+        head,
+        head + b"visible",
+        head + b"\xff\r\n--x--",
+        b"--x\r\nno header\r\n\r\n\r\n--x--",
+    ):
+        check_problem(client.post(url + "/items", content=body, headers=form), 400, "malformed")
+    problem = check_problem(client.post(url + "/items", content=b"--x--", headers=form), 422, "invalid-request")
+    assert {error["field"] for error in problem["errors"]} == {"images", "items"}
+    text = b'--x\r\nContent-Disposition: form-data; name="images"\r\n\r\na\r\n--x--'
+    problem = check_problem(client.post("/v1/embeddings", content=text, headers=form), 422, "invalid-request")
+    assert [(error["field"], error["detail"]) for error in problem["errors"]] == [("images[0]", "must be a file")]
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_a_form_may_come_in_pieces_of_any_size(client: TestClient, size: int) -> None:
+    form = {"Content-Type": 'multipart/form-data; boundary="a b"'}
+    head = b'--a b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
+    body = (
+        (head % (b"images", b'; filename=""'))
+        + crop(1)
+        + b"\r\n"
+        + (head % (b"modality", b""))
+        + b"infrared\r\n--a b--"
+    )
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    answer = client.post("/v1/embeddings", content=pieces, headers=form).json()
+    assert [row["modality"] for row in answer["embeddings"]] == ["infrared"]
 
 
 def test_a_field_that_is_missing_or_unknown_is_named(client: TestClient) -> None:
