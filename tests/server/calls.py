@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from models.card import Modality
+from server.embedding.batcher import Priority
 from tests.server.pictures import crop
 
-__all__ = ["add", "add_people", "check_problem", "search"]
+__all__ = ["add", "add_people", "check_problem", "nothing_decoded", "search"]
 
 Fields = Mapping[str, object]
+
+
+@contextmanager
+def nothing_decoded(client: TestClient, priority: Priority) -> Iterator[None]:
+    """Keep every decoder of that priority busy during the block."""
+    released = Event()
+    decoders = client.app.state.service.models._decoders[priority]  # type: ignore[attr-defined]
+    waiting = [decoders.submit(released.wait) for _ in range(200)]
+    try:
+        yield
+    finally:
+        released.set()
+    assert all(future.result() for future in waiting)
 
 
 def check_problem(response: Response, status: int, kind: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from server.embedding.batcher import Priority
 from server.embedding.providers import CPU
 from server.gallery.protocol import Loaded
 from server.gallery.store import SqlStore
-from tests.server.calls import add_people, check_problem, search
+from tests.server.calls import add_people, check_problem, nothing_decoded, search
 from tests.server.conftest import MAX_IMAGE_BYTES, MAX_IMAGES, Start
 from tests.server.pictures import crop
 
@@ -164,14 +164,9 @@ def test_a_caller_who_leaves_gives_his_permits_back(client: TestClient, gallery:
         "query_string": b"",
         "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=" + boundary)],
     }
-    service, released = client.app.state.service, Event()  # type: ignore[attr-defined]
-    waiting = [service.models._decoders[Priority.QUERY].submit(released.wait) for _ in range(200)]
-    try:
+    with nothing_decoded(client, Priority.QUERY):
         assert client.portal is not None
         client.portal.call(client.app, scope, receive, send)
-    finally:
-        released.set()
-    assert all(future.result() for future in waiting)
     assert sent == []
-    assert service.admission.in_flight == 0
+    assert client.app.state.service.admission.in_flight == 0  # type: ignore[attr-defined]
     assert 'status="499"' in client.get("/metrics").text
