@@ -12,8 +12,8 @@ from torch import nn
 __all__ = ["PACKAGED", "Normalisation", "load_backbone"]
 
 PACKAGED = "tf_efficientnet_lite0"
-"""The backbone of the packaged ImageNet weights. ``efficientnet_lite0`` takes them too, but has neither TensorFlow's
-padding nor its batch-norm epsilon: with it a crop and its mirror image are 0.72 alike instead of 0.92."""
+"""The backbone of the packaged ImageNet weights. They would fit ``efficientnet_lite0`` too, which has neither
+TensorFlow's padding nor its batch-norm epsilon: in it a crop and its mirror image are 0.72 alike instead of 0.92."""
 
 
 @dataclass(frozen=True, slots=True)
