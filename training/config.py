@@ -93,6 +93,10 @@ class _Source(_Part):
     each too seldom seen: they take part in the losses between pictures alone."""
     per_batch: PositiveInt | None = None
     """How many of a batch's identities are of this source; given for all sources or for none, who then share alike."""
+    images: PositiveInt | None = None
+    """Pictures of each of these identities in a stream; none: ``batch.images``."""
+    split_as: str | None = None
+    """Name of the source whose groups are kept out here too: that of windows cut from the same frames as these."""
 
 
 class LeftOut(_Part):
@@ -384,6 +388,12 @@ class TrainingConfig(_Part):
                 f"per_batch: expected one for each of {len(self.data)} data sets, {self.batch.identities} "
                 f"(batch.identities) in all, found {shares}"
             )
+        names = [source.name for source in self.data]
+        for source in self.data:
+            if source.images and not source.per_batch:
+                raise ValueError(f"{source.name}: images needs per_batch, its share of a batch")
+            if source.split_as is not None and source.split_as not in names:
+                raise ValueError(f"{source.name}: split_as {source.split_as!r} is none of the data sets {names}")
         return self
 
 

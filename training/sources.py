@@ -78,10 +78,10 @@ def read_data(config: TrainingConfig) -> TrainingData:
         facts.append(_describe(source, found))
         if len(config.data) > 1:
             found = [replace(r, identity=f"{source.name}/{r.identity}") for r in found]
-        learnt, kept = split_identities(found, config.validation.share, config.validation.seed, group_of)
+        learnt, kept = split_identities(found, config.validation.share, config.validation.seed, _split(source, group_of))
         train += learnt
         classified += learnt if source.classify else []
-        pools.append(Pool({r.identity: group_of(r.identity) for r in learnt}, source.per_batch or 0))
+        pools.append(Pool({r.identity: group_of(r.identity) for r in learnt}, source.per_batch or 0, source.images))
         if _can_judge(kept):
             held_out.append(HeldOut(source.name, tuple(kept), _is_aligned(source)))
     if config.validation.share and not held_out:
@@ -157,6 +157,14 @@ def _grouping(source: Source) -> Callable[[str], str]:
         return match[1] if match else identity
 
     return group_of
+
+
+def _split(source: Source, group_of: Callable[[str], str]) -> Callable[[str], str]:
+    """The group an identity is split by: as if it were of the source that this one is split as."""
+    if source.split_as is None:
+        return group_of
+    own, other = f"{source.name}/", f"{source.split_as}/"
+    return lambda identity: group_of(other + identity.removeprefix(own))
 
 
 def _describe(source: Source, records: Sequence[Record]) -> DataSource:

@@ -350,7 +350,7 @@ def check(
 def windows(
     frames: Annotated[Path, typer.Argument(help="Folder with aligned frames of equal name in visible/ and infrared/.")],
     out: Annotated[Path, typer.Argument(help="Folder to write crops to, a folder of its own for each place.")],
-    per_frame: Annotated[int, typer.Option(min=1, help="Places drawn in a frame.")] = 3,
+    per_frame: Annotated[int, typer.Option(min=0, help="Places drawn in a frame; 0 with --people.")] = 3,
     crops: Annotated[int, typer.Option(min=1, help="Crops of a place in each modality.")] = 3,
     people: Annotated[bool, typer.Option(help="Cut every person that FRAMES/label marks too (MSRS).")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Other windows for another seed.")] = 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -35,10 +35,12 @@ class Pool:
     """The group of each identity: the windows of one frame are harder to tell apart than those of two."""
     identities: int
     """How many a batch holds."""
+    images: int | None = None
+    """Pictures of each of them in a modality; none: as many as the sampler's."""
 
 
 class BalancedSampler(Sampler[list[Draw]]):
-    """Yields batches of ``identities`` × ``images`` draws of each modality.
+    """Yields batches of ``identities`` × ``images`` draws of each modality (a pool may have its own ``images``).
 
     The identities are taken from one random order after another, ``identities`` at a time, the rest of an order
     is dropped: none occurs twice in a batch, and all occur about equally often. With ``pools`` each has an order of
@@ -121,13 +123,13 @@ class BalancedSampler(Sampler[list[Draw]]):
         rng = np.random.default_rng((self.seed, self.epoch))
         place = 0
         for people in self._people(rng):
-            rows = [row for name in people for m in Modality for row in self._choose(rng, self._rows[name][m])]
+            rows = [row for name, k in people for m in Modality for row in _choose(rng, self._rows[name][m], k)]
             yield [Draw(row, self.epoch, place + n) for n, row in enumerate(rows)]
             place += len(rows)
 
     def _checked(self, pools: Sequence[Pool], identities: int) -> list[Pool]:
         """The pools without identities that are skipped."""
-        kept = [Pool({n: g for n, g in sorted(p.groups.items()) if n in self._rows}, p.identities) for p in pools]
+        kept = [replace(p, groups={n: g for n, g in sorted(p.groups.items()) if n in self._rows}) for p in pools]
         if (total := sum(pool.identities for pool in kept)) != identities:
             raise ValueError(f"a batch holds {identities} identities, and its pools {total}")
         if unknown := self._rows.keys() - {name for pool in kept for name in pool.groups}:
@@ -139,9 +141,11 @@ class BalancedSampler(Sampler[list[Draw]]):
                 )
         return kept
 
-    def _people(self, rng: np.random.Generator) -> Iterator[list[str]]:
+    def _people(self, rng: np.random.Generator) -> Iterator[list[tuple[str, int]]]:
+        """The identities of one batch after another, each with its number of pictures in a modality."""
+        images = [pool.images or self.images for pool in self._pools]
         for parts in zip(*(self._shares(pool, rng) for pool in self._pools), strict=True):
-            yield [name for part in parts for name in part]
+            yield [(name, k) for part, k in zip(parts, images, strict=True) for name in part]
 
     def _shares(self, pool: Pool, rng: np.random.Generator) -> Iterator[list[str]]:
         """A pool's part of one batch after another."""
@@ -160,9 +164,9 @@ class BalancedSampler(Sampler[list[Draw]]):
         runs = [members[i : i + step] for members in groups.values() for i in range(0, len(members), step)]
         return [name for i in rng.permutation(len(runs)) for name in runs[i]]
 
-    def _choose(self, rng: np.random.Generator, rows: list[int]) -> list[int]:
-        chosen = rng.choice(len(rows), self.images, replace=len(rows) < self.images)
-        return [rows[i] for i in chosen]
+
+def _choose(rng: np.random.Generator, rows: list[int], images: int) -> list[int]:
+    return [rows[i] for i in rng.choice(len(rows), images, replace=len(rows) < images)]
 
 
 def _rows(records: Sequence[Record]) -> dict[str, dict[Modality, list[int]]]:

@@ -32,7 +32,7 @@ class Windows:
     """How windows are drawn; every one is about twice as high as wide."""
 
     per_frame: int = 3
-    """Places drawn in a frame; each becomes an identity."""
+    """Places drawn in a frame, none for people alone; each becomes an identity."""
     people: bool = False
     """Take every person that ``label/NAME.png`` marks as a place too, before those that are drawn."""
     person_height: int = 24
@@ -51,6 +51,10 @@ class Windows:
     """Largest intersection over union of two windows of a frame: more, and they would show one place."""
     size: tuple[int, int] = (192, 96)
     """Height and width of the crops written, in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.per_frame < (0 if self.people else 1):
+            raise ValueError(f"per_frame {self.per_frame}: expected at least 1, or 0 with people")
 
 
 class Place(NamedTuple):

@@ -90,8 +90,8 @@ class Emi(Baseline):
         intra = risen * options.intra_weight
         return {
             **super().weights(epoch),
-            "intra_id": intra,
-            "intra_triplet": intra,
+            "intra_id": intra * options.identity_weight,
+            "intra_triplet": intra * options.triplet_weight,
             "transfer": intra * options.transfer_weight,
             "fdc": risen * options.fdc_weight,
         }

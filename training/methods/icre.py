@@ -88,6 +88,7 @@ class Icre(Baseline):
         return {
             **super().weights(epoch),
             "icg": options.icg_weight,
+            "shallow_id": options.identity_weight,
             "shallow_triplet": options.shallow_triplet_weight,
             "distillation": options.distillation_weight,
         }

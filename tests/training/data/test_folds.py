@@ -110,6 +110,28 @@ def test_pools_hold_the_identities_of_their_source_with_their_frames(data: Path)
     assert together[0].groups.keys() == {r.identity for r in read(data).train}
 
 
+def test_sources_cut_from_the_same_frames_keep_the_same_ones_out(data: Path) -> None:
+    windows = {"kind": "folder", "root": data / "windows", "group_pattern": r"(.+)-\d+"}
+
+    def kept_out(**changes: object) -> tuple[set[str], set[str]]:
+        sources = [windows | {"name": "a"}, windows | {"name": "b"} | changes]
+        found = read_data(TrainingConfig.model_validate({"data": sources, "validation": {"share": 0.4}}))
+        one, other = ({r.identity.split("/")[1] for r in part.records} for part in found.held_out)
+        return one, other
+
+    alone, together = kept_out(), kept_out(split_as="a")
+    assert alone[0] != alone[1]
+    assert together == (alone[0], alone[0])
+
+
+def test_a_source_split_as_none_of_the_others_is_refused() -> None:
+    data = [{"kind": "pairs", "root": "x", "name": "x", "split_as": "y"}]
+    with pytest.raises(ValueError, match=r"x: split_as 'y' is none of the data sets \['x'\]"):
+        TrainingConfig.model_validate({"data": data})
+    with pytest.raises(ValueError, match="x: images needs per_batch"):
+        TrainingConfig.model_validate({"data": [{"kind": "pairs", "root": "x", "name": "x", "images": 2}]})
+
+
 def test_aligned_windows_are_validated_with_infrared_mirrored_and_recropped(data: Path) -> None:
     windows = {"kind": "folder", "root": data / "windows", "group_pattern": r"(.+)-\d+"}
     sources = [windows | {"name": "a", "aligned": True}, windows | {"name": "b"}]

@@ -160,6 +160,15 @@ def test_every_batch_holds_each_pools_share() -> None:
         assert sum(name in FRAMES for name in batch) == 5
 
 
+def test_a_pool_has_its_own_number_of_pictures() -> None:
+    records = PEOPLE + WINDOWS
+    pools = [Pool({r.identity: r.identity for r in PEOPLE}, 3, images=2), Pool(FRAMES, 5)]
+    for batch in BalancedSampler(records, 8, 1, seed=1, pools=pools):
+        counts = Counter((records[d.row].identity, records[d.row].modality) for d in batch)
+        assert len(counts) == 16
+        assert all(count == (1 if name in FRAMES else 2) for (name, _), count in counts.items())
+
+
 def frames_shared(neighbours: int) -> list[int]:
     """How many frames show in several windows of each batch of 12, over an epoch that draws every window once."""
     sampler = BalancedSampler(WINDOWS, 12, 1, seed=4, pools=[Pool(FRAMES, 12)], neighbours=neighbours)

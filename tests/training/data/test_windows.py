@@ -149,6 +149,14 @@ def test_people_that_a_label_marks_are_places_before_those_that_are_drawn(tmp_pa
     assert abs(pixels[..., 1].astype(int) - 2 * np.arange(10, 25)).max() <= 2
 
 
+def test_people_alone(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "frames", "a")
+    write_label(frames, "a", (10, 20, 25, 60))
+    assert [place.box for place in places(frames, Windows(people=True, per_frame=0))] == [(10, 20, 25, 60)]
+    with pytest.raises(ValueError, match="per_frame 0: expected at least 1, or 0 with people"):
+        Windows(per_frame=0)
+
+
 def test_a_missing_label_and_unwanted_frames(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a", "b")
     assert {place.frame for place in places(frames, SMOOTH, wanted=lambda name: name == "b")} == {"b"}
