@@ -78,7 +78,8 @@ def read_data(config: TrainingConfig) -> TrainingData:
         facts.append(_describe(source, found))
         if len(config.data) > 1:
             found = [replace(r, identity=f"{source.name}/{r.identity}") for r in found]
-        learnt, kept = split_identities(found, config.validation.share, config.validation.seed, _split(source, group_of))
+        split = config.validation
+        learnt, kept = split_identities(found, split.share, split.seed, _split(source, group_of))
         train += learnt
         classified += learnt if source.classify else []
         pools.append(Pool({r.identity: group_of(r.identity) for r in learnt}, source.per_batch or 0, source.images))

@@ -7,7 +7,8 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -23,14 +24,19 @@ __all__ = ["Batcher", "Embedded", "InferenceDied", "Priority"]
 STALL_S = 30.0
 """A batch that runs longer than this turns ready off."""
 
+HANG_S = 300.0
+"""A batch that runs longer than this will never end: its device counts as lost."""
+
 _FAILURES_IN_A_ROW = 3
+_LOOKS = 20  # at each thread, until a batch counts as hanging
 _CLOSED = "the server is shutting down"
 
 log = logging.getLogger(__name__)
 
 
 class InferenceDied(RuntimeError):
-    """An inference thread has ended by itself. A device is in no known state then, so the process must be restarted."""
+    """An inference thread has ended by itself, or hangs. Its device is in no known state, so the process must be
+    restarted."""
 
 
 class Priority(IntEnum):
@@ -73,23 +79,31 @@ class Batcher:
        embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
     2. A cancelled image is dropped when its batch is formed.
     3. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
-    4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one.
+    4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
+       ``hang_s`` is an end as well.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
     """
 
     def __init__(
-        self, devices: Sequence[Mapping[str, Embedder]], observe: Callable[[str, int, float], None] | None = None
+        self,
+        devices: Sequence[Mapping[str, Embedder]],
+        observe: Callable[[str, int, float], None] | None = None,
+        *,
+        hang_s: float = HANG_S,
     ) -> None:
         self._observe = observe
+        self._hang_s = hang_s
         self._waiting: dict[Priority, dict[str, deque[_Job]]] = {priority: defaultdict(deque) for priority in Priority}
         self._changed = threading.Condition()
         self._ended: str | None = None
+        self._over = threading.Event()
         self.died: Future[None] = Future()
-        """Gets ``InferenceDied`` when a thread ends by itself; done without it once the batcher was closed."""
+        """Gets ``InferenceDied`` when a device is lost; done without it once the batcher was closed."""
         self._threads = [_InferenceThread(self, number, embedders) for number, embedders in enumerate(devices)]
         for thread in self._threads:
             thread.start()
+        threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
 
     @property
     def depth(self) -> int:
@@ -120,27 +134,47 @@ class Batcher:
         return job.future
 
     def close(self) -> None:
-        """End each thread after the batch it is running; whoever still waits gets ``NotReady``."""
-        self.end(_CLOSED)
+        """End each thread after the batch it is running; whoever still waits gets ``NotReady``.
+
+        A thread that hangs is left behind.
+        """
+        self._end(_CLOSED)
         for thread in self._threads:
-            thread.join()
-        if not self.died.done():
+            while thread.is_alive() and thread.running_s() <= self._hang_s:
+                thread.join(self._hang_s / _LOOKS)
+        with suppress(InvalidStateError):
             self.died.set_result(None)
 
-    def end(self, reason: str) -> None:
+    def lose(self, reason: str, jobs: Iterable[_Job]) -> None:
+        """A device is gone, and with it the jobs it was working on: nothing can be embedded any more."""
+        self._end(reason)
+        self._abandon(jobs)
+        with suppress(InvalidStateError):  # it is not the first
+            self.died.set_exception(InferenceDied(reason))
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._hang_s / _LOOKS):
+            for thread in self._threads:
+                if (seconds := thread.running_s()) > self._hang_s:
+                    log.critical(reason := f"{thread.name} hangs: a batch has been running for {seconds:.0f} s")
+                    self.lose(reason, thread.jobs)
+
+    def _end(self, reason: str) -> None:
         """Tell everybody who waits, and whoever comes, that nothing is embedded any more."""
+        self._over.set()
         with self._changed:
             self._ended = self._ended or reason
             waiting = [job for models in self._waiting.values() for jobs in models.values() for job in jobs]
             for models in self._waiting.values():
                 models.clear()
             self._changed.notify_all()
-        self.abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
+        self._abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
 
-    def abandon(self, jobs: Iterable[_Job]) -> None:
+    def _abandon(self, jobs: Iterable[_Job]) -> None:
         """Answer those who will never be served."""
         for job in jobs:
-            job.future.set_exception(NotReady([self._ended or ""]))
+            with suppress(InvalidStateError):  # it was served after all
+                job.future.set_exception(NotReady([self._ended or ""]))
 
     def take(self, embedders: Mapping[str, Embedder]) -> _Batch | None:
         """The next batch for one of ``embedders``; sleeps while there is none. None when the batcher has ended."""
@@ -180,20 +214,22 @@ class _InferenceThread(threading.Thread):
         self._batcher, self._embedders = batcher, embedders
         self._running: tuple[str, float] | None = None
         self._failures: dict[str, int] = dict.fromkeys(embedders, 0)
+        self.jobs: Sequence[_Job] = ()
+        """The latest batch, all of it."""
 
     def run(self) -> None:
-        jobs: Sequence[_Job] = ()
         try:
             while batch := self._batcher.take(self._embedders):
-                jobs = batch.jobs
+                self.jobs = batch.jobs
                 self._serve(batch)
         except BaseException:  # the supervised exit: nothing may kill this thread unseen
-            reason = f"{self.name}, which runs {', '.join(self._embedders)}, has died"
-            log.exception(reason)
-            self._batcher.end(reason)
-            self._batcher.abandon(job for job in jobs if not job.future.done())
-            if not self._batcher.died.done():
-                self._batcher.died.set_exception(InferenceDied(reason))
+            log.exception(reason := f"{self.name}, which runs {', '.join(self._embedders)}, has died")
+            self._batcher.lose(reason, self.jobs)
+
+    def running_s(self) -> float:
+        """How long the present run of a model has taken; 0 without one."""
+        running = self._running
+        return time.monotonic() - running[1] if running else 0.0
 
     def problems(self) -> list[str]:
         """Why this device is not ready; empty when it is."""
@@ -202,7 +238,7 @@ class _InferenceThread(threading.Thread):
             for model, failures in self._failures.items()
             if failures >= _FAILURES_IN_A_ROW
         ]
-        if (running := self._running) is not None and (seconds := time.monotonic() - running[1]) > STALL_S:
+        if (running := self._running) is not None and (seconds := self.running_s()) > STALL_S:
             found.append(f"model {running[0]}: a batch has been running for {seconds:.0f} s")
         return found
 

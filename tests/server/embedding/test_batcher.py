@@ -247,3 +247,21 @@ def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: 
     submit(batcher, 1)
     with pytest.raises(InferenceDied, match="inference-0, which runs gate, has died"):
         batcher.died.result(5)
+
+
+def test_a_batch_that_hangs_is_the_loss_of_its_device_and_everybody_is_told(gate: Gate) -> None:
+    batcher = Batcher([{"gate": gate}], hang_s=0.2)
+    hanging = submit(batcher, 0)
+    gate.entered.acquire()
+    waiting = submit(batcher, 1)
+    for future in (hanging, waiting):
+        with pytest.raises(NotReady):
+            future.result(5)
+    with pytest.raises(InferenceDied, match="inference-0 hangs: a batch has been running for"):
+        batcher.died.result(5)
+    with pytest.raises(NotReady):
+        submit(batcher, 2)
+    batcher.close()  # leaves the thread behind
+    gate.go.release(10)
+    with pytest.raises(NotReady):
+        hanging.result(0)
