@@ -8,8 +8,9 @@ import platform
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from server.embedding.cores import usable_cores
 __all__ = ["ROOT", "available_bytes", "describe", "read_bandwidth"]
 
 ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("onnxruntime", "faiss-cpu", "numpy", "pillow", "fastapi", "uvicorn")
+_PACKAGES = (
+    *("onnxruntime", "onnxruntime-gpu", "faiss-cpu", "faiss-gpu-cuvs"),  # the environment has one of each pair
+    *("numpy", "pillow", "fastapi", "uvicorn"),
+)
 _PROBE = 2**29  # bytes: far more than a cache holds
 
 
@@ -29,7 +33,7 @@ def describe() -> dict[str, Any]:
         "cores": usable_cores(),
         "memory_gib": round(_meminfo("MemTotal") / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": _versions(),
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "load_before": round(os.getloadavg()[0], 1),
@@ -62,6 +66,14 @@ def read_bandwidth(seconds: float = 0.5) -> float:
             if any(found):
                 raise RuntimeError("the probe found a byte that is not there")
     return best
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _processor() -> str:

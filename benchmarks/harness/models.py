@@ -48,7 +48,9 @@ def _make(folder: Path) -> None:
 
     from models.registry import build
     from training.export import export, fingerprint, random_crops
+    from training.half import halve
     from training.quantisation import Crops, Quantiser
+    from training.variants import write_variant
 
     torch.manual_seed(0)
     network = build("baseline", "resnet50", 2).eval()
@@ -73,11 +75,11 @@ def _make(folder: Path) -> None:
             draw_person(person, modality, size=(288, 144)) for person in range(_CALIBRATION) for modality in Modality
         ]
         crops = Crops(np.stack(pictures), np.tile([modality.index for modality in Modality], _CALIBRATION))
-        rounded = Quantiser((made / "model.onnx").read_bytes(), crops, Path(scratch)).quantise()
-        (made / "model.int8.onnx").write_bytes(rounded)
-        exact = Card.read(made / "card.json")
-        variant = Variant(file="model.int8.onnx", sha256=hashlib.sha256(rounded).hexdigest())
-        exact.model_copy(update={"precisions": {**exact.precisions, Precision.INT8: variant}}).write(made / "card.json")
+        exact = (made / "model.onnx").read_bytes()
+        rounded = Quantiser(exact, crops, Path(scratch)).quantise()
+        for precision, graph in {Precision.INT8: rounded, Precision.FP16: halve(exact)}.items():
+            variant = Variant(file=f"model.{precision}.onnx", sha256=hashlib.sha256(graph).hexdigest())
+            write_variant(made, precision, graph, variant)
         made.rename(folder)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-__all__ = ["Figure", "alternate", "difference", "percentile", "ratio", "sample"]
+__all__ = ["Figure", "alternate", "difference", "level", "percentile", "ratio", "sample"]
 
 Name = TypeVar("Name", bound=Hashable)
 T = TypeVar("T")
@@ -51,6 +51,11 @@ def ratio(name: str, above: Sequence[float], below: Sequence[float], bound: Boun
 def difference(name: str, first: Sequence[float], second: Sequence[float], bound: Bound, limit: float) -> Figure:
     """``first`` - ``second`` round by round; raises as :func:`ratio`."""
     return _figure(name, first, second, operator.sub, bound, limit)
+
+
+def level(name: str, values: Sequence[float], bound: Bound, limit: float) -> Figure:
+    """Something as it is; raises as :func:`ratio`."""
+    return _figure(name, values, values, lambda one, _: one, bound, limit)
 
 
 def _figure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,12 +22,14 @@ from server.gallery.index import BuildIndex, FilterIgnored, Mask, Rows, Scores, 
 from server.gallery.refused import StartError
 from server.gallery.types import StoredVectors, Vectors, VectorType
 
-__all__ = ["MAX_K", "Device", "FaissDevice", "Gpu", "GpuFlat", "GpuUnusable", "Segment", "choose_index"]
+__all__ = ["MAX_K", "Device", "FaissDevice", "Gpu", "GpuFlat", "GpuUnusable", "Held", "Segment", "choose_index"]
 
 MAX_K = 2048
 """Most hits of one search on a GPU; the CPU answers what asks for more."""
-_ROWS = 2**18
-"""Rows of a segment: so many are loaded at a time, and fewer stay with the CPU."""
+_ROWS = 2**10
+"""Rows that are worth a load: fewer stay with the CPU, which reads them in a fraction of a millisecond."""
+_LARGEST = 2**20
+"""Rows of a segment at most, and among several GPUs the share of each: a search costs each segment a call."""
 _TEMPORARY = 256 * 2**20
 """Bytes that FAISS takes on each GPU to work with; its own choice would be up to 1.5 GiB."""
 _RESERVE = 2**30
@@ -103,6 +106,18 @@ class _FaissSegment:
         return found
 
 
+class Held:
+    """A segment on a GPU, which is dropped when nobody holds this any more."""
+
+    def __init__(self, gpu: Gpu, number: int) -> None:
+        self.gpu, self.number = gpu, number
+        weakref.finalize(self, gpu.drop, number).atexit = False
+
+    def search(self, queries: Vectors, k: int, allowed: Mask) -> Callable[[], tuple[Scores, Rows]]:
+        """Begin to search it; what is returned waits for the end."""
+        return self.gpu.search(self.number, queries, k, allowed)
+
+
 class Gpu:
     """A GPU and the one thread that uses it."""
 
@@ -113,9 +128,14 @@ class Gpu:
         self._dropped: deque[int] = deque()
         self._numbers = count()
 
-    def load(self, vectors: StoredVectors) -> int | None:
-        """Take vectors ``[n, D]``, if there is room; returns the number of their segment."""
-        return self._thread.submit(self._load, vectors).result()
+    def free(self) -> int:
+        """Bytes of memory that nobody has taken."""
+        return self._thread.submit(self._device.free).result()
+
+    def load(self, vectors: StoredVectors) -> Held | None:
+        """Take vectors ``[n, D]``, if there is room."""
+        number = self._thread.submit(self._load, vectors).result()
+        return None if number is None else Held(self, number)
 
     def search(self, number: int, queries: Vectors, k: int, allowed: Mask) -> Callable[[], tuple[Scores, Rows]]:
         """Begin to search a segment; what is returned waits for the end."""
@@ -150,17 +170,20 @@ class Gpu:
 
 
 class _Loaded(NamedTuple):
+    """Rows ``start`` to ``end``, on a GPU."""
+
     start: int
     end: int
-    gpu: Gpu
-    number: int
+    held: Held
 
 
 class GpuFlat:
     """Flat search by GPUs. Memory of the CPU holds all vectors too: hits are scored again with them.
 
-    Rows are loaded in segments of ``rows``, each on the GPU whose turn it is; the last few stay with the CPU, and so do
-    searches for more than ``MAX_K`` hits. Where there is no room, or after an error, the CPU answers every search.
+    Rows are loaded as soon as ``rows`` of them wait, onto the GPU that has the fewest. A segment takes in what stands
+    before it and is not twice as large, so that they stay few however little is added at a time. Less than ``rows`` of
+    the last ones stay with the CPU, and so do searches for more than ``MAX_K`` hits. Where there is no room, or after
+    an error, the CPU answers every search.
     """
 
     def __init__(
@@ -172,6 +195,7 @@ class GpuFlat:
         rows: int = _ROWS,
     ) -> None:
         self._gpus, self._rows = gpus, rows
+        self._largest = _LARGEST // len(gpus)
         self._host = FaissFlat(dimension, vector_type)
         self._loaded: tuple[_Loaded, ...] = ()
         self._given_up = False
@@ -196,31 +220,47 @@ class GpuFlat:
 
     def add(self, vectors: StoredVectors) -> None:
         self._host.add(vectors)
-        while not self._given_up and self.size - self._end >= self._rows:
-            self._load(np.arange(self._end, self._end + self._rows))
+        if self._given_up:
+            return
+        try:
+            while (
+                count := min(self.size - self._end, self._largest) // self._rows * self._rows
+            ) and not self._given_up:
+                self._load(count)
+        except Exception:
+            self._give_up("the GPU failed")
+        if self._given_up:
+            self._tidy()
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Rows]:
         loaded = self._loaded if k <= MAX_K else ()
         if not loaded:
             return self._host.search(queries, k, allowed)
-        allowed = np.ones(self.size, np.bool_) if allowed is None else allowed
-        queries = np.ascontiguousarray(queries, np.float32)
         try:
-            waiting = [
-                (one.start, one.gpu.search(one.number, queries, min(k, one.end - one.start), mask))
-                for one in loaded
-                if (mask := _part(allowed, one.start, one.end)).any()
-            ]
-            rest = allowed.copy()
-            rest[: loaded[-1].end] = False
-            scores, rows = self._host.search(queries, k, rest)
-            for start, wait in waiting:
-                near, places = wait()
-                scores = np.concatenate([scores, np.where(places < 0, -np.inf, near)], axis=1, dtype=np.float32)
-                rows = np.concatenate([rows, np.where(places < 0, -1, places + start)], axis=1)
+            return self._by_gpus(loaded, queries, k, allowed)
         except Exception:
             self._give_up("the GPU failed")
-            return self._host.search(queries, k, allowed)
+        del loaded
+        self._tidy()
+        return self._host.search(queries, k, allowed)
+
+    def _by_gpus(
+        self, loaded: Sequence[_Loaded], queries: Vectors, k: int, allowed: Mask | None
+    ) -> tuple[Scores, Rows]:
+        allowed = np.ones(self.size, np.bool_) if allowed is None else allowed
+        queries = np.ascontiguousarray(queries, np.float32)
+        waiting = [
+            (one.start, one.held.search(queries, min(k, one.end - one.start), mask))
+            for one in loaded
+            if (mask := _part(allowed, one.start, one.end)).any()
+        ]
+        rest = allowed.copy()
+        rest[: loaded[-1].end] = False
+        scores, rows = self._host.search(queries, k, rest)
+        for start, wait in waiting:
+            near, places = wait()
+            scores = np.concatenate([scores, np.where(places < 0, -np.inf, near)], axis=1, dtype=np.float32)
+            rows = np.concatenate([rows, np.where(places < 0, -1, places + start)], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
@@ -231,25 +271,40 @@ class GpuFlat:
     def _end(self) -> int:
         return self._loaded[-1].end if self._loaded else 0
 
-    def _load(self, rows: Rows) -> None:
-        gpu = self._gpus[len(self._loaded) % len(self._gpus)]
-        try:
-            number = gpu.load(self._host.vectors(rows))
-        except Exception:
-            self._give_up("the GPU failed")
-            return
-        if number is None:
-            self._give_up("there is no room on the GPU")
-            return
-        weakref.finalize(self, gpu.drop, number).atexit = False
-        self._loaded = (*self._loaded, _Loaded(self._end, self._end + len(rows), gpu, number))
+    def _load(self, count: int) -> None:
+        """Load the next rows, together with small segments before them if there is room for both."""
+        for kept in dict.fromkeys((self._beside(count), len(self._loaded))):
+            loaded = self._loaded[:kept]
+            start, end = loaded[-1].end if loaded else 0, self._end + count
+            if (held := self._emptiest(loaded).load(self._host.vectors(np.arange(start, end)))) is not None:
+                self._loaded = (*loaded, _Loaded(start, end, held))
+                return
+        self._give_up("there is no room on the GPU")
+
+    def _emptiest(self, loaded: Sequence[_Loaded]) -> Gpu:
+        """The GPU with the fewest rows of this index, and among those with most room."""
+        rows = {gpu: sum(one.end - one.start for one in loaded if one.held.gpu is gpu) for gpu in self._gpus}
+        return min((gpu for gpu in self._gpus if rows[gpu] == min(rows.values())), key=lambda gpu: -gpu.free())
+
+    def _beside(self, count: int) -> int:
+        """How many segments stay as they are when ``count`` rows more are loaded."""
+        kept = len(self._loaded)
+        while kept:
+            size = self._loaded[kept - 1].end - self._loaded[kept - 1].start
+            if size >= 2 * count or size + count > self._largest:
+                break
+            count += size
+            kept -= 1
+        return kept
 
     def _give_up(self, finding: str) -> None:
-        loaded, self._loaded, self._given_up = self._loaded, (), True
-        for one in loaded:
-            one.gpu.drop(one.number)
-            one.gpu.tidy()
-        _log.warning("%s, %d rows are searched on the CPU", finding, self.size, exc_info=True)
+        self._loaded, self._given_up = (), True
+        failed = sys.exc_info()[0] is not None
+        _log.warning("%s, %d rows are searched on the CPU", finding, self.size, exc_info=failed)
+
+    def _tidy(self) -> None:
+        for gpu in self._gpus:
+            gpu.tidy()
 
 
 def choose_index(setting: Literal["auto", "cpu", "cuda"]) -> BuildIndex:

@@ -25,7 +25,7 @@ class StandIn:
 
     def __init__(self, free: int = 2**40) -> None:
         self.left, self.thread = free, get_ident()
-        self.loaded, self.searched = 0, 0
+        self.segments, self.copied, self.searched = 0, 0, 0
         self.broken, self.obeys = False, True
 
     def free(self) -> int:
@@ -35,7 +35,8 @@ class StandIn:
     def load(self, vectors: StoredVectors) -> Segment:
         assert get_ident() == self.thread
         self.left -= 2 * vectors.size
-        self.loaded += 1
+        self.segments += 1
+        self.copied += len(vectors)
         return _Segment(self, vectors)
 
 
@@ -56,6 +57,7 @@ class _Segment:
 
     def __del__(self) -> None:
         self._device.left += self._bytes
+        self._device.segments -= 1
 
 
 def make(count: int = 1, free: int = 2**40) -> tuple[list[Gpu], list[StandIn]]:
@@ -83,6 +85,13 @@ def check(index: GpuFlat, vectors: Vectors, k: int = 10, allowed: Mask | None = 
     assert allowed is None or np.pad(allowed, (0, len(vectors) - len(allowed)))[rows[found]].all()
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of 2 * ROWS at most, on one GPU or three."""
+    monkeypatch.setattr(module, "_LARGEST", 6 * ROWS)
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("gpus", [1, 3])
 @pytest.mark.parametrize("vector_type", VectorType)
 def test_segments_on_gpus_and_the_rest_on_the_cpu_make_one_index(gpus: int, vector_type: VectorType) -> None:
@@ -93,7 +102,7 @@ def test_segments_on_gpus_and_the_rest_on_the_cpu_make_one_index(gpus: int, vect
     for part in np.array_split(vectors, 9):
         index.add(part)
     assert (index.size, index.dimension, index.on_gpu) == (len(vectors), 16, True)
-    assert sorted(device.loaded for device in devices) == ([7] if gpus == 1 else [2, 2, 3])
+    assert all(device.segments for device in devices)
     generator = np.random.default_rng(0)
     for mask in (None, generator.random(len(vectors)) < 0.3, np.ones(120, np.bool_), np.zeros(len(vectors), np.bool_)):
         for k in (1, 10, 400):
@@ -101,11 +110,59 @@ def test_segments_on_gpus_and_the_rest_on_the_cpu_make_one_index(gpus: int, vect
     np.testing.assert_array_equal(index.vectors(np.arange(len(vectors))), vectors)
 
 
-def test_only_segments_with_allowed_rows_are_searched() -> None:
+def test_segments_stay_few_however_little_is_added_at_a_time() -> None:
     owners, (device,) = make()
+    vectors = unit_vectors(100 * ROWS + 7, 16)
     index = GpuFlat(owners, 16, rows=ROWS)
-    index.add(unit_vectors(4 * ROWS, 16))
-    index.search(unit_vectors(1, 16), 3, np.arange(4 * ROWS) // ROWS == 2)
+    for part in np.array_split(vectors, 130):
+        index.add(part)
+    owners[0].tidy()
+    owners[0]._thread.submit(gc.collect).result()
+    assert device.segments <= 7  # 2^6 < 100 < 2^7
+    assert device.copied <= 7 * len(vectors)
+    assert device.left == 2**40 - 2 * 100 * ROWS * 16
+    check(index, vectors)
+
+
+def test_a_large_gallery_is_shared_by_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGEST", 20 * ROWS)
+    owners, devices = make(4)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(unit_vectors(20 * ROWS, 16))
+    assert [device.segments for device in devices] == [1, 1, 1, 1]
+
+
+def test_a_small_gallery_goes_where_there_is_most_room() -> None:
+    owners, devices = make(2)
+    indexes = [GpuFlat(owners, 16, rows=ROWS) for _ in range(4)]
+    for index in indexes:
+        index.add(unit_vectors(ROWS, 16))
+    assert [device.segments for device in devices] == [2, 2]
+
+
+def test_a_search_under_way_keeps_the_segments_that_it_began_with() -> None:
+    owners, (device,) = make()
+    vectors = unit_vectors(3 * ROWS, 16)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(vectors[:ROWS])
+    begun = index._loaded
+    index.add(vectors[ROWS:])
+    owners[0].tidy()
+    _, rows = index._by_gpus(begun, vectors[:1], 1, np.ones(ROWS, np.bool_))
+    assert rows.tolist() == [[0]]
+    assert device.segments == 2
+    del begun
+    owners[0].tidy()
+    owners[0]._thread.submit(gc.collect).result()
+    assert device.segments == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_only_segments_with_allowed_rows_are_searched() -> None:
+    owners, (device,) = make(1)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(unit_vectors(18 * ROWS, 16))
+    index.search(unit_vectors(1, 16), 3, np.arange(18 * ROWS) // (6 * ROWS) == 1)
     assert device.searched == 1
 
 
@@ -117,7 +174,18 @@ def test_the_cpu_answers_what_asks_for_too_many_hits() -> None:
     check(index, vectors, MAX_K + 1)
     assert device.searched == 0
     check(index, vectors, MAX_K)
-    assert device.searched == 2
+    assert device.searched == 1
+
+
+def test_without_room_for_both_a_segment_stays_beside_the_next() -> None:
+    size = 2 * ROWS * 16
+    owners, (device,) = make(free=module._RESERVE + 3 * size - 1)
+    vectors = unit_vectors(2 * ROWS, 16)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(vectors[:ROWS])
+    index.add(vectors[ROWS:])
+    assert (index.on_gpu, device.segments) == (True, 2)
+    check(index, vectors)
 
 
 def test_the_cpu_answers_where_there_is_no_room(caplog: pytest.LogCaptureFixture) -> None:
@@ -128,7 +196,7 @@ def test_the_cpu_answers_where_there_is_no_room(caplog: pytest.LogCaptureFixture
     index.add(vectors[: 2 * ROWS])
     assert index.on_gpu
     index.add(vectors[2 * ROWS :])
-    assert (index.on_gpu, device.loaded) == (False, 2)
+    assert not index.on_gpu
     assert "no room" in caplog.text
     check(index, vectors)
     assert device.searched == 0
