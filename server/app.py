@@ -45,8 +45,8 @@ from server.api.service import Service
 from server.audit import Audit
 from server.embedding.admission import Admission
 from server.embedding.engine import ImageLimits
-from server.embedding.providers import Gpu, each_device
-from server.embedding.registry import Models, load_embedders
+from server.embedding.providers import CPU, Gpu, each_device
+from server.embedding.registry import Models, load_embedders, load_for_imports
 from server.gallery.gpu import choose_index
 from server.gallery.retention import Retention
 from server.gallery.service import Galleries
@@ -144,8 +144,13 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
         )
         for device in each_device(settings.device)
     ]
+    for_imports = None
+    if all(embedder.provider == CPU for each in embedders for embedder in each.values()):
+        for_imports = load_for_imports(settings.model_dir, precision=settings.precision, threads=settings.threads)
     image_limits = ImageLimits(settings.max_image_bytes, settings.max_pixels)
-    loaded = stack.enter_context(closing(Models(embedders, settings.model, image_limits, metrics.batch)))
+    loaded = stack.enter_context(
+        closing(Models(embedders, settings.model, image_limits, metrics.batch, imports=for_imports))
+    )
     trail = Audit(store.engine)
     kinds: dict[str, Kind] = {
         IMPORT: Import(stored, loaded, settings.import_roots, settings.max_image_bytes),

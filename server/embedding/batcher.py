@@ -16,16 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Modality
+from server.embedding.cores import give_way
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, NotReady
 
-__all__ = ["Batcher", "Embedded", "InferenceDied", "Priority"]
+__all__ = ["IMPORTS_NICE", "Batcher", "Embedded", "InferenceDied", "Priority"]
 
 STALL_S = 30.0
 """A batch that runs longer than this turns ready off."""
 
 HANG_S = 300.0
 """A batch that runs longer than this will never end: its device counts as lost."""
+
+IMPORTS_NICE = 10
+"""By how much what imports do gives way to queries."""
 
 _FAILURES_IN_A_ROW = 3
 _LOOKS = 20  # at each thread, until a batch counts as hanging
@@ -76,7 +80,8 @@ class Batcher:
     goes to the one that is free first.
 
     1. A thread takes what has waited longest, with all that waits for the same model at the same priority, up to the
-       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
+       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any. With embedders
+       for ``imports`` these have a thread of their own, which gives way to all others: no query waits for their batch.
     2. A cancelled image is dropped when its batch is formed.
     3. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
     4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
@@ -90,6 +95,7 @@ class Batcher:
         devices: Sequence[Mapping[str, Embedder]],
         observe: Callable[[str, int, float], None] | None = None,
         *,
+        imports: Mapping[str, Embedder] | None = None,
         hang_s: float = HANG_S,
     ) -> None:
         self._observe = observe
@@ -100,7 +106,10 @@ class Batcher:
         self._over = threading.Event()
         self.died: Future[None] = Future()
         """Gets ``InferenceDied`` when a device is lost; done without it once the batcher was closed."""
-        self._threads = [_InferenceThread(self, number, embedders) for number, embedders in enumerate(devices)]
+        priorities = (Priority.QUERY,) if imports else tuple(Priority)
+        self._threads = [_InferenceThread(self, str(number), each, priorities) for number, each in enumerate(devices)]
+        if imports:
+            self._threads.append(_InferenceThread(self, "import", imports, (Priority.IMPORT,), niceness=IMPORTS_NICE))
         for thread in self._threads:
             thread.start()
         threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
@@ -176,11 +185,14 @@ class Batcher:
             with suppress(InvalidStateError):  # it was served after all
                 job.future.set_exception(NotReady([self._ended or ""]))
 
-    def take(self, embedders: Mapping[str, Embedder]) -> _Batch | None:
-        """The next batch for one of ``embedders``; sleeps while there is none. None when the batcher has ended."""
+    def take(self, embedders: Mapping[str, Embedder], priorities: Sequence[Priority]) -> _Batch | None:
+        """The next batch for one of ``embedders``, of the first of ``priorities`` that any is of.
+
+        Sleeps while there is none. None when the batcher has ended.
+        """
         with self._changed:
             while not self._ended:
-                model, waiting = self._longest_waiting(embedders)
+                model, waiting = self._longest_waiting(embedders, priorities)
                 if waiting is None:
                     self._changed.wait()
                     continue
@@ -193,8 +205,8 @@ class Batcher:
                     return _Batch(model, jobs)
         return None
 
-    def _longest_waiting(self, models: Iterable[str]) -> tuple[str, deque[_Job] | None]:
-        for queues in self._waiting.values():
+    def _longest_waiting(self, models: Iterable[str], priorities: Sequence[Priority]) -> tuple[str, deque[_Job] | None]:
+        for queues in (self._waiting[priority] for priority in priorities):
             if candidates := [model for model in models if queues[model]]:
                 oldest = min(candidates, key=lambda model: queues[model][0].submitted)
                 return oldest, queues[oldest]
@@ -209,17 +221,27 @@ class Batcher:
 class _InferenceThread(threading.Thread):
     """The one thread that uses a device."""
 
-    def __init__(self, batcher: Batcher, number: int, embedders: Mapping[str, Embedder]) -> None:
-        super().__init__(name=f"inference-{number}", daemon=True)
-        self._batcher, self._embedders = batcher, embedders
+    def __init__(
+        self,
+        batcher: Batcher,
+        name: str,
+        embedders: Mapping[str, Embedder],
+        priorities: Sequence[Priority],
+        niceness: int = 0,
+    ) -> None:
+        super().__init__(name=f"inference-{name}", daemon=True)
+        self._batcher, self._embedders, self._priorities = batcher, embedders, priorities
+        self._niceness = niceness
         self._running: tuple[str, float] | None = None
         self._failures: dict[str, int] = dict.fromkeys(embedders, 0)
         self.jobs: Sequence[_Job] = ()
         """The latest batch, all of it."""
 
     def run(self) -> None:
+        if self._niceness:
+            give_way(self._niceness)
         try:
-            while batch := self._batcher.take(self._embedders):
+            while batch := self._batcher.take(self._embedders, self._priorities):
                 self.jobs = batch.jobs
                 self._serve(batch)
         except BaseException:  # the supervised exit: nothing may kill this thread unseen

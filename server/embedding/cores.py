@@ -24,11 +24,13 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
 def give_way(niceness: int) -> None:
     """Let the calling thread have what other threads leave of the cores, the more so the larger ``niceness`` (0 to 19).
 
+    It counts from the priority of the main thread; threads that the calling one makes later have its own.
     Only Linux knows priorities of threads; elsewhere, and where a sandbox forbids it, nothing changes.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+            own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + niceness, 19))
 
 
 def _quota(cgroup: Path) -> float | None:

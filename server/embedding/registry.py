@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from models.card import Precision
-from server.embedding.batcher import Batcher, Priority
+from server.embedding.batcher import IMPORTS_NICE, Batcher, Priority
 from server.embedding.cores import give_way, usable_cores
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.providers import Gpu
 from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
 from server.errors import ModelNotFound
 
-__all__ = ["PREFERRED", "Models", "load_embedders"]
+__all__ = ["PREFERRED", "Models", "load_embedders", "load_for_imports"]
 
 PREFERRED = "baseline-lite"
 """The default model where the directory has it and the settings name none."""
@@ -47,15 +47,28 @@ def load_embedders(
     return embedders
 
 
+def load_for_imports(
+    directory: Path, *, precision: Precision | Literal["auto"], threads: int | None
+) -> dict[str, OnnxEmbedder]:
+    """The same models on the CPU once more, for imports: a session's threads give way as the thread that makes it does.
+
+    Raises:
+        ModelRefused: as :func:`load_embedders`.
+    """
+    with ThreadPoolExecutor(1, initializer=partial(give_way, IMPORTS_NICE)) as maker:
+        return maker.submit(load_embedders, directory, precision=precision, device="cpu", threads=threads).result()
+
+
 # A model's threads wait for one another at every layer: one that shares its core with a decoder holds up all. So
 # decoders come after models, and those of imports last.
-_NICENESS = {Priority.QUERY: 5, Priority.IMPORT: 10}
+_NICENESS = {Priority.QUERY: 5, Priority.IMPORT: IMPORTS_NICE}
 
 
 class Models:
     """Loaded models by name, over one inference thread for each device and pools of decoding threads.
 
-    ``devices`` is what runs on each of them: embedders by name. All have the same models.
+    ``devices`` is what runs on each of them: embedders by name. All have the same models, as have ``imports``, where
+    imports do not share the devices.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
 
@@ -69,6 +82,8 @@ class Models:
         default: str | None,
         limits: ImageLimits,
         observe: Callable[[str, int, float], None] | None = None,
+        *,
+        imports: Mapping[str, Embedder] | None = None,
     ) -> None:
         embedders = devices[0]
         self.default = _default(embedders, default)
@@ -78,7 +93,7 @@ class Models:
             )
             for priority, niceness in _NICENESS.items()
         }
-        self.batcher = Batcher(devices, observe)
+        self.batcher = Batcher(devices, observe, imports=imports)
         self._engines = {
             name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()
         }

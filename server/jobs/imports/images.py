@@ -28,8 +28,9 @@ from server.jobs.runner import Context
 
 __all__ = ["GROUP", "import_images"]
 
-GROUP = 128
-"""Entries of a group, which is stored and noted as one: what a crash may cost is three groups."""
+GROUP = 32
+"""Entries of a group, which is stored and noted as one: so long a search's audit entry waits for the database, and what
+a crash may cost is three groups."""
 
 _GROUP_BYTES = 32 * 2**20
 _AHEAD = 2  # groups in work while one is stored

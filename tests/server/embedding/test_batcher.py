@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.card import Modality
-from server.embedding.batcher import Batcher, Embedded, InferenceDied, Priority
+from server.embedding.batcher import IMPORTS_NICE, Batcher, Embedded, InferenceDied, Priority
 from server.errors import EmbeddingFailed, NotReady
 from tests.server.standin import HEIGHT, WIDTH, StandIn, card
 
@@ -265,3 +267,21 @@ def test_a_batch_that_hangs_is_the_loss_of_its_device_and_everybody_is_told(gate
     gate.go.release(10)
     with pytest.raises(NotReady):
         hanging.result(0)
+
+
+def test_imports_with_embedders_of_their_own_hold_up_no_query_and_give_way() -> None:
+    gate, other, niceness = Gate(), Gate(), []
+    other.on_run = lambda: niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    batcher = Batcher([{"gate": gate}], imports={"gate": other})
+    imported = submit(batcher, 1, Priority.IMPORT)
+    other.entered.acquire()
+    asked = submit(batcher, 2)
+    gate.go.release()
+    np.testing.assert_allclose(asked.result(5).vector, expected(2), atol=1e-6)
+    assert not imported.done()
+    other.go.release()
+    np.testing.assert_allclose(imported.result(5).vector, expected(1), atol=1e-6)
+    assert (gate.batches, other.batches) == ([[2]], [[1]])
+    if sys.platform == "linux":
+        assert niceness == [min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + IMPORTS_NICE, 19)]
+    batcher.close()
