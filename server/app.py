@@ -46,7 +46,8 @@ from server.audit import Audit
 from server.embedding.admission import Admission
 from server.embedding.engine import ImageLimits
 from server.embedding.providers import CPU, Gpu, each_device
-from server.embedding.registry import Models, load_embedders, load_for_imports
+from server.embedding.registry import Models, load_embedders
+from server.embedding.session import OnnxEmbedder
 from server.gallery.gpu import choose_index
 from server.gallery.retention import Retention
 from server.gallery.service import Galleries
@@ -144,12 +145,18 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
         )
         for device in each_device(settings.device)
     ]
-    for_imports = None
-    if all(embedder.provider == CPU for each in embedders for embedder in each.values()):
-        for_imports = load_for_imports(settings.model_dir, precision=settings.precision, threads=settings.threads)
+    on_cpu = all(embedder.provider == CPU for each in embedders for embedder in each.values())
     image_limits = ImageLimits(settings.max_image_bytes, settings.max_pixels)
     loaded = stack.enter_context(
-        closing(Models(embedders, settings.model, image_limits, metrics.batch, imports=for_imports))
+        closing(
+            Models(
+                embedders,
+                settings.model,
+                image_limits,
+                metrics.batch,
+                for_imports=partial(_for_imports, settings) if on_cpu else None,
+            )
+        )
     )
     trail = Audit(store.engine)
     kinds: dict[str, Kind] = {
@@ -185,6 +192,10 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
         log.info("model %s runs in %s on %s", engine.card.name, engine.precision, engine.provider)
     _announce_access(settings, service.keys)
     return service
+
+
+def _for_imports(settings: Settings, model: str) -> OnnxEmbedder:
+    return OnnxEmbedder(settings.model_dir / model, settings.precision, "cpu", settings.threads)
 
 
 def _announce_access(settings: Settings, known: Keys) -> None:

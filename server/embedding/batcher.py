@@ -11,6 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,9 @@ class Batcher:
     goes to the one that is free first.
 
     1. A thread takes what has waited longest, with all that waits for the same model at the same priority, up to the
-       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any. With embedders
-       for ``imports`` these have a thread of their own, which gives way to all others: no query waits for their batch.
+       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any. Where
+       ``for_imports`` makes embedders of a model's name, imports have a thread of their own, which gives way to all
+       others and makes them when it needs them: no query waits for an import's batch.
     2. A cancelled image is dropped when its batch is formed.
     3. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
     4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
@@ -95,7 +97,7 @@ class Batcher:
         devices: Sequence[Mapping[str, Embedder]],
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        imports: Mapping[str, Embedder] | None = None,
+        for_imports: Callable[[str], Embedder] | None = None,
         hang_s: float = HANG_S,
     ) -> None:
         self._observe = observe
@@ -106,10 +108,10 @@ class Batcher:
         self._over = threading.Event()
         self.died: Future[None] = Future()
         """Gets ``InferenceDied`` when a device is lost; done without it once the batcher was closed."""
-        priorities = (Priority.QUERY,) if imports else tuple(Priority)
+        priorities = (Priority.QUERY,) if for_imports else tuple(Priority)
         self._threads = [_InferenceThread(self, str(number), each, priorities) for number, each in enumerate(devices)]
-        if imports:
-            self._threads.append(_InferenceThread(self, "import", imports, (Priority.IMPORT,), niceness=IMPORTS_NICE))
+        if for_imports:
+            self._threads.append(_ImportThread(self, devices[0], for_imports))
         for thread in self._threads:
             thread.start()
         threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
@@ -227,19 +229,15 @@ class _InferenceThread(threading.Thread):
         name: str,
         embedders: Mapping[str, Embedder],
         priorities: Sequence[Priority],
-        niceness: int = 0,
     ) -> None:
         super().__init__(name=f"inference-{name}", daemon=True)
         self._batcher, self._embedders, self._priorities = batcher, embedders, priorities
-        self._niceness = niceness
         self._running: tuple[str, float] | None = None
         self._failures: dict[str, int] = dict.fromkeys(embedders, 0)
         self.jobs: Sequence[_Job] = ()
         """The latest batch, all of it."""
 
     def run(self) -> None:
-        if self._niceness:
-            give_way(self._niceness)
         try:
             while batch := self._batcher.take(self._embedders, self._priorities):
                 self.jobs = batch.jobs
@@ -287,10 +285,31 @@ class _InferenceThread(threading.Thread):
             job.future.set_result(Embedded(vector, started - job.submitted, ran))
 
     def _embed(self, batch: _Batch) -> Vectors:
-        embedder = self._embedders[batch.model]
+        embedder = self._embedder(batch.model)
         images = np.stack([job.pixels for job in batch.jobs])
         modalities = np.array([job.modality.index for job in batch.jobs], np.int64)
         vectors = embedder.embed(images, modalities)
         if vectors.shape != (len(batch.jobs), embedder.card.dimension):
             raise ValueError(f"expected {(len(batch.jobs), embedder.card.dimension)}, found {vectors.shape}")
         return vectors
+
+    def _embedder(self, model: str) -> Embedder:
+        return self._embedders[model]
+
+
+class _ImportThread(_InferenceThread):
+    """Runs imports with embedders of its own, behind all other threads: a session's threads have its maker's priority.
+
+    The first import with a model pays for the second session; a server that imports nothing has none.
+    """
+
+    def __init__(self, batcher: Batcher, embedders: Mapping[str, Embedder], make: Callable[[str], Embedder]) -> None:
+        super().__init__(batcher, "import", embedders, (Priority.IMPORT,))
+        self._make = cache(make)
+
+    def run(self) -> None:
+        give_way(IMPORTS_NICE)
+        super().run()
+
+    def _embedder(self, model: str) -> Embedder:
+        return self._make(model)

@@ -16,7 +16,7 @@ from server.embedding.providers import Gpu
 from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
 from server.errors import ModelNotFound
 
-__all__ = ["PREFERRED", "Models", "load_embedders", "load_for_imports"]
+__all__ = ["PREFERRED", "Models", "load_embedders"]
 
 PREFERRED = "baseline-lite"
 """The default model where the directory has it and the settings name none."""
@@ -47,18 +47,6 @@ def load_embedders(
     return embedders
 
 
-def load_for_imports(
-    directory: Path, *, precision: Precision | Literal["auto"], threads: int | None
-) -> dict[str, OnnxEmbedder]:
-    """The same models on the CPU once more, for imports: a session's threads give way as the thread that makes it does.
-
-    Raises:
-        ModelRefused: as :func:`load_embedders`.
-    """
-    with ThreadPoolExecutor(1, initializer=partial(give_way, IMPORTS_NICE)) as maker:
-        return maker.submit(load_embedders, directory, precision=precision, device="cpu", threads=threads).result()
-
-
 # A model's threads wait for one another at every layer: one that shares its core with a decoder holds up all. So
 # decoders come after models, and those of imports last.
 _NICENESS = {Priority.QUERY: 5, Priority.IMPORT: IMPORTS_NICE}
@@ -67,8 +55,8 @@ _NICENESS = {Priority.QUERY: 5, Priority.IMPORT: IMPORTS_NICE}
 class Models:
     """Loaded models by name, over one inference thread for each device and pools of decoding threads.
 
-    ``devices`` is what runs on each of them: embedders by name. All have the same models, as have ``imports``, where
-    imports do not share the devices.
+    ``devices`` is what runs on each of them: embedders by name. All have the same models. ``for_imports``: see
+    :class:`Batcher`.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
 
@@ -83,7 +71,7 @@ class Models:
         limits: ImageLimits,
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        imports: Mapping[str, Embedder] | None = None,
+        for_imports: Callable[[str], Embedder] | None = None,
     ) -> None:
         embedders = devices[0]
         self.default = _default(embedders, default)
@@ -93,7 +81,7 @@ class Models:
             )
             for priority, niceness in _NICENESS.items()
         }
-        self.batcher = Batcher(devices, observe, imports=imports)
+        self.batcher = Batcher(devices, observe, for_imports=for_imports)
         self._engines = {
             name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()
         }

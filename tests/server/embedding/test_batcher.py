@@ -269,19 +269,42 @@ def test_a_batch_that_hangs_is_the_loss_of_its_device_and_everybody_is_told(gate
         hanging.result(0)
 
 
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
 def test_imports_with_embedders_of_their_own_hold_up_no_query_and_give_way() -> None:
-    gate, other, niceness = Gate(), Gate(), []
-    other.on_run = lambda: niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    batcher = Batcher([{"gate": gate}], imports={"gate": other})
+    gate, other, found = Gate(), Gate(), []
+
+    def make(model: str) -> Gate:
+        found.append((model, niceness()))
+        return other
+
+    batcher = Batcher([{"gate": gate}], for_imports=make)
     imported = submit(batcher, 1, Priority.IMPORT)
     other.entered.acquire()
     asked = submit(batcher, 2)
     gate.go.release()
     np.testing.assert_allclose(asked.result(5).vector, expected(2), atol=1e-6)
     assert not imported.done()
-    other.go.release()
+    other.go.release(2)
     np.testing.assert_allclose(imported.result(5).vector, expected(1), atol=1e-6)
-    assert (gate.batches, other.batches) == ([[2]], [[1]])
-    if sys.platform == "linux":
-        assert niceness == [min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + IMPORTS_NICE, 19)]
+    submit(batcher, 3, Priority.IMPORT).result(5)
+    assert (gate.batches, other.batches) == ([[2]], [[1], [3]])
+    behind = IMPORTS_NICE if sys.platform == "linux" else 0
+    assert found == [("gate", min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + behind, 19))]  # once, in its thread
+    batcher.close()
+
+
+def test_an_embedder_for_imports_that_cannot_be_made_fails_their_images_alone() -> None:
+    gate = Gate()
+
+    def make(model: str) -> Gate:
+        raise OSError(f"{model} is gone")
+
+    batcher = Batcher([{"gate": gate}], for_imports=make)
+    with pytest.raises(EmbeddingFailed):
+        submit(batcher, 1, Priority.IMPORT).result(5)
+    gate.go.release()
+    submit(batcher, 2).result(5)
     batcher.close()

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +8,9 @@ import onnxruntime
 import pytest
 
 from models.card import Card, Modality, Precision
-from server.embedding import registry
-from server.embedding.batcher import IMPORTS_NICE
 from server.embedding.engine import ImageLimits
 from server.embedding.providers import CPU, CUDA, Device
-from server.embedding.registry import Models, load_embedders, load_for_imports
+from server.embedding.registry import Models, load_embedders
 from server.embedding.session import ModelRefused, OnnxEmbedder, check_provider
 from server.errors import ModelNotFound
 from tests.drawing import draw_person
@@ -178,19 +173,3 @@ def test_an_unknown_model_is_named_with_the_known_ones(directory: Path) -> None:
         assert (caught.value.model, caught.value.known) == ("other", ("standin",))
     finally:
         models.close()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
-def test_sessions_for_imports_are_made_by_a_thread_that_gives_way(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    makers: list[int] = []
-
-    def made(*arguments: object) -> OnnxEmbedder:
-        makers.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return OnnxEmbedder(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(registry, "OnnxEmbedder", made)
-    found = load_for_imports(directory.parent, precision=Precision.FP32, threads=1)
-    assert found.keys() == {directory.name}
-    assert makers == [min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + IMPORTS_NICE, 19)]
