@@ -15,7 +15,7 @@ from rich.text import Text
 
 from vireid.client import DEFAULT_URL, Client, ImportKind, Job, JobState, import_kind
 from vireid.indexing import find_images
-from vireid.packing import MANIFESTS, packed
+from vireid.packing import MANIFESTS, packed, packed_size
 from vireid.terminal import Gallery, Key, Light, Url, connected, counting, err, out, require_gallery, stop, table
 
 __all__ = ["app", "blocks", "follow", "sending"]
@@ -64,7 +64,8 @@ def import_(
         else:
             kind: ImportKind = "tar" if source.is_dir() else import_kind(source)
             try:
-                with sending(sum(file.stat().st_size for file in files)) as sent:
+                size = packed_size(source, files) if source.is_dir() else source.stat().st_size
+                with sending(size) as sent:
                     body = sent(packed(source, files) if source.is_dir() else blocks(source))
                     job = client.import_file(
                         gallery, body, kind, modality=modality, pattern=pattern, fingerprint=fingerprint

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["MANIFESTS", "packed"]
+__all__ = ["MANIFESTS", "packed", "packed_size"]
 
 MANIFESTS = ("manifest.csv", "manifest.jsonl")
 """Names of the file that says what is known of the others."""
@@ -43,6 +43,15 @@ def packed(folder: Path, files: Iterable[Path]) -> Iterator[bytes]:
             archive.add(path, path.relative_to(folder).as_posix(), recursive=False, filter=_bare)
             yield sink.take()
     yield sink.take()
+
+
+def packed_size(folder: Path, files: Iterable[Path]) -> int:
+    """Bytes of the archive, as long as no file changes."""
+    size = 2 * tarfile.BLOCKSIZE  # its end
+    for path in files:
+        size += len(tarfile.TarInfo(path.relative_to(folder).as_posix()).tobuf())
+        size += -(-path.stat().st_size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return -(-size // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -24,7 +24,7 @@ from tests.vireid.between import Between
 from tests.vireid.test_commands import vireid
 from vireid.client import ApiError, Client, Job, JobState, Unreachable, import_kind
 from vireid.hosting import Host, in_background
-from vireid.packing import packed
+from vireid.packing import packed, packed_size
 
 PATIENCE_S = 20.0  # below the grace that uvicorn gives to open connections
 
@@ -57,6 +57,16 @@ def test_a_folder_is_packed_without_a_word_about_people_or_machines(folder: Path
             assert content is not None
             assert content.read() == file.read_bytes()
             assert (member.uid, member.gid, member.uname, member.gname, member.mtime) == (0, 0, "", "", 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 25])
+def test_the_size_of_a_pack_is_known_before_it_is_made(tmp_path: Path, count: int) -> None:
+    names = [f"{'ä' * 60 if number % 3 else 'a'}/{'n' * number * 9}{number}.jpg" for number in range(count)]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(511 * number))
+    files = [tmp_path / name for name in names]
+    assert packed_size(tmp_path, files) == len(b"".join(packed(tmp_path, files)))
 
 
 @pytest.mark.parametrize(
