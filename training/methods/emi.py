@@ -52,8 +52,9 @@ class EmiOptions(BaselineOptions):
 class Emi(Baseline):
     """``L_id + L_wrt + 0.5 L_intra`` (both of the branches) ``+ w L_fdc`` of the embeddings after the neck.
 
-    A term of weight 0 is not computed. "Learning enhancing modality-invariant features" (IJMLC 16(1), 2025):
-    implemented from the published description; the unpublished details are ours.
+    Within the branches identity and triplet loss weigh as the options have them weigh outside. A term of weight 0 is
+    not computed. "Learning enhancing modality-invariant features" (IJMLC 16(1), 2025): implemented from the published
+    description; the unpublished details are ours.
     """
 
     options_type: ClassVar[type[Options]] = EmiOptions

@@ -51,8 +51,8 @@ class IcreOptions(BaselineOptions):
 class Icre(Baseline):
     """``L_id + L_wrt`` of the enhanced map ``+ L_id^s`` of MPFR's map ``+ lambda L_icg``; the rest is off by default.
 
-    A term of weight 0 is not computed. Identity Clue Refinement and Enhancement (arXiv 2512.04522): implemented from
-    the published description; the unpublished details are ours.
+    ``L_id^s`` weighs as ``L_id``. A term of weight 0 is not computed. Identity Clue Refinement and Enhancement (arXiv
+    2512.04522): implemented from the published description; the unpublished details are ours.
     """
 
     options_type: ClassVar[type[Options]] = IcreOptions

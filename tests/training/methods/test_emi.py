@@ -87,6 +87,12 @@ def test_the_weights_rise_over_the_first_epochs_with_the_fraction_of_the_epoch()
     )
 
 
+def test_within_the_branches_the_losses_weigh_as_outside() -> None:
+    options = EmiOptions(identity_weight=0.5, triplet_weight=0.1, intra_weight=0.8, ramp_epochs=0)
+    weights = Emi(options).weights(1)
+    assert (weights["intra_id"], weights["intra_triplet"]) == pytest.approx((0.4, 0.08))
+
+
 @pytest.mark.parametrize(
     ("backbone", "options", "terms"),
     [

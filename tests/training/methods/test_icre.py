@@ -39,7 +39,12 @@ def test_the_terms_are_the_losses_each_on_its_own_feature() -> None:
     }
     assert list(terms) == list(expected)
     assert all(torch.equal(terms[name], expected[name]) for name in expected)
-    assert Icre(options).weights(3) == {"icg": 0.5, "shallow_triplet": 0.5, "distillation": 0.1}
+    assert Icre(options).weights(3) == {"icg": 0.5, "shallow_id": 1.0, "shallow_triplet": 0.5, "distillation": 0.1}
+
+
+def test_the_shallow_classifier_weighs_as_the_deep_one() -> None:
+    weights = Icre(IcreOptions(identity_weight=0.3)).weights(3)
+    assert (weights["id"], weights["shallow_id"]) == (0.3, 0.3)
 
 
 @pytest.mark.parametrize(

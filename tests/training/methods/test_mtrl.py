@@ -142,7 +142,7 @@ def test_every_shipped_configuration_draws_the_transition() -> None:
     from training.config import CONFIGS, read_config
 
     paths = [path for path in (Path(CONFIGS) / "mtrl").glob("*.yaml") if path.stem != "ablation"]
-    assert {path.stem for path in paths} == {"light", "zoo", "sysu_mm01", "regdb", "llcm"}
+    assert {path.stem for path in paths} == {"light", "study", "zoo", "sysu_mm01", "regdb", "llcm"}
     for path in paths:
         config = read_config(path)
         assert build_method(config.method, config.options).streams <= set(config.batch.streams)
