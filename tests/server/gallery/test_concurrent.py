@@ -198,7 +198,7 @@ def test_galleries_come_and_go_beside_their_users(tmp_path: Path) -> None:
     def use() -> None:
         try:
             galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(3)], fingerprint=FINGERPRINT)
-            assert search(galleries, "g", vectors[0]).searched in (0, 3)
+            assert search(galleries, "g", vectors[0]).searched in (0, 2, 3)  # 2: the other user has deleted its i0
             galleries.delete_item("g", "i0")
         except (GalleryNotFound, ItemNotFound):
             pass
