@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -38,8 +36,7 @@ class ProductDevice:
 
 class _Segment:
     def __init__(self, session: onnxruntime.InferenceSession, vectors: NDArray[np.floating], place: str) -> None:
-        self._binding = session.io_binding()
-        self._run: Callable[[], None] = lambda: session.run_with_iobinding(self._binding)
+        self._session, self._binding = session, session.io_binding()
         self._vectors = onnxruntime.OrtValue.ortvalue_from_numpy(vectors, place, 0)
         self._binding.bind_ortvalue_input("vectors", self._vectors)
 
@@ -50,7 +47,7 @@ class _Segment:
         self._binding.bind_cpu_input("allowed", np.ascontiguousarray(allowed))
         for name in ("scores", "rows"):
             self._binding.bind_output(name, "cpu")
-        self._run()
+        self._session.run_with_iobinding(self._binding)
         scores, rows = self._binding.copy_outputs_to_cpu()
         return scores, np.where(np.isneginf(scores), -1, rows)
 

@@ -90,7 +90,7 @@ class FaissDevice:
         configuration: Any = faiss.GpuIndexFlatConfig()
         configuration.device, configuration.useFloat16 = self._number, True
         index: Any = faiss.GpuIndexFlatIP(self._resources, vectors.shape[1], configuration)
-        index.add(vectors.astype(np.float32))
+        index.add(vectors.astype(np.float32, copy=False))
         return _FaissSegment(index)
 
 
