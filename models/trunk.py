@@ -61,7 +61,7 @@ class Trunk(nn.Module):
 
     def run_stages(self, image: Tensor, modality: Tensor) -> tuple[Tensor, ...]:
         """The maps S1…S4 alone, for a network that changes S4 before ``post``; arguments as for ``forward``."""
-        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        pixels = image.to(self.mean.dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT may not turn uint8 around
         feature = self._stem((pixels - self.mean) / self.std, modality)
         maps = []
         for stage in self.stages:

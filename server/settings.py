@@ -44,12 +44,12 @@ class Settings(BaseSettings):
     )
     model: str | None = Field(
         None,
-        description="Name of the default model. Unset: baseline-lite where the folder has it, else its only model.",
+        description="Name of the default model. Unset: mtrl-lite where the folder has it, else its only model.",
     )
     device: str = Field(
         "auto",
-        description="Where models run: auto, cpu, cuda, tensorrt, or several GPUs as in cuda:0,1. What cannot run "
-        "refuses to start; auto takes what there is and says it.",
+        description="Where models run: auto, cpu, cuda, tensorrt, or several GPUs as in cuda:0,1 or tensorrt:0,1. What "
+        "cannot run refuses to start; auto takes the first GPU if CUDA starts there, else the CPU, and says it.",
     )
     precision: Precision | Literal["auto"] = Field(
         "auto",
@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     auth: Literal["required", "off"] | None = Field(
-        None, description="API keys. Unset: off on a loopback address, required elsewhere; off is refused elsewhere."
+        None,
+        description="API keys, required or off. Unset: off on a loopback address, required elsewhere; off is refused "
+        "elsewhere. Behind a proxy on the same machine: required, or whoever reaches the proxy needs no key.",
     )
 
     max_images: int = Field(64, ge=1, le=4096, description="Images in one request.")

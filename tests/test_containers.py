@@ -89,7 +89,7 @@ def test_what_the_image_is_not_made_of_is_kept_out_of_the_build(path: str) -> No
 def test_every_package_every_model_of_the_zoo_and_every_lock_file_goes_in() -> None:
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     needed = [path for package in packages for path in (ROOT / package).rglob("*") if "__pycache__" not in path.parts]
-    needed += [*(ROOT / "requirements").glob("*.lock"), ROOT / "models/zoo/baseline-lite/model.onnx"]
+    needed += [*(ROOT / "requirements").glob("*.lock"), ROOT / "models/zoo/mtrl-lite/model.onnx"]
     needed += [ROOT / name for name in ("pyproject.toml", PROJECT["project"]["readme"], "LICENSE")]
     assert not [path for path in needed if ignored(path.relative_to(ROOT).as_posix())]
 

@@ -26,7 +26,7 @@ __all__ = ["Crops", "Quantiser", "drop_unread", "readers_of", "widen_weights"]
 _QUANTISED = ("Conv", "Add", "MaxPool", "Where", "Relu", "Clip")
 _BATCH = 4
 _PIXELS, _PLANES = "pixels", "planes"
-_NORMALISATION = ["Transpose", "Cast", "Div", "Sub", "Div"]
+_NORMALISATION = ["Cast", "Transpose", "Div", "Sub", "Div"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _read_pixels(model: onnx.ModelProto) -> int:
     graph = model.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     readers = readers_of(graph)
-    chains = [_chain(node, readers) for node in readers["image"] if node.op_type == "Transpose"]
+    chains = [_chain(node, readers) for node in readers["image"] if node.op_type == "Cast"]
     if not chains or any([node.op_type for node in chain] != _NORMALISATION for chain in chains):
         raise ValueError("the graph does not begin with the normalisation that `vireid export` writes: export it again")
     grey = round(float(np.mean([weights[c[3].input[1]] * weights[c[2].input[1]] for c in chains])))

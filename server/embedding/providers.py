@@ -36,8 +36,8 @@ Options = dict[str, str]
 
 DEVICES = r"^(auto|cpu|(cuda|tensorrt)(:\d+(,\d+)*)?)$"
 """``auto``, ``cpu``, ``cuda`` or ``tensorrt``, the last two with the numbers of their GPUs: ``cuda:0,1``."""
-GPU_BATCHES = (1, 4, 16, 64)
-"""Batch sizes on a GPU: memory is taken, and engines are built, once for each."""
+GPU_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+"""Batch sizes on a GPU: memory is taken once for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,7 @@ def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu)
         "device_id": str(device.index),
         "arena_extend_strategy": "kSameAsRequested",  # no doubling: sizes are few and taken once, at the warm-up
         "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": str(int(precision is not Precision.FP32)),  # fp32 is what parity is promised of
     }
     if gpu.memory is not None:
         cuda["gpu_mem_limit"] = str(gpu.memory)
@@ -126,7 +127,7 @@ def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu)
     shape = f"{card.input.height}x{card.input.width}x3"
     tensorrt = {
         "device_id": str(device.index),
-        "trt_fp16_enable": str(int(precision is Precision.FP16)),
+        "trt_fp16_enable": str(precision is Precision.FP16),
         "trt_profile_min_shapes": f"image:{GPU_BATCHES[0]}x{shape},modality:{GPU_BATCHES[0]}",
         "trt_profile_opt_shapes": f"image:{GPU_BATCHES[-1]}x{shape},modality:{GPU_BATCHES[-1]}",
         "trt_profile_max_shapes": f"image:{GPU_BATCHES[-1]}x{shape},modality:{GPU_BATCHES[-1]}",
@@ -136,9 +137,9 @@ def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu)
     if gpu.engines is not None:
         place = str(gpu.engines / card.fingerprint[:16] / precision)  # an engine is of one set of weights
         tensorrt |= {
-            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_enable": "True",
             "trt_engine_cache_path": place,
-            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": place,
         }
     return [(TENSORRT, tensorrt), (CUDA, cuda), *cpu]

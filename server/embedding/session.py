@@ -244,7 +244,13 @@ def _open(
     if engines := dict(providers).get(TENSORRT, {}).get("trt_engine_cache_path"):
         Path(engines).mkdir(parents=True, exist_ok=True)
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=list(KEEPS_FLOAT))
+        return onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=providers,
+            disabled_optimizers=list(KEEPS_FLOAT),
+            enable_fallback=0,  # which would hide why a GPU cannot be used
+        )
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise ModelRefused(model, f"the graph cannot be loaded: {error}") from error
 

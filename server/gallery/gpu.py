@@ -8,7 +8,7 @@ import math
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -30,6 +30,8 @@ _ROWS = 2**10
 """Rows that are worth a load: fewer stay with the CPU, which reads them in a fraction of a millisecond."""
 _LARGEST = 2**20
 """Rows of a segment at most, and among several GPUs the share of each: a search costs each segment a call."""
+_PART = 2**16
+"""Rows that are copied to a GPU at a time: at 2048 dimensions half a GiB of float32 in the host's memory."""
 _TEMPORARY = 256 * 2**20
 """Bytes that FAISS takes on each GPU to work with; its own choice would be up to 1.5 GiB."""
 _RESERVE = 2**30
@@ -48,8 +50,8 @@ class GpuUnusable(StartError):
 class Segment(Protocol):
     """Vectors in the memory of a GPU."""
 
-    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
-        """As of ``VectorIndex``, with k ≤ ``MAX_K``; places of no row are -1 in any score."""
+    def search(self, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Scores, Rows]:
+        """As of ``VectorIndex``, with k ≤ ``MAX_K`` and at most the number of allowed rows; None: all are."""
 
 
 class Device(Protocol):
@@ -58,17 +60,27 @@ class Device(Protocol):
     def free(self) -> int:
         """Bytes of memory that nobody has taken."""
 
-    def load(self, vectors: StoredVectors) -> Segment:
-        """Copy ``[n, D]`` into its memory, as float16."""
+    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Segment:
+        """Copy ``[n, D]``, given in parts, into its memory, as float16."""
 
 
 class FaissDevice:
-    """A GPU by FAISS, which must be built with cuVS: without, it takes filters and ignores them."""
+    """A GPU by FAISS with cuVS: without, FAISS takes filters and ignores them.
+
+    Raises:
+        RuntimeError: FAISS is built without cuVS, or the GPU is too old for it (compute capability below 7).
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self._configuration: Any = faiss.GpuIndexFlatConfig()
+        self._configuration.device, self._configuration.useFloat16 = number, True
+        self._configuration.use_cuvs = True  # not by itself, since 1.15
+        if not faiss.should_use_cuvs(self._configuration):  # type: ignore[attr-defined]  # the stubs lack it
+            raise RuntimeError(f"FAISS cannot use cuVS on GPU {number}")
         self._resources: Any = faiss.StandardGpuResources()
         self._resources.setTempMemory(_TEMPORARY)
+        self._resources.setPinnedMemory(0)  # 256 MiB of the host's memory, for a copying that cuVS has no use for
 
     def free(self) -> int:
         cuda, free, total = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t(), ctypes.c_size_t()
@@ -86,11 +98,10 @@ class FaissDevice:
                 raise RuntimeError(f"CUDA does not tell the free memory of GPU {self._number}: error {status}")
         return free.value
 
-    def load(self, vectors: StoredVectors) -> Segment:
-        configuration: Any = faiss.GpuIndexFlatConfig()
-        configuration.device, configuration.useFloat16 = self._number, True
-        index: Any = faiss.GpuIndexFlatIP(self._resources, vectors.shape[1], configuration)
-        index.add(vectors.astype(np.float32, copy=False))
+    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Segment:
+        index: Any = faiss.GpuIndexFlatIP(self._resources, shape[1], self._configuration)
+        for part in parts:
+            index.add(part)
         return _FaissSegment(index)
 
 
@@ -98,10 +109,12 @@ class _FaissSegment:
     def __init__(self, index: Any) -> None:
         self._index = index
 
-    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # the stubs lack it
+    def search(self, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Scores, Rows]:
+        parameters = None
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # the stubs lack it
         found: tuple[Scores, Rows] = self._index.search(queries, k, params=parameters)
         return found
 
@@ -113,7 +126,7 @@ class Held:
         self.gpu, self.number = gpu, number
         weakref.finalize(self, gpu.drop, number).atexit = False
 
-    def search(self, queries: Vectors, k: int, allowed: Mask) -> Callable[[], tuple[Scores, Rows]]:
+    def search(self, queries: Vectors, k: int, allowed: Mask | None) -> Callable[[], tuple[Scores, Rows]]:
         """Begin to search it; what is returned waits for the end."""
         return self.gpu.search(self.number, queries, k, allowed)
 
@@ -132,12 +145,12 @@ class Gpu:
         """Bytes of memory that nobody has taken."""
         return self._thread.submit(self._device.free).result()
 
-    def load(self, vectors: StoredVectors) -> Held | None:
-        """Take vectors ``[n, D]``, if there is room."""
-        number = self._thread.submit(self._load, vectors).result()
+    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Held | None:
+        """Take vectors ``[n, D]``, if there is room; without, no part is asked for."""
+        number = self._thread.submit(self._load, shape, parts).result()
         return None if number is None else Held(self, number)
 
-    def search(self, number: int, queries: Vectors, k: int, allowed: Mask) -> Callable[[], tuple[Scores, Rows]]:
+    def search(self, number: int, queries: Vectors, k: int, allowed: Mask | None) -> Callable[[], tuple[Scores, Rows]]:
         """Begin to search a segment; what is returned waits for the end."""
         return self._thread.submit(self._search, number, queries, k, allowed).result
 
@@ -152,7 +165,7 @@ class Gpu:
         """Free what was dropped, soon."""
         self._thread.submit(self._free_dropped)
 
-    def _search(self, number: int, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+    def _search(self, number: int, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Scores, Rows]:
         self._free_dropped()
         return self._segments[number].search(queries, k, allowed)
 
@@ -160,12 +173,12 @@ class Gpu:
         while self._dropped:
             self._segments.pop(self._dropped.popleft(), None)
 
-    def _load(self, vectors: StoredVectors) -> int | None:
+    def _load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> int | None:
         self._free_dropped()
-        if self._device.free() < 2 * vectors.size + _RESERVE:
+        if self._device.free() < _room(*shape) + _RESERVE:
             return None
         number = next(self._numbers)
-        self._segments[number] = self._device.load(vectors)
+        self._segments[number] = self._device.load(shape, parts)
         return number
 
 
@@ -183,7 +196,7 @@ class GpuFlat:
     Rows are loaded as soon as ``rows`` of them wait, onto the GPU that has the fewest. A segment takes in what stands
     before it and is not twice as large, so that they stay few however little is added at a time. Less than ``rows`` of
     the last ones stay with the CPU, and so do searches for more than ``MAX_K`` hits. Where there is no room, or after
-    an error, the CPU answers every search.
+    an error that FAISS raises, the CPU answers every search. Other errors of CUDA end the process: FAISS aborts.
     """
 
     def __init__(
@@ -247,20 +260,21 @@ class GpuFlat:
     def _by_gpus(
         self, loaded: Sequence[_Loaded], queries: Vectors, k: int, allowed: Mask | None
     ) -> tuple[Scores, Rows]:
-        allowed = np.ones(self.size, np.bool_) if allowed is None else allowed
         queries = np.ascontiguousarray(queries, np.float32)
-        waiting = [
-            (one.start, one.held.search(queries, min(k, one.end - one.start), mask))
-            for one in loaded
-            if (mask := _part(allowed, one.start, one.end)).any()
-        ]
-        rest = allowed.copy()
+        waiting = []
+        for one in loaded:
+            size = one.end - one.start
+            mask = None if allowed is None else _part(allowed, one.start, one.end)
+            count = size if mask is None else int(np.count_nonzero(mask))
+            if count:  # cuVS makes up rows where it is asked for more than are allowed
+                waiting.append((one.start, one.held.search(queries, min(k, count), mask if count < size else None)))
+        rest = np.ones(self.size, np.bool_) if allowed is None else allowed.copy()
         rest[: loaded[-1].end] = False
         scores, rows = self._host.search(queries, k, rest)
         for start, wait in waiting:
             near, places = wait()
-            scores = np.concatenate([scores, np.where(places < 0, -np.inf, near)], axis=1, dtype=np.float32)
-            rows = np.concatenate([rows, np.where(places < 0, -1, places + start)], axis=1)
+            scores = np.concatenate([scores, near], axis=1, dtype=np.float32)
+            rows = np.concatenate([rows, places + start], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
@@ -276,10 +290,15 @@ class GpuFlat:
         for kept in dict.fromkeys((self._beside(count), len(self._loaded))):
             loaded = self._loaded[:kept]
             start, end = loaded[-1].end if loaded else 0, self._end + count
-            if (held := self._emptiest(loaded).load(self._host.vectors(np.arange(start, end)))) is not None:
+            shape = end - start, self.dimension
+            if (held := self._emptiest(loaded).load(shape, self._parts(start, end))) is not None:
                 self._loaded = (*loaded, _Loaded(start, end, held))
                 return
         self._give_up("there is no room on the GPU")
+
+    def _parts(self, start: int, end: int) -> Iterator[Vectors]:
+        for at in range(start, end, _PART):
+            yield self._host.vectors(np.arange(at, min(at + _PART, end)))
 
     def _emptiest(self, loaded: Sequence[_Loaded]) -> Gpu:
         """The GPU with the fewest rows of this index, and among those with most room."""
@@ -327,6 +346,12 @@ def choose_index(setting: Literal["auto", "cpu", "cuda"]) -> BuildIndex:
 def _count() -> int:
     if not hasattr(faiss, "StandardGpuResources"):
         raise RuntimeError("this faiss is built for the CPU, vireid[gpu] brings the other one")
+    try:
+        status = ctypes.CDLL("libcuda.so.1").cuInit(0)
+    except OSError as error:
+        raise RuntimeError(f"there is no driver for NVIDIA GPUs: {error}") from error
+    if status:  # FAISS would end the process
+        raise RuntimeError(f"CUDA does not start: error {status}")
     return int(faiss.get_num_gpus())
 
 
@@ -348,6 +373,15 @@ def _check(gpu: Gpu) -> None:
     check_filter(build)
     if not all(index.on_gpu for index in made):
         raise RuntimeError("a GPU failed its test, or has too little free memory")
+
+
+def _room(rows: int, dimension: int) -> int:
+    """Bytes of GPU memory that are taken while so many vectors are loaded.
+
+    float16, twice, since FAISS copies what it has to a larger place when another part comes; and the part, in float32
+    and float16.
+    """
+    return dimension * (2 * 2 * rows + (4 + 2) * min(rows, _PART))
 
 
 def _part(allowed: Mask, start: int, end: int) -> Mask:

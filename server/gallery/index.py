@@ -158,6 +158,7 @@ def _check_filter(index: VectorIndex, oracle: VectorIndex) -> None:
         "without the best hits": (best, 10),
         "with all forbidden": (np.zeros(256, np.bool_), 10),
         "with three allowed": (few, 10),
+        "with k above what is allowed": (np.arange(256) % 3 == 0, 150),
         "with the first hundred": (np.ones(100, np.bool_), 10),
         "with k above the count": (None, 300),
     }

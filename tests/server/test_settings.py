@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.settings import Settings
+from server.settings_page import page
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +53,8 @@ def test_a_full_request_must_fit_the_images_in_flight() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_page_of_settings_is_that_of_the_settings() -> None:
+    """After a change on purpose: ``make docs``."""
+    assert (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8") == page()

@@ -112,6 +112,9 @@ def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp
     assert (name, last) == (CUDA, (CPU, {}))
     assert (options["device_id"], options["gpu_mem_limit"]) == ("1", str(2**30))
     assert options["arena_extend_strategy"] == "kSameAsRequested"
+    assert options["use_tf32"] == "1"
+    exact = dict(provider_options(Device("cuda"), described, Precision.FP32, Gpu()))[CUDA]
+    assert exact["use_tf32"] == "0"
     unbounded = dict(provider_options(Device("cuda"), described, Precision.FP16, Gpu()))[CUDA]
     assert "gpu_mem_limit" not in unbounded
 
@@ -119,17 +122,17 @@ def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp
     assert [provider for provider, _ in found] == [TENSORRT, CUDA, CPU]
     options = found[0][1]
     assert options["device_id"] == "1"
-    assert options["trt_fp16_enable"] == "1"
+    assert options["trt_fp16_enable"] == "True"
     assert options["trt_profile_min_shapes"] == f"image:1x{HEIGHT}x{WIDTH}x3,modality:1"
     assert options["trt_profile_max_shapes"] == f"image:{GPU_BATCHES[-1]}x{HEIGHT}x{WIDTH}x3,modality:{GPU_BATCHES[-1]}"
     assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path)
     exact = provider_options(Device("tensorrt"), described, Precision.FP32, Gpu(None, tmp_path))[0][1]
-    assert exact["trt_fp16_enable"] == "0"
+    assert exact["trt_fp16_enable"] == "False"
     assert exact["trt_engine_cache_path"] != options["trt_engine_cache_path"]
 
 
 def test_a_batch_is_padded_to_the_next_size_with_nothing_lost() -> None:
-    assert [fitting(GPU_BATCHES, count) for count in (1, 2, 4, 5, 16, 17, 64)] == [1, 4, 4, 16, 16, 64, 64]
+    assert [fitting(GPU_BATCHES, count) for count in (1, 2, 3, 5, 16, 17, 33)] == [1, 2, 4, 8, 16, 32, 64]
     rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
     whole = padded(rows, 4)
     assert whole.dtype == np.uint8

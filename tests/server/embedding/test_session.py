@@ -10,7 +10,7 @@ import pytest
 from models.card import Card, Modality, Precision
 from server.embedding.engine import ImageLimits
 from server.embedding.providers import CPU, CUDA, Device
-from server.embedding.registry import Models, load_embedders
+from server.embedding.registry import PREFERRED, Models, load_embedders
 from server.embedding.session import ModelRefused, OnnxEmbedder, check_provider
 from server.errors import ModelNotFound
 from tests.drawing import draw_person
@@ -143,13 +143,13 @@ def test_the_default_model_is_the_named_one_or_the_preferred_or_the_only_one(tmp
         models.close()
         return models.default
 
-    for seed, name in enumerate(("baseline-lite", "other", "third")):
+    for seed, name in enumerate((PREFERRED, "other", "third")):
         write_model(tmp_path / name, seed=seed)
     embedders = load_embedders(tmp_path, precision=Precision.FP32, device="cpu", threads=1)
-    assert list(embedders) == ["baseline-lite", "other", "third"]
+    assert list(embedders) == [PREFERRED, "other", "third"]
     assert default("other") == "other"
-    assert default("other", "baseline-lite") == "baseline-lite"
-    assert default("other", "baseline-lite", asked="other") == "other"
+    assert default("other", PREFERRED) == PREFERRED
+    assert default("other", PREFERRED, asked="other") == "other"
     for names, asked in ((("other", "third"), None), (("other",), "absent")):
         with pytest.raises(ModelRefused, match="not among the loaded ones"):
             default(*names, asked=asked)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import get_ident
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -12,9 +13,9 @@ import pytest
 
 from server.gallery import gpu as module
 from server.gallery.flat import FaissFlat
-from server.gallery.gpu import MAX_K, Gpu, GpuFlat, GpuUnusable, Segment, choose_index
+from server.gallery.gpu import MAX_K, FaissDevice, Gpu, GpuFlat, GpuUnusable, Segment, choose_index
 from server.gallery.index import BruteForce, Mask, Rows, Scores
-from server.gallery.types import StoredVectors, Vectors, VectorType
+from server.gallery.types import Vectors, VectorType
 from tests.server.gallery.making import unit_vectors
 
 ROWS = 50
@@ -32,8 +33,10 @@ class StandIn:
         assert get_ident() == self.thread
         return self.left
 
-    def load(self, vectors: StoredVectors) -> Segment:
+    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Segment:
         assert get_ident() == self.thread
+        vectors = np.concatenate(list(parts))
+        assert vectors.shape == shape
         self.left -= 2 * vectors.size
         self.segments += 1
         self.copied += len(vectors)
@@ -41,19 +44,19 @@ class StandIn:
 
 
 class _Segment:
-    def __init__(self, device: StandIn, vectors: StoredVectors) -> None:
+    def __init__(self, device: StandIn, vectors: Vectors) -> None:
         self._device, self._bytes = device, 2 * vectors.size
         self._index = BruteForce(vectors.shape[1], VectorType.FLOAT16)
         self._index.add(vectors)
 
-    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+    def search(self, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Scores, Rows]:
         assert get_ident() == self._device.thread
-        assert k <= MAX_K
+        assert k <= min(MAX_K, self._index.size if allowed is None else np.count_nonzero(allowed))
+        assert allowed is None or not allowed.all()
         if self._device.broken:
             raise RuntimeError("CUDA error")
         self._device.searched += 1
-        scores, rows = self._index.search(queries, k, allowed if self._device.obeys else None)
-        return np.where(rows < 0, np.finfo(np.float32).min, scores), rows
+        return self._index.search(queries, k, allowed if self._device.obeys else None)
 
     def __del__(self) -> None:
         self._device.left += self._bytes
@@ -177,9 +180,32 @@ def test_the_cpu_answers_what_asks_for_too_many_hits() -> None:
     assert device.searched == 1
 
 
+def test_a_segment_is_copied_in_parts_and_only_if_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PART", ROWS)
+    gathered: list[int] = []
+    gather = FaissFlat.vectors
+
+    def counting(host: FaissFlat, rows: Rows) -> Vectors:
+        gathered.append(len(rows))
+        return gather(host, rows)
+
+    monkeypatch.setattr(FaissFlat, "vectors", counting)
+    vectors = unit_vectors(3 * ROWS + 20, 16)
+    owners, _ = make(free=module._RESERVE + 1000)
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(vectors)
+    assert not index.on_gpu
+    assert gathered == []
+    owners, _ = make()
+    index = GpuFlat(owners, 16, rows=ROWS)
+    index.add(vectors)
+    assert gathered == [ROWS] * 3
+    check(index, vectors)
+
+
 def test_without_room_for_both_a_segment_stays_beside_the_next() -> None:
     size = 2 * ROWS * 16
-    owners, (device,) = make(free=module._RESERVE + 3 * size - 1)
+    owners, (device,) = make(free=module._RESERVE + 6 * size)
     vectors = unit_vectors(2 * ROWS, 16)
     index = GpuFlat(owners, 16, rows=ROWS)
     index.add(vectors[:ROWS])
@@ -190,7 +216,7 @@ def test_without_room_for_both_a_segment_stays_beside_the_next() -> None:
 
 def test_the_cpu_answers_where_there_is_no_room(caplog: pytest.LogCaptureFixture) -> None:
     size = 2 * ROWS * 16
-    owners, (device,) = make(free=module._RESERVE + 3 * size - 1)
+    owners, (device,) = make(free=module._RESERVE + 10 * size)
     vectors = unit_vectors(5 * ROWS, 16)
     index = GpuFlat(owners, 16, rows=ROWS)
     index.add(vectors[: 2 * ROWS])
@@ -201,7 +227,7 @@ def test_the_cpu_answers_where_there_is_no_room(caplog: pytest.LogCaptureFixture
     check(index, vectors)
     assert device.searched == 0
     owners[0]._thread.submit(gc.collect).result()
-    assert device.left == module._RESERVE + 3 * size - 1  # it has given back what it had
+    assert device.left == module._RESERVE + 10 * size  # it has given back what it had
 
 
 def test_the_cpu_answers_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -270,6 +296,42 @@ def test_without_a_gpu_auto_takes_the_cpu_and_cuda_refuses(monkeypatch: pytest.M
     choosing(monkeypatch, lambda device: None, gpus=0)
     assert choose_index("auto") is FaissFlat
     with pytest.raises(GpuUnusable, match="there is no GPU"):
+        choose_index("cuda")
+
+
+class _Faiss(SimpleNamespace):
+    """What of the FAISS for GPUs is used to open one; its names are those of 1.15."""
+
+    def __init__(self, usable: bool) -> None:
+        self.configurations: list[SimpleNamespace] = []
+        super().__init__(
+            GpuIndexFlatConfig=lambda: SimpleNamespace(use_cuvs=False),
+            should_use_cuvs=lambda configuration: usable and configuration.use_cuvs,
+            StandardGpuResources=lambda: SimpleNamespace(setTempMemory=int, setPinnedMemory=int),
+            GpuIndexFlatIP=self._index,
+        )
+
+    def _index(self, resources: object, dimension: int, configuration: SimpleNamespace) -> faiss.IndexFlatIP:
+        self.configurations.append(configuration)
+        return faiss.IndexFlatIP(dimension)
+
+
+def test_faiss_is_asked_for_cuvs_which_alone_obeys_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, vectors = _Faiss(usable=True), unit_vectors(3 * ROWS, 16)
+    monkeypatch.setattr(module, "faiss", fake)
+    device = FaissDevice(1)
+    segment = device.load((3 * ROWS, 16), np.split(vectors, 3))
+    (configuration,) = fake.configurations
+    assert vars(configuration) == {"device": 1, "useFloat16": True, "use_cuvs": True}
+    _, rows = segment.search(vectors[:2], 1, None)
+    assert rows.tolist() == [[0], [1]]
+
+
+def test_a_gpu_that_cuvs_does_not_run_on_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "faiss", _Faiss(usable=False))
+    monkeypatch.setattr(module, "_count", lambda: 1)
+    assert choose_index("auto") is FaissFlat
+    with pytest.raises(GpuUnusable, match="cuVS"):
         choose_index("cuda")
 
 
