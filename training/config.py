@@ -407,7 +407,8 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Read a YAML file and lay ``overrides`` over it.
 
     With ``extends: METHOD/NAME`` (or a file) it says only what differs from that configuration: mappings are merged,
-    key by key, anything else takes its place. An override is ``key=value``: the key dotted
+    key by key, a mapping of indices changes those entries of a list, anything else takes its place. An override is
+    ``key=value``: the key dotted
     (``optimiser.learning_rate``, ``data.0.root``), the value YAML (``false``, ``null``, ``[20, 50]``,
     ``{kind: cosine}``).
 
@@ -430,14 +431,17 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
     base = tree.pop("extends", None)
-    return tree if base is None else _merged(_read(find_config(base)), tree)
+    return tree if base is None else dict(_merged(_read(find_config(base)), tree, str(path)))
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    parts = {
-        key for key in base.keys() & changes.keys() if isinstance(base[key], dict) and isinstance(changes[key], dict)
-    }
-    return base | changes | {key: _merged(base[key], changes[key]) for key in parts}
+def _merged(base: Any, changes: Any, where: str) -> Any:
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return base | changes | {key: _merged(base[key], changes[key], where) for key in base.keys() & changes.keys()}
+    if isinstance(base, list) and isinstance(changes, dict):
+        if unknown := changes.keys() - set(range(len(base))):
+            raise ValueError(f"{where}: expected indices below {len(base)}, found {sorted(map(str, unknown))}")
+        return [_merged(part, changes[index], where) if index in changes else part for index, part in enumerate(base)]
+    return changes
 
 
 def _parse(text: str, where: str) -> Any:

@@ -35,7 +35,7 @@ app.add_typer(reporting.results, name="results")
 
 CACHE = Path("runs/cache")
 CONFIG_HELP = "A YAML file, or METHOD/NAME of those that come with vireid (baseline/light, baseline/sysu_mm01, …)."
-PLAN_HELP = "A YAML file, or the name of one that comes with vireid: mtrl, icre, emi, or methods for all of them."
+PLAN_HELP = "A YAML file, or one that comes with vireid: mtrl, icre, emi (their parts), methods or zoo (all four)."
 ON_HELP = (
     "KIND:PATH to judge on, KIND one of folder, manifest, pairs, sysu_mm01, regdb, llcm; none: kept-out identities."
 )
@@ -123,6 +123,9 @@ def evaluate(
         from training.release import RESULTS, write_calibrations
         from training.subject import load_subject
 
+        of_a_set = {"--modality": modality, "--imitate": imitate, "--misaligned": misaligned, "--preset": preset}
+        if not on and (given := [option for option, value in of_a_set.items() if value]):
+            raise ValueError(f"{', '.join(given)}: of the data set that --on names, and --on is not given")
         subject = load_subject(run)
         if on:
             sets = [evaluation_set(_source(on, modality, imitate, trial), misaligned=misaligned, presets=preset or ())]

@@ -73,7 +73,7 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def thumbnail_type(data: bytes) -> str | None:
-    """Media type of a thumbnail: a JPEG, or a WebP, as those of version 0.1.0 are; None: it is neither."""
+    """Media type of a thumbnail: a JPEG, or a WebP, as an earlier build made; None: it is neither."""
     if data.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None

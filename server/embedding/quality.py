@@ -3,9 +3,9 @@
 The figures of the constants: real crops are 10,319 visible ones of Market-1501 (64 × 128 pixels) and 125 aligned pairs,
 visible and thermal, cut from MSRS frames of day and night (19 to 140 pixels wide); degraded ones are 600 of the former
 and the thermal ones of the latter. ``/ n``: made smaller n times. ``× n``: multiplied by n. ``blur n``, ``motion n``:
-Gaussian of standard deviation n, or n pixels to the side, where the crop is 64 × 128. Rank-1 is that of
-``baseline-lite``, visible query to visible gallery of another camera, 29.4 % on the crops as they are; it learnt from
-most of these people, so only the fall tells something. None of the Market-1501 crops has a warning.
+Gaussian of standard deviation n, or n pixels to the side, where the crop is 64 × 128. Rank-1 is that of an
+earlier ``baseline-lite``, visible query to visible gallery of another camera, 29.4 % on the crops as they are; it
+learnt from most of these people, so only the fall tells something. None of the Market-1501 crops has a warning.
 """
 
 from __future__ import annotations

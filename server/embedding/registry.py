@@ -18,7 +18,7 @@ from server.errors import ModelNotFound
 
 __all__ = ["PREFERRED", "Models", "load_embedders"]
 
-PREFERRED = "baseline-lite"
+PREFERRED = "mtrl-lite"
 """The default model where the directory has it and the settings name none."""
 
 

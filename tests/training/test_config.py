@@ -147,3 +147,12 @@ def test_a_configuration_extends_another(tmp_path: Path, file: Path) -> None:
     third.write_text("extends: nowhere/nothing\n", "utf-8")
     with pytest.raises(FileNotFoundError):
         read_config(third)
+
+
+def test_an_extension_changes_entries_of_a_list_by_their_index(tmp_path: Path, file: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(f"extends: {file}\ndata: {{0: {{name: renamed}}}}\n", "utf-8")
+    assert read_config(other).data == (read_config(file).data[0].model_copy(update={"name": "renamed"}),)
+    other.write_text(f"extends: {file}\ndata: {{1: {{name: renamed}}}}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"other\.yaml: expected indices below 1, found \['1'\]"):
+        read_config(other)

@@ -100,3 +100,5 @@ def test_every_picture_is_drawn_by_its_command(run: Path, tmp_path: Path, comman
 def test_a_wrong_data_set_is_one_clear_line(run: Path) -> None:
     assert "expected KIND:PATH" in vireid("evaluate", str(run), "--on", "nonsense", code=2)
     assert "no such folder" in vireid("evaluate", str(run), "--on", "folder:missing", code=2)
+    told = vireid("evaluate", str(run), "--misaligned", "--imitate", code=2)
+    assert "--imitate, --misaligned: of the data set that --on names" in told
