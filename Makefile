@@ -6,7 +6,7 @@ UV      = $(VENV)/uv/bin/uv
 PEERS  ?= .venv-bench# what `make bench` compares with
 EXTRA  ?= cpu# what `make serve` installs: cpu or gpu
 
-.PHONY: serve test test-slow lint format bench lock openapi results clean
+.PHONY: serve test test-slow lint format bench lock docs results clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/vireid serve
@@ -30,8 +30,9 @@ bench: $(VENV)/.dev $(PEERS)/.made
 	$(BIN)/python -m benchmarks --quick
 	$(BIN)/python -m benchmarks.evaluation
 
-openapi: $(VENV)/.dev
+docs: $(VENV)/.dev
 	$(BIN)/python -m server.api.openapi > docs/openapi.json
+	$(BIN)/python -m server.settings_page > docs/settings.md
 
 results: $(VENV)/.dev
 	$(BIN)/vireid results render

@@ -200,7 +200,10 @@ def _for_imports(settings: Settings, model: str) -> OnnxEmbedder:
 
 def _announce_access(settings: Settings, known: Keys) -> None:
     if not settings.auth_required:
-        log.info("no API keys are needed: %s can be reached from this machine alone", settings.host)
+        log.info(
+            "no API keys are needed: %s is reached from this machine alone; behind a proxy set VIREID_AUTH=required",
+            settings.host,
+        )
     elif not known.any_admin():
         _, secret = known.create("admin", frozenset({Scope.ADMIN}), None)
         sys.stdout.write(f"\nAdmin API key, shown this once:\n\n    {secret}\n\n")

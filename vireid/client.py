@@ -1,4 +1,4 @@
-"""The Python client: every call of the HTTP API as a method. Needs neither the server nor torch.
+"""The Python client: the calls of the HTTP API as methods, but for audit and metrics. Needs neither server nor torch.
 
 >>> from vireid.client import Client
 >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -198,7 +198,7 @@ _SEARCH_OPTIONS = TypeAdapter(SearchOptions)
 class Client:
     """A connection to a vireid server. Threads may share one.
 
-    ``key`` is an API key, needed unless the server is bound to a loopback address. ``timeout`` is in seconds, without
+    ``key`` is an API key, needed where the server asks for one. ``timeout`` is in seconds, without
     a byte from the server. A request that the server is too busy for (429) is sent again after the time that it names,
     ``retries`` times at most and never after more than a minute. ``transport`` and ``sleep`` are the seams for tests.
 
@@ -423,7 +423,7 @@ class Client:
         return self._http.ask(Receipt, "GET", _path("erasures", id))
 
     def image(self, gallery: str, item: str) -> bytes:
-        """The thumbnail of an item, a JPEG file; WebP where version 0.1.0 stored it."""
+        """The thumbnail of an item, a JPEG file; WebP where an earlier build stored it."""
         return self._http.send("GET", _path("galleries", gallery, "items", item, "image")).content
 
     # Search

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from server.gallery.gpu import Segment
 from server.gallery.index import Mask, Rows, Scores
-from server.gallery.types import StoredVectors, Vectors
+from server.gallery.types import Vectors
 
 __all__ = ["ProductDevice"]
 
@@ -23,15 +25,23 @@ class ProductDevice:
 
     def __init__(self, provider: str, place: str = "cuda", number_type: type[np.floating] = np.float16) -> None:
         self._place, self._type = place, number_type
-        self._session = onnxruntime.InferenceSession(_graph(number_type), providers=[provider])
+        if place != "cpu":
+            onnxruntime.preload_dlls()
+        self._session = onnxruntime.InferenceSession(_graph(number_type), providers=[provider], enable_fallback=0)
+        if self._session.get_providers()[0] != provider:
+            raise RuntimeError(f"{provider} cannot be used here")
 
     def free(self) -> int:
         """It does not know: whoever measures must choose galleries that fit."""
         return 2**62
 
-    def load(self, vectors: StoredVectors) -> Segment:
-        """Copy ``[n, D]`` to the device."""
-        return _Segment(self._session, vectors.astype(self._type), self._place)
+    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Segment:
+        """Copy ``[n, D]``, given in parts, to the device."""
+        vectors, filled = np.empty(shape, self._type), 0
+        for part in parts:
+            vectors[filled : filled + len(part)] = part
+            filled += len(part)
+        return _Segment(self._session, vectors, self._place)
 
 
 class _Segment:
@@ -40,8 +50,9 @@ class _Segment:
         self._vectors = onnxruntime.OrtValue.ortvalue_from_numpy(vectors, place, 0)
         self._binding.bind_ortvalue_input("vectors", self._vectors)
 
-    def search(self, queries: Vectors, k: int, allowed: Mask) -> tuple[Scores, Rows]:
+    def search(self, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Scores, Rows]:
         """See ``Segment``."""
+        allowed = np.ones(self._vectors.shape()[0], np.bool_) if allowed is None else allowed
         self._binding.bind_cpu_input("queries", queries)
         self._binding.bind_cpu_input("k", np.array([k], np.int64))
         self._binding.bind_cpu_input("allowed", np.ascontiguousarray(allowed))
@@ -49,7 +60,7 @@ class _Segment:
             self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)
         scores, rows = self._binding.copy_outputs_to_cpu()
-        return scores, np.where(np.isneginf(scores), -1, rows)
+        return scores, rows
 
 
 def _graph(number_type: type[np.floating]) -> bytes:

@@ -22,6 +22,7 @@ __all__ = ["Admin", "Authentication", "Caller", "Reader", "Searcher", "Writer"]
 
 _PROTECTED = ("/v1/", "/metrics")
 _KEY = "caller"
+_OF_PROXIES = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class Authentication:
     """Finds out the caller of everything that is protected. Where no keys are needed, nothing is, but for this machine.
 
     A web page of another origin can make a browser send requests to loopback addresses, by form or by a name that
-    resolves there. So where no keys are needed, ``Host`` must be a loopback name and ``Origin``, if any, the same.
+    resolves there. So where no keys are needed, ``Host`` must be a loopback name and ``Origin``, if any, the same. What
+    says that a proxy passed it on is refused, too: it may come from anywhere. Not every proxy says so.
     """
 
     def __init__(self, app: ASGIApp, required: bool) -> None:
@@ -96,6 +98,11 @@ def _require_local(request: Request) -> None:
         raise Forbidden(f"a request to this machine's loopback address, not to {host}; elsewhere keys are needed")
     if origin is not None and urlsplit(origin).netloc != host:
         raise Forbidden("a request from this server's own page; pages of other origins need a key")
+    if passed_on := sorted(_OF_PROXIES & set(request.headers)):
+        raise Forbidden(
+            f"a request from this machine itself, not one that a proxy passes on ({', '.join(passed_on)}): "
+            "behind a proxy start the server with VIREID_AUTH=required"
+        )
 
 
 def _caller_with(needed: Scope | None) -> Callable[[Request], Awaitable[Caller]]:

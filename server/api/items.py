@@ -147,6 +147,6 @@ def delete_item(gallery: NamedGallery, item: ItemId, service: ServiceDep, caller
     responses=problems(404) | {200: {"content": {"image/jpeg": {}, "image/webp": {}}, "description": "The thumbnail"}},
 )
 def get_image(gallery: NamedGallery, item: ItemId, service: ServiceDep, _caller: Searcher) -> Response:
-    """The thumbnail of an item, JPEG; WebP where version 0.1.0 stored it."""
+    """The thumbnail of an item, JPEG; WebP where an earlier build stored it."""
     image = service.galleries.thumbnail(gallery, item)
     return Response(image, media_type=thumbnail_type(image))

@@ -148,10 +148,10 @@ async function watchService() {
     const answer = await fetch("/readyz");
     const body = await answer.json();
     const facts = body.facts ?? body;
-    const model = facts.models?.[0];
+    const models = facts.models ?? [];
     box.className = answer.ok ? "ready" : "trouble";
     $(".text", box).textContent = answer.ok
-      ? `ready · ${model.name} on ${model.provider.replace("ExecutionProvider", "")}`
+      ? `ready · ${plural(models.length, "model")} on ${models[0].provider.replace("ExecutionProvider", "")}`
       : body.detail;
   } catch {
     box.className = "trouble";

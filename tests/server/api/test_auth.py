@@ -224,6 +224,13 @@ def test_without_keys_every_loopback_name_is_answered(client: TestClient, host: 
     assert client.get("/v1/galleries", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+def test_without_keys_what_a_proxy_passes_on_is_refused(client: TestClient, header: str) -> None:
+    answer = client.get("/v1/galleries", headers={header: "192.0.2.1"})
+    check_problem(answer, 403, "forbidden")
+    assert "VIREID_AUTH=required" in answer.json()["detail"]
+
+
 def test_without_keys_pages_of_other_origins_are_refused(client: TestClient) -> None:
     """A browser sends forms to any address, whatever CORS says."""
     for origin in ("https://evil.example", "http://127.0.0.1:9999", "null"):
