@@ -23,7 +23,7 @@ from benchmarks.harness.wrk import WrkMissing
 from benchmarks.report import write_report
 
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("embedding", "search", "galleries", "imports", "gpu")
+NAMES = ("embedding", "engines", "search", "galleries", "imports", "gpu")
 
 
 def main() -> None:

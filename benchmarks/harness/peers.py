@@ -12,7 +12,7 @@ from benchmarks.harness.machine import ROOT
 from benchmarks.harness.process import Process, free_port, started
 from server.embedding.cores import usable_cores
 
-__all__ = ["PYTHON", "bentoml", "litserve"]
+__all__ = ["PYTHON", "bentoml", "litserve", "openvino"]
 
 PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 
@@ -43,3 +43,18 @@ def bentoml(model: Path) -> Iterator[tuple[str, Process]]:
         with started([*words, "--host", "127.0.0.1"], Path(scratch) / "log", environment) as process:
             process.until_answers(f"http://127.0.0.1:{port}/readyz")
             yield f"http://127.0.0.1:{port}/embed", process
+
+
+@contextmanager
+def openvino(model: Path, precision: Literal["f32", "bf16"]) -> Iterator[Process]:
+    """OpenVINO over an ONNX file, standing still; see :mod:`benchmarks.peers.openvino_engine`.
+
+    Raises:
+        RuntimeError: it does not start.
+    """
+    words = [PYTHON, "-m", "benchmarks.peers.openvino_engine", model, precision, str(usable_cores())]
+    environment = {"PYTHONPATH": str(ROOT)}
+    with TemporaryDirectory() as scratch, started(words, Path(scratch) / "log", environment, talks=True) as process:
+        process.hear()
+        process.pause()
+        yield process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -78,6 +79,30 @@ class Process:
     def last_words(self) -> str:
         """The end of its log, in one line."""
         return " ".join(Path(self._log).read_text("utf-8", "replace")[-600:].split())
+
+    def ask(self, wish: Any) -> Any:
+        """Say a line of JSON and hear the answer; for one that talks.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        say = self.popen.stdin
+        assert say
+        say.write(json.dumps(wish).encode() + b"\n")
+        say.flush()
+        return self.hear()
+
+    def hear(self) -> Any:
+        """Its next line of JSON.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        hear = self.popen.stdout
+        assert hear
+        if not (answer := hear.readline()):
+            raise RuntimeError(self.last_words())
+        return json.loads(answer)
 
     def memory(self) -> dict[str, int]:
         """Resident bytes, now and at the highest."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +68,7 @@ class Searcher:
         """
         with self.process.running():
             wish = {"queries": queries, "k": k, "cameras": cameras, "seconds": seconds}
-            answer = _talk(self.process, json.dumps(wish) + "\n")
+            answer = self.process.ask(wish)
         return Answer(answer["ms"], np.array(answer["rows"], np.int64))
 
 
@@ -98,7 +96,7 @@ def searching(name: str, data: Vectors, *, ours: bool = False) -> Iterator[Searc
             scratch,
         ]
         with started(words, Path(scratch) / "log", {"PYTHONPATH": str(ROOT)}, talks=True) as process:
-            opened = _talk(process, "")
+            opened = process.hear()
             process.pause()
             yield Searcher(process, opened["open_s"])
 
@@ -127,19 +125,6 @@ def _crops(people: NDArray[np.float32], draw: np.random.Generator) -> NDArray[np
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     length: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / length
-
-
-def _talk(process: Process, line: str) -> Any:
-    """Say a line and read the answer."""
-    say, hear = process.popen.stdin, process.popen.stdout
-    assert say
-    assert hear
-    say.write(line.encode())
-    say.flush()
-    answer = hear.readline()
-    if not answer:
-        raise RuntimeError(process.last_words())
-    return json.loads(answer)
 
 
 def _made(folder: Path) -> Path:
