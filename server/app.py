@@ -44,6 +44,8 @@ from server.api.middleware import BodyLimit, Tracing
 from server.api.service import Service
 from server.audit import Audit
 from server.embedding.admission import Admission
+from server.embedding.batcher import Imports
+from server.embedding.cores import usable_cores
 from server.embedding.engine import ImageLimits
 from server.embedding.providers import CPU, Gpu, each_device
 from server.embedding.registry import Models, load_embedders
@@ -65,6 +67,8 @@ from server.settings import Settings
 __all__ = ["create_app"]
 
 _BLOCKING_THREADS = 16
+_IMPORTED_BATCHES = 4
+"""Batches of imports at once, at most: each takes memory."""
 _PARTS = (
     page,
     health,
@@ -154,7 +158,7 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
                 settings.model,
                 image_limits,
                 metrics.batch,
-                for_imports=partial(_for_imports, settings) if on_cpu else None,
+                imports=_imports_beside(settings) if on_cpu else None,
             )
         )
     )
@@ -194,8 +198,16 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
     return service
 
 
-def _for_imports(settings: Settings, model: str) -> OnnxEmbedder:
-    return OnnxEmbedder(settings.model_dir / model, settings.precision, "cpu", settings.threads)
+def _imports_beside(settings: Settings) -> Imports:
+    """Batches of imports at once, with a thread each as far as the cores reach: none of them waits for another one at
+    every layer, as the threads of one batch do."""
+    cores = settings.threads or usable_cores()
+    threads = min(cores, _IMPORTED_BATCHES)
+
+    def make(model: str) -> OnnxEmbedder:
+        return OnnxEmbedder(settings.model_dir / model, settings.precision, "cpu", cores - threads + 1)
+
+    return Imports(make, threads)
 
 
 def _announce_access(settings: Settings, known: Keys) -> None:

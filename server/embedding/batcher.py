@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -21,7 +22,7 @@ from server.embedding.cores import give_way
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, NotReady
 
-__all__ = ["IMPORTS_NICE", "Batcher", "Embedded", "InferenceDied", "Priority"]
+__all__ = ["IMPORTS_NICE", "QUIET_S", "Batcher", "Embedded", "Imports", "InferenceDied", "Priority"]
 
 STALL_S = 30.0
 """A batch that runs longer than this turns ready off."""
@@ -31,6 +32,9 @@ HANG_S = 300.0
 
 IMPORTS_NICE = 10
 """By how much what imports do gives way to queries."""
+
+QUIET_S = 0.25
+"""For so long no query may have come when imports take all cores."""
 
 _FAILURES_IN_A_ROW = 3
 _LOOKS = 20  # at each thread, until a batch counts as hanging
@@ -49,6 +53,14 @@ class Priority(IntEnum):
 
     QUERY = 0
     IMPORT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Imports:
+    """How imports run beside queries: ``make(model)`` gives an embedder that ``threads`` threads may use at once."""
+
+    make: Callable[[str], Embedder]
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +93,9 @@ class Batcher:
     goes to the one that is free first.
 
     1. A thread takes what has waited longest, with all that waits for the same model at the same priority, up to the
-       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any. Where
-       ``for_imports`` makes embedders of a model's name, imports have a thread of their own, which gives way to all
-       others and makes them when it needs them: no query waits for an import's batch.
+       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any. With
+       ``imports`` these have threads of their own, which give way to all others, and embedders of their own, made when
+       they are needed: no query waits for an import's batch. While queries come, all but one of these threads rest.
     2. A cancelled image is dropped when its batch is formed.
     3. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
     4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
@@ -97,21 +109,26 @@ class Batcher:
         devices: Sequence[Mapping[str, Embedder]],
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        for_imports: Callable[[str], Embedder] | None = None,
+        imports: Imports | None = None,
         hang_s: float = HANG_S,
     ) -> None:
         self._observe = observe
         self._hang_s = hang_s
         self._waiting: dict[Priority, dict[str, deque[_Job]]] = {priority: defaultdict(deque) for priority in Priority}
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._comes = dict.fromkeys(Priority, threading.Condition(self._lock))
+        if imports:  # none of whose threads is woken by a query
+            self._comes[Priority.IMPORT] = threading.Condition(self._lock)
+        self._queried = -math.inf  # when the last query came
         self._ended: str | None = None
         self._over = threading.Event()
         self.died: Future[None] = Future()
         """Gets ``InferenceDied`` when a device is lost; done without it once the batcher was closed."""
-        priorities = (Priority.QUERY,) if for_imports else tuple(Priority)
+        priorities = (Priority.QUERY,) if imports else tuple(Priority)
         self._threads = [_InferenceThread(self, str(number), each, priorities) for number, each in enumerate(devices)]
-        if for_imports:
-            self._threads.append(_ImportThread(self, devices[0], for_imports))
+        if imports:
+            made = _Made(imports.make)
+            self._threads += [_ImportThread(self, number, devices[0], made) for number in range(imports.threads)]
         for thread in self._threads:
             thread.start()
         threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
@@ -123,7 +140,7 @@ class Batcher:
 
     def problems(self) -> list[str]:
         """Why this batcher is not ready; empty when it is."""
-        with self._changed:
+        with self._lock:
             if self._ended:
                 return [self._ended]
         return [problem for thread in self._threads for problem in thread.problems()]
@@ -137,11 +154,13 @@ class Batcher:
             NotReady: they have ended.
         """
         job = _Job(pixels, modality)
-        with self._changed:
+        with self._lock:
             if self._ended:
                 raise NotReady([self._ended])
             self._waiting[priority][model].append(job)
-            self._changed.notify_all()
+            if priority is Priority.QUERY:
+                self._queried = job.submitted
+            self._comes[priority].notify_all()
         return job.future
 
     def close(self) -> None:
@@ -173,12 +192,13 @@ class Batcher:
     def _end(self, reason: str) -> None:
         """Tell everybody who waits, and whoever comes, that nothing is embedded any more."""
         self._over.set()
-        with self._changed:
+        with self._lock:
             self._ended = self._ended or reason
             waiting = [job for models in self._waiting.values() for jobs in models.values() for job in jobs]
             for models in self._waiting.values():
                 models.clear()
-            self._changed.notify_all()
+            for condition in self._comes.values():
+                condition.notify_all()
         self._abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
 
     def _abandon(self, jobs: Iterable[_Job]) -> None:
@@ -187,16 +207,22 @@ class Batcher:
             with suppress(InvalidStateError):  # it was served after all
                 job.future.set_exception(NotReady([self._ended or ""]))
 
-    def take(self, embedders: Mapping[str, Embedder], priorities: Sequence[Priority]) -> _Batch | None:
+    def take(
+        self, embedders: Mapping[str, Embedder], priorities: Sequence[Priority], quiet_s: float = 0.0
+    ) -> _Batch | None:
         """The next batch for one of ``embedders``, of the first of ``priorities`` that any is of.
 
-        Sleeps while there is none. None when the batcher has ended.
+        Sleeps while there is none, and until the last query came ``quiet_s`` ago. None when the batcher has ended.
         """
-        with self._changed:
+        comes = self._comes[priorities[0]]
+        with self._lock:
             while not self._ended:
+                if (too_early := self._queried + quiet_s - time.monotonic()) > 0:
+                    comes.wait(too_early)
+                    continue
                 model, waiting = self._longest_waiting(embedders, priorities)
                 if waiting is None:
-                    self._changed.wait()
+                    comes.wait()
                     continue
                 jobs: list[_Job] = []
                 while waiting and len(jobs) < embedders[model].largest_batch:
@@ -223,6 +249,9 @@ class Batcher:
 class _InferenceThread(threading.Thread):
     """The one thread that uses a device."""
 
+    quiet_s = 0.0
+    """For how long no query may have come when it takes a batch."""
+
     def __init__(
         self,
         batcher: Batcher,
@@ -239,7 +268,7 @@ class _InferenceThread(threading.Thread):
 
     def run(self) -> None:
         try:
-            while batch := self._batcher.take(self._embedders, self._priorities):
+            while batch := self._batcher.take(self._embedders, self._priorities, self.quiet_s):
                 self.jobs = batch.jobs
                 self._serve(batch)
         except BaseException:  # the supervised exit: nothing may kill this thread unseen
@@ -298,18 +327,31 @@ class _InferenceThread(threading.Thread):
 
 
 class _ImportThread(_InferenceThread):
-    """Runs imports with embedders of its own, behind all other threads: a session's threads have its maker's priority.
+    """Runs imports behind all other threads, as a session's threads do that it makes: they have its priority.
 
     The first import with a model pays for the second session; a server that imports nothing has none.
     """
 
-    def __init__(self, batcher: Batcher, embedders: Mapping[str, Embedder], make: Callable[[str], Embedder]) -> None:
-        super().__init__(batcher, "import", embedders, (Priority.IMPORT,))
-        self._make = cache(make)
+    def __init__(self, batcher: Batcher, number: int, embedders: Mapping[str, Embedder], made: _Made) -> None:
+        super().__init__(batcher, f"import-{number}", embedders, (Priority.IMPORT,))
+        self._made = made
+        self.quiet_s = QUIET_S if number else 0.0
 
     def run(self) -> None:
         give_way(IMPORTS_NICE)
         super().run()
 
     def _embedder(self, model: str) -> Embedder:
-        return self._make(model)
+        return self._made.of(model)
+
+
+class _Made:
+    """One embedder of each model for all threads of imports, made by the first that needs it."""
+
+    def __init__(self, make: Callable[[str], Embedder]) -> None:
+        self._make = cache(make)
+        self._lock = threading.Lock()
+
+    def of(self, model: str) -> Embedder:
+        with self._lock:
+            return self._make(model)

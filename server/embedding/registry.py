@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.card import Precision
-from server.embedding.batcher import IMPORTS_NICE, Batcher, Priority
+from server.embedding.batcher import IMPORTS_NICE, Batcher, Imports, Priority
 from server.embedding.cores import give_way, usable_cores
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.providers import Gpu
@@ -55,7 +55,7 @@ _NICENESS = {Priority.QUERY: 5, Priority.IMPORT: IMPORTS_NICE}
 class Models:
     """Loaded models by name, over one inference thread for each device and pools of decoding threads.
 
-    ``devices`` is what runs on each of them: embedders by name. All have the same models. ``for_imports``: see
+    ``devices`` is what runs on each of them: embedders by name. All have the same models. ``imports``: see
     :class:`Batcher`.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
@@ -71,7 +71,7 @@ class Models:
         limits: ImageLimits,
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        for_imports: Callable[[str], Embedder] | None = None,
+        imports: Imports | None = None,
     ) -> None:
         embedders = devices[0]
         self.default = _default(embedders, default)
@@ -81,7 +81,7 @@ class Models:
             )
             for priority, niceness in _NICENESS.items()
         }
-        self.batcher = Batcher(devices, observe, for_imports=for_imports)
+        self.batcher = Batcher(devices, observe, imports=imports)
         self._engines = {
             name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()
         }

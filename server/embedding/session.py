@@ -50,7 +50,7 @@ class Embedder(Protocol):
 
     ``embed`` takes ``images`` uint8 RGB ``[N, H, W, 3]`` of the card's size and ``modalities`` int64 ``[N]``
     (0 visible, 1 infrared) and returns float32 ``[N, D]`` rows of unit length, for N from 1 to ``largest_batch``.
-    One thread at a time.
+    One thread at a time, but for one that is made for several (:class:`server.embedding.batcher.Imports`).
     """
 
     @property
@@ -79,7 +79,7 @@ class OnnxEmbedder:
     ``precision`` is a file that the card names, or ``auto``: :func:`choose_precision`. ``device`` is ``auto``, ``cpu``,
     ``cuda`` or ``cuda:N``, ``tensorrt`` or ``tensorrt:N``; ``auto`` takes what starts. On a GPU a batch is padded to
     one of a few sizes, in buffers of its own there, so that memory is taken once, at the warm-up; on the CPU it runs
-    as it comes.
+    as it comes, for any number of threads at once.
 
     Raises:
         ModelRefused: a file is missing or altered, graph and card disagree, the provider asked for is not the one that

@@ -96,6 +96,8 @@ class Manifest:
             InvalidRequest: the row does not hold what it may.
             EntryRejected: two rows name the file.
         """
+        if self.name is None:
+            return None
         found = self._rows.execute("SELECT line, fields FROM rows WHERE path = ? ORDER BY line LIMIT 2", (path,))
         match found.fetchall():
             case []:

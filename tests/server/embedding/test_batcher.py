@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.card import Modality
-from server.embedding.batcher import IMPORTS_NICE, Batcher, Embedded, InferenceDied, Priority
+from server.embedding.batcher import IMPORTS_NICE, Batcher, Embedded, Imports, InferenceDied, Priority
 from server.errors import EmbeddingFailed, NotReady
 from tests.server.standin import HEIGHT, WIDTH, StandIn, card
 
@@ -280,7 +280,7 @@ def test_imports_with_embedders_of_their_own_hold_up_no_query_and_give_way() -> 
         found.append((model, niceness()))
         return other
 
-    batcher = Batcher([{"gate": gate}], for_imports=make)
+    batcher = Batcher([{"gate": gate}], imports=Imports(make, 1))
     imported = submit(batcher, 1, Priority.IMPORT)
     other.entered.acquire()
     asked = submit(batcher, 2)
@@ -296,13 +296,49 @@ def test_imports_with_embedders_of_their_own_hold_up_no_query_and_give_way() -> 
     batcher.close()
 
 
+def test_batches_of_imports_run_at_once_by_one_embedder() -> None:
+    other, made = Gate(), []
+
+    def make(model: str) -> Gate:
+        made.append(model)
+        return other
+
+    batcher = Batcher([{"gate": Gate()}], imports=Imports(make, 2))
+    futures = []
+    for mark in (1, 2):
+        futures.append(submit(batcher, mark, Priority.IMPORT))
+        other.entered.acquire()  # the second one while the first one runs
+    assert (made, other.batches) == (["gate"], [[1], [2]])
+    other.go.release(2)
+    for mark, future in zip((1, 2), futures, strict=True):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    batcher.close()
+
+
+def test_while_queries_come_one_import_runs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{Batcher.__module__}.QUIET_S", 1000)
+    gate, other = Gate(), Gate()
+    gate.go.release()
+    batcher = Batcher([{"gate": gate}], imports=Imports(lambda _: other, 2))
+    submit(batcher, 1).result(5)
+    first = submit(batcher, 2, Priority.IMPORT)
+    other.entered.acquire()
+    second = submit(batcher, 3, Priority.IMPORT)
+    assert not other.entered.acquire(timeout=0.1)
+    other.go.release(2)
+    for mark, future in ((2, first), (3, second)):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert other.batches == [[2], [3]]
+    batcher.close()
+
+
 def test_an_embedder_for_imports_that_cannot_be_made_fails_their_images_alone() -> None:
     gate = Gate()
 
     def make(model: str) -> Gate:
         raise OSError(f"{model} is gone")
 
-    batcher = Batcher([{"gate": gate}], for_imports=make)
+    batcher = Batcher([{"gate": gate}], imports=Imports(make, 1))
     with pytest.raises(EmbeddingFailed):
         submit(batcher, 1, Priority.IMPORT).result(5)
     gate.go.release()
