@@ -163,6 +163,8 @@ def _gather(scan: Scan, vectors: StoredVectors, places: Rows, first: int) -> Non
 def _best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """The ``k`` best of each query in falling order, padded where there are fewer."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    missing = ((0, 0), (0, k - order.shape[1]))
-    best = np.pad(np.take_along_axis(scores, order, axis=1), missing, constant_values=-np.inf)
-    return best, np.pad(np.take_along_axis(rows, order, axis=1), missing, constant_values=-1)
+    best, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    if (missing := k - order.shape[1]) > 0:
+        best = np.pad(best, ((0, 0), (0, missing)), constant_values=-np.inf)
+        places = np.pad(places, ((0, 0), (0, missing)), constant_values=-1)
+    return best, places
