@@ -60,7 +60,9 @@ class Settings(BaseSettings):
         None, ge=2**28, description="Bytes of GPU memory that each model may take on each GPU. Unset: no limit."
     )
     threads: int | None = Field(
-        None, ge=1, description="Threads of one inference on the CPU. Unset: the cores this process may use."
+        None,
+        ge=1,
+        description="Threads of inference on the CPU, of queries and of imports each. Unset: as many as cores.",
     )
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
