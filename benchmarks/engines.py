@@ -61,9 +61,7 @@ def measure_model(effort: Effort, found: Found, name: str, folder: Path) -> None
             "engine": engine,
             "batch": batch,
             "crops/s": round(statistics.median(rates[engine, batch]), 1),
-            "smallest cosine with fp32": round(
-                float(np.sum(taken[engine, batch][0].vectors * exact[:batch], axis=1).min()), 5
-            ),
+            "smallest cosine with fp32": round(_smallest_cosine(taken[engine, batch][0].vectors, exact[:batch]), 5),
         }
         for engine, batch in runs
     ]
@@ -79,6 +77,11 @@ def measure_model(effort: Effort, found: Found, name: str, folder: Path) -> None
         for engine in engines
         if engine.startswith("OpenVINO")
     ]
+
+
+def _smallest_cosine(vectors: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
+    return float(np.min(np.sum(vectors * others, axis=1) / lengths))
 
 
 def _best_of_ours(rates: dict[tuple[str, int], list[float]]) -> str:

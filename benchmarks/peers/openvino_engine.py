@@ -20,7 +20,10 @@ def main(file: str, precision: str, cores: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
     wishes = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": cores, "PERFORMANCE_HINT": "LATENCY"}
-    model = openvino.Core().compile_model(file, "CPU", wishes)
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        sys.exit("this processor has no instructions for bf16")
+    model = core.compile_model(file, "CPU", wishes)
     _, height, width, _ = model.input("image").partial_shape
     images, modalities = pixels(height.get_length(), width.get_length())
     request = model.create_infer_request()

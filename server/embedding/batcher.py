@@ -127,7 +127,7 @@ class Batcher:
         priorities = (Priority.QUERY,) if imports else tuple(Priority)
         self._threads = [_InferenceThread(self, str(number), each, priorities) for number, each in enumerate(devices)]
         if imports:
-            made = _Made(imports.make)
+            made = _Made(imports.make, devices[0])
             self._threads += [_ImportThread(self, number, devices[0], made) for number in range(imports.threads)]
         for thread in self._threads:
             thread.start()
@@ -143,7 +143,7 @@ class Batcher:
         with self._lock:
             if self._ended:
                 return [self._ended]
-        return [problem for thread in self._threads for problem in thread.problems()]
+        return list(dict.fromkeys(problem for thread in self._threads for problem in thread.problems()))
 
     def submit(self, model: str, pixels: NDArray[np.uint8], modality: Modality, priority: Priority) -> Future[Embedded]:
         """Queue one crop, uint8 ``[H, W, 3]`` of the size that the model's card asks for.
@@ -334,7 +334,7 @@ class _ImportThread(_InferenceThread):
 
     def __init__(self, batcher: Batcher, number: int, embedders: Mapping[str, Embedder], made: _Made) -> None:
         super().__init__(batcher, f"import-{number}", embedders, (Priority.IMPORT,))
-        self._made = made
+        self._made, self._failures = made, made.failures
         self.quiet_s = QUIET_S if number else 0.0
 
     def run(self) -> None:
@@ -346,9 +346,13 @@ class _ImportThread(_InferenceThread):
 
 
 class _Made:
-    """One embedder of each model for all threads of imports, made by the first that needs it."""
+    """One embedder of each model for all threads of imports, made by the first that needs it.
 
-    def __init__(self, make: Callable[[str], Embedder]) -> None:
+    ``failures`` in a row are its own, whichever thread met them.
+    """
+
+    def __init__(self, make: Callable[[str], Embedder], models: Iterable[str]) -> None:
+        self.failures = dict.fromkeys(models, 0)
         self._make = cache(make)
         self._lock = threading.Lock()
 

@@ -252,7 +252,7 @@ def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: 
 
 
 def test_a_batch_that_hangs_is_the_loss_of_its_device_and_everybody_is_told(gate: Gate) -> None:
-    batcher = Batcher([{"gate": gate}], hang_s=0.2)
+    batcher = Batcher([{"gate": gate}], hang_s=1)
     hanging = submit(batcher, 0)
     gate.entered.acquire()
     waiting = submit(batcher, 1)
@@ -329,6 +329,20 @@ def test_while_queries_come_one_import_runs_at_a_time(monkeypatch: pytest.Monkey
     for mark, future in ((2, first), (3, second)):
         np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
     assert other.batches == [[2], [3]]
+    batcher.close()
+
+
+def test_failures_of_imports_count_whichever_thread_meets_them_and_any_success_ends_them() -> None:
+    other = Gate()
+    other.go.release(100)
+    batcher = Batcher([{"gate": Gate()}], imports=Imports(lambda _: other, 2))
+    for failed in range(3):
+        assert batcher.problems() == [], failed
+        with pytest.raises(EmbeddingFailed):
+            submit(batcher, POISON, Priority.IMPORT).result(5)
+    assert batcher.problems() == ["model gate: the last 3 runs failed"]
+    submit(batcher, 1, Priority.IMPORT).result(5)
+    assert batcher.problems() == []
     batcher.close()
 
 

@@ -103,7 +103,7 @@ def test_an_unacceptable_file_is_refused_with_a_reason_of_ours(data: bytes, erro
     assert "0x" not in caught.value.reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]), st.data())
 def test_a_damaged_file_is_decoded_or_refused_and_nothing_else(kind: str, data: st.DataObject) -> None:
     damaged = bytearray(encode(PERSON, kind))

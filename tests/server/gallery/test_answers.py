@@ -85,7 +85,7 @@ def from_score(hits: list[tuple[str, float]], least: float | None) -> list[tuple
 
 
 @pytest.mark.parametrize("vector_type", VectorType)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(history=histories, wanted=st.lists(searches, min_size=1, max_size=4))
 def test_every_search_of_a_batch_equals_plain_loops(
     galleries: Galleries, vector_type: VectorType, history: History, wanted: list[Search]
@@ -101,7 +101,7 @@ def test_every_search_of_a_batch_equals_plain_loops(
 
 
 @pytest.mark.parametrize("vector_type", VectorType)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(history=histories, search=searches)
 def test_pages_put_together_are_the_whole_answer(
     galleries: Galleries, vector_type: VectorType, history: History, search: Search
@@ -117,7 +117,7 @@ def test_pages_put_together_are_the_whole_answer(
     assert together == from_score(expected(held, search), search.min_score)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(history=histories, search=searches)
 def test_groups_hold_every_item_that_passes(galleries: Galleries, history: History, search: Search) -> None:
     held = fill(galleries, history)
@@ -134,7 +134,7 @@ def test_groups_hold_every_item_that_passes(galleries: Galleries, history: Histo
     assert result.end is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(history=histories, search=searches, candidates=st.sampled_from([1, 3, 50]))
 def test_candidates_are_reranked_the_rest_follows_and_a_least_score_only_takes_away(
     galleries: Galleries, history: History, search: Search, candidates: int

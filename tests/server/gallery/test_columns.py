@@ -23,13 +23,13 @@ def _live(items: list[Item]) -> LiveGallery:
     return live
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(item_lists, filters)
 def test_a_mask_agrees_with_the_filter_said_plainly(items: list[Item], where: Filter) -> None:
     assert _live(items).view().allowed(where).tolist() == [passes(item, where) for item in items]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(item_lists)
 def test_items_come_out_of_the_columns_as_they_went_in(items: list[Item]) -> None:
     view = _live(items).view()

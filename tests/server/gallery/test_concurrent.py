@@ -231,7 +231,9 @@ def test_compaction_and_snapshots_beside_writes_lose_and_revive_nothing(tmp_path
         galleries.maintain()
         compacted.add(opened.ready().view().index)
 
+    maintain()
     _beside(write, [maintain])
+    maintain()
     expected = {f"i{n}" for n in range(200) if n % 10}
     assert len(compacted) > 1
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected

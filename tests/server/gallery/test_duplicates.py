@@ -64,7 +64,7 @@ def keys(pairs: list[Pair]) -> list[tuple[str, str, float]]:
     return [(pair.first.id, pair.second.id, pair.score) for pair in pairs]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     count=st.integers(1, 40),

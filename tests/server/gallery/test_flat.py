@@ -61,7 +61,7 @@ def _mask(count: int, share: float, *, together: bool, seed: int) -> Mask:
     return (places >= first) & (places < first + share * count)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=cases)
 def test_rankings_are_those_of_brute_force(case: dict[str, Any]) -> None:
     count, kind = case["count"], case["vector_type"]

@@ -64,7 +64,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "_REMEMBERED", 2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps, filters)
 def test_memory_follows_any_writes_and_no_view_ever_changes(steps: list[tuple[str, object]], where: Filter) -> None:
     live, model = LiveGallery(FaissFlat(DIMENSION)), dict[str, tuple[Item, int, bytes]]()

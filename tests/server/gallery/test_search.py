@@ -72,7 +72,7 @@ def _drawn(case: dict[str, int]) -> tuple[Vectors, list[str], Vectors, Mask]:
 
 
 @pytest.mark.parametrize("build", INDEXES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=cases)
 def test_a_ranking_equals_plain_loops_ties_by_id_included(build: type[VectorIndex], case: dict[str, int]) -> None:
     vectors, ids, queries, allowed = _drawn(case)
@@ -82,7 +82,7 @@ def test_a_ranking_equals_plain_loops_ties_by_id_included(build: type[VectorInde
 
 
 @pytest.mark.parametrize("build", INDEXES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=cases, people=st.sampled_from([1, 3, 30]))
 def test_groups_equal_plain_loops(build: type[VectorIndex], case: dict[str, int], people: int) -> None:
     vectors, ids, queries, allowed = _drawn(case)
@@ -107,7 +107,7 @@ def test_ties_at_the_last_place_go_by_id_however_many_there_are(build: type[Vect
 
 
 @pytest.mark.parametrize("build", INDEXES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=cases, sizes=st.lists(st.integers(1, 60), min_size=1, max_size=3))
 def test_pages_put_together_are_the_whole_ranking(
     build: type[VectorIndex], case: dict[str, int], sizes: list[int]
@@ -128,7 +128,7 @@ def test_pages_put_together_are_the_whole_ranking(
 
 
 @pytest.mark.parametrize("build", INDEXES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(case=cases, others=st.lists(st.tuples(st.integers(1, 3), st.sampled_from([1, 7, 200])), max_size=4))
 def test_rankings_made_in_one_pass_are_those_made_alone(
     build: type[VectorIndex], case: dict[str, int], others: list[tuple[int, int]]

@@ -106,7 +106,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=steps, vector_type=st.sampled_from(VectorType))
 def test_whatever_happens_a_snapshot_is_right_and_nothing_deleted_stays(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], vector_type: VectorType

@@ -480,7 +480,7 @@ def test_receipts_of_erasures_are_kept_newest_first(store: Store) -> None:
             call()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(items_strategy, max_size=12, unique_by=lambda item: item.id), filters)
 def test_listing_and_erasing_agree_with_the_filter_said_plainly(store: Store, items: list[Item], where: Filter) -> None:
     if store.sequences():

@@ -31,7 +31,7 @@ def _found(held: Strings, wanted: list[str]) -> list[tuple[int, int]]:
     return sorted(zip(*(part.tolist() for part in held.find(wanted)), strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(texts, max_size=8), texts, st.data())
 def test_it_holds_what_a_list_holds(batches: list[list[str]], wanted: list[str], data: st.DataObject) -> None:
     held, model = _empty(), list[str]()

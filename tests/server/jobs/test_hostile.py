@@ -216,7 +216,7 @@ def test_a_table_of_contents_that_would_fill_the_memory_is_refused_unread(
 
 
 @pytest.mark.parametrize("pack", [tarred, targz, zipped])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_damage_anywhere_ends_in_a_reason_of_ours(source: Any, pack: Any, data: st.DataObject) -> None:
     archive = bytearray(pack(GOOD))

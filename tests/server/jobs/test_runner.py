@@ -28,17 +28,24 @@ class Steps:
     def __init__(self) -> None:
         self.orders: Queue[Exception | None] = Queue()
         self.began: Queue[Context] = Queue()
+        self.at: Queue[int] = Queue()
 
     def run(self, context: Context) -> None:
         self.began.put(context)
         context.set_total(3)
         for step in range(context.job.cursor or 0, 3):
+            self.at.put(step)
             if error := self.orders.get(timeout=PATIENCE_S):
                 raise error
             context.advance(step + 1, done=1, skipped=2, failed=[(f"entry {step}", EntryRejected("it is bad"))])
 
     def begin(self) -> Context:
         return self.began.get(timeout=PATIENCE_S)
+
+    def reach(self, step: int) -> None:
+        """Wait until it waits for its order for that step: those before are over in every respect."""
+        while self.at.get(timeout=PATIENCE_S) != step:
+            pass
 
     def step(self, count: int = 1, error: Exception | None = None) -> None:
         for _ in range(count):
@@ -103,7 +110,8 @@ def test_a_job_is_queued_runs_and_succeeds(server: Server) -> None:
         context = steps.begin()
         assert (context.job.parameters, (context.folder / "body").read_bytes()) == ({"a": 1}, b"x")
         steps.step()
-        running = until(jobs, job.id, lambda job: jobs.rate(job) is not None)  # known just after the step is stored
+        steps.reach(1)
+        running = jobs.get(job.id)
         assert counts(running) == (JobState.RUNNING, 3, 1, 1, 2)
         assert (jobs.rate(running) or 0) > 0
         steps.step(2)
@@ -175,7 +183,7 @@ def test_a_stopped_job_goes_on_from_its_cursor(server: Server) -> None:
         waiting = submit(jobs)
         steps.begin()
         steps.step()
-        until(jobs, job.id, lambda job: job.done == 1)
+        steps.reach(1)
         jobs.stop()
         steps.step()  # the step under way is noted
     assert server.folders() == {job.id, waiting.id}
@@ -196,7 +204,7 @@ def test_a_job_stopped_at_its_last_step_is_not_done_twice(server: Server) -> Non
         job = submit(jobs)
         steps.begin()
         steps.step(2)
-        until(jobs, job.id, lambda job: job.done == 2)
+        steps.reach(2)
         jobs.stop()
         steps.step()
     with server.open(steps=Steps()) as jobs:
