@@ -60,8 +60,9 @@ def _draw(axes: Axes, row: str, logs: Sequence[Log], column: str, colour: tuple[
     epochs = sorted(found)
     low, mean, high = ([float(of(found[epoch])) for epoch in epochs] for of in (np.min, np.mean, np.max))
     axes.plot(epochs, mean, marker=".", linewidth=1.4, color=colour, label=row)
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.vlines(epochs, low, high, color=colour, alpha=0.6, linewidth=1)  # a band of one epoch has no width
+    if low != high:
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.vlines(epochs, low, high, color=colour, alpha=0.6, linewidth=1)  # a band of one epoch has no width
 
 
 def _colours(count: int) -> list[tuple[float, ...]]:
