@@ -43,6 +43,8 @@ BATCHES = (4, 8, 16)
 PERCENTILES = ("p50", "p95", "p99")
 DRAWN = 2000
 """Crops that differ; more would only take time to draw."""
+IMPORTED = 4000
+"""Crops of an import: so many that making its session, at the first one with a model, weighs little."""
 
 
 def run(client: Client, process: Process, gallery: str, body: Any, kind: Any, **options: Any) -> dict[str, Any]:
@@ -157,8 +159,7 @@ def measure(effort: Effort) -> Found:
     imported: list[Row] = []
     asked: list[Row] = []
     for precision in precisions_of(LIGHT):
-        count = 1000 if effort.quick else 4000
-        taken = [crops(count, LIGHT, effort.seconds, precision) for _ in range(2 if effort.quick else effort.rounds)]
+        taken = [crops(IMPORTED, LIGHT, effort.seconds, precision) for _ in range(2 if effort.quick else effort.rounds)]
         rates = [each["tar"]["items_per_s"] for each in taken]
         bare = [max(each["bare_before"], each["bare_after"]) for each in taken]
         title = f"light, {precision}"
