@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.harness import peers
 from benchmarks.harness.effort import Effort, Found
 from benchmarks.harness.models import LIGHT, precisions_of, resnet50
+from benchmarks.harness.process import Process
 from benchmarks.harness.session import RawSession
 from benchmarks.harness.statistics import alternate, ratio
 from models.card import Card, Precision
@@ -114,7 +115,7 @@ def _run_ours(session: RawSession, batch: int, seconds: float) -> Ran:
     return Ran(session.rate(batch, seconds), session.run(batch))
 
 
-def _run_theirs(process: Any, batch: int, seconds: float) -> Ran:
+def _run_theirs(process: Process, batch: int, seconds: float) -> Ran:
     with process.running():
         answer = process.ask({"batch": batch, "seconds": seconds})
     return Ran(answer["rate"], np.array(answer["vectors"], np.float32))

@@ -408,9 +408,8 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
 
     With ``extends: METHOD/NAME`` (or a file) it says only what differs from that configuration: mappings are merged,
     key by key, a mapping of indices changes those entries of a list, anything else takes its place. An override is
-    ``key=value``: the key dotted
-    (``optimiser.learning_rate``, ``data.0.root``), the value YAML (``false``, ``null``, ``[20, 50]``,
-    ``{kind: cosine}``).
+    ``key=value``: the key dotted (``optimiser.learning_rate``, ``data.0.root``), the value YAML (``false``, ``null``,
+    ``[20, 50]``, ``{kind: cosine}``).
 
     Raises:
         OSError: the file cannot be read.

@@ -35,7 +35,9 @@ app.add_typer(reporting.results, name="results")
 
 CACHE = Path("runs/cache")
 CONFIG_HELP = "A YAML file, or METHOD/NAME of those that come with vireid (baseline/light, baseline/sysu_mm01, …)."
-PLAN_HELP = "A YAML file, or one that comes with vireid: mtrl, icre, emi (their parts), methods or zoo (all four)."
+PLAN_HELP = (
+    "A YAML file, or one that comes with vireid: mtrl, icre, emi (their parts), methods, longer or zoo (compared)."
+)
 ON_HELP = (
     "KIND:PATH to judge on, KIND one of folder, manifest, pairs, sysu_mm01, regdb, llcm; none: kept-out identities."
 )

@@ -22,7 +22,7 @@ from server.embedding.cores import give_way
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, NotReady
 
-__all__ = ["IMPORTS_NICE", "QUIET_S", "Batcher", "Embedded", "Imports", "InferenceDied", "Priority"]
+__all__ = ["IMPORTS_NICE", "Batcher", "Embedded", "Imports", "InferenceDied", "Priority"]
 
 STALL_S = 30.0
 """A batch that runs longer than this turns ready off."""
