@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing
 from functools import cache, partial
 from importlib.metadata import version
@@ -44,12 +44,12 @@ from server.api.middleware import BodyLimit, Tracing
 from server.api.service import Service
 from server.audit import Audit
 from server.embedding.admission import Admission
-from server.embedding.batcher import Imports
+from server.embedding.batcher import Lanes
 from server.embedding.cores import usable_cores
 from server.embedding.engine import ImageLimits
 from server.embedding.providers import CPU, Gpu, each_device
 from server.embedding.registry import Models, load_embedders
-from server.embedding.session import OnnxEmbedder
+from server.embedding.session import Embedder
 from server.gallery.gpu import choose_index
 from server.gallery.retention import Retention
 from server.gallery.service import Galleries
@@ -67,25 +67,23 @@ from server.settings import Settings
 __all__ = ["create_app"]
 
 _BLOCKING_THREADS = 16
-_IMPORTED_BATCHES = 4
-"""Batches of imports at once, at most: each takes memory."""
-_PARTS = (
+_PARTS = (  # those first that are asked most: routes are tried in their order
+    search,
+    embeddings,
+    items,
     page,
     health,
     limits,
     models,
-    embeddings,
     compare,
     galleries,
     aliases,
-    items,
     vectors,
     imports,
     snapshot,
     restore,
     reembed,
     duplicates,
-    search,
     erasures,
     jobs,
     keys,
@@ -158,7 +156,7 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
                 settings.model,
                 image_limits,
                 metrics.batch,
-                imports=_imports_beside(settings) if on_cpu else None,
+                lanes=_lanes_beside(settings, embedders[0]) if on_cpu else None,
             )
         )
     )
@@ -198,16 +196,12 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
     return service
 
 
-def _imports_beside(settings: Settings) -> Imports:
-    """Batches of imports at once, with a thread each as far as the cores reach: none of them waits for another one at
-    every layer, as the threads of one batch do."""
-    cores = settings.threads or usable_cores()
-    threads = min(cores, _IMPORTED_BATCHES)
-
-    def make(model: str) -> OnnxEmbedder:
-        return OnnxEmbedder(settings.model_dir / model, settings.precision, "cpu", cores - threads + 1)
-
-    return Imports(make, threads)
+def _lanes_beside(settings: Settings, embedders: Mapping[str, Embedder]) -> Lanes:
+    """A lane a core, over sessions of one thread each: where there is one core, those that run there anyway."""
+    count = settings.threads or usable_cores()
+    if count == 1:
+        return Lanes(embedders, count)
+    return Lanes(load_embedders(settings.model_dir, precision=settings.precision, device="cpu", threads=1), count)
 
 
 def _announce_access(settings: Settings, known: Keys) -> None:

@@ -6,6 +6,7 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -141,6 +142,7 @@ class Settings(BaseSettings):
         return self.auth == "required" or (self.auth is None and not self.loopback)
 
 
+@lru_cache  # asked by every request
 def is_loopback(host: str) -> bool:
     """Whether a host, an address or ``localhost``, is this machine seen from itself."""
     try:

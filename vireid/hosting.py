@@ -6,11 +6,13 @@ Importing this imports the server; only commands that start one do so.
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import queue
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -34,6 +36,8 @@ START_ERRORS = (StartError, ModelRefused, ServiceError, OSError)
 
 _SWITCH_S = 0.0005  # how long a request may wait for a thread of an import at each of its steps; Python's own is 0.005
 _GRACE_S = 30  # for requests in work when the server is told to stop
+_GARBAGE = 10_000  # objects after which Python looks for what is not needed any more; its own is 700, a few requests
+_LINES_S = 0.1  # how long lines of the log may gather
 
 
 class Host:
@@ -84,6 +88,9 @@ class Host:
                 for future in fatal:
                     future.add_done_callback(lambda done: self.stop() if done.exception() else None)
                 started()
+                gc.collect()
+                gc.freeze()  # what is there now stays: to look through it again and again took a tenth of the time
+                gc.set_threshold(_GARBAGE)
                 await self._server.serve(sockets=[self._listener])
                 for future in fatal:
                     if future.done():
@@ -161,7 +168,7 @@ def logging_aside() -> Iterator[None]:
     """Let a thread write the log: within a request, each line would hand the interpreter to others and wait for it."""
     root, lines = logging.getLogger(), queue.SimpleQueue[logging.LogRecord]()
     writers = root.handlers[:]
-    listener = QueueListener(lines, *writers)
+    listener = _Writer(lines, *writers)
     root.handlers = [_Aside(lines)]
     listener.start()
     try:
@@ -169,6 +176,19 @@ def logging_aside() -> Iterator[None]:
     finally:
         listener.stop()
         root.handlers = writers
+
+
+class _Writer(QueueListener):
+    """Writes what has gathered: a line at a time, it would ask for the interpreter within every request."""
+
+    def __init__(self, lines: queue.SimpleQueue[logging.LogRecord], *writers: logging.Handler) -> None:
+        super().__init__(lines, *writers)
+        self._lines = lines
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        if self._lines.empty():
+            time.sleep(_LINES_S)
+        return super().dequeue(block)
 
 
 class _Aside(QueueHandler):

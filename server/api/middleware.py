@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,8 +18,13 @@ from server.api.trace import start_trace
 __all__ = ["BodyLimit", "Tracing"]
 
 _CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_SAFETY = (
+    (b"content-security-policy", _CONTENT_POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
 )
 
 log = logging.getLogger(__name__)
@@ -47,13 +51,13 @@ class Tracing:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = trace.request_id
-                headers["Server-Timing"] = trace.server_timing()
-                headers["Content-Security-Policy"] = _CONTENT_POLICY
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["Cache-Control"] = "no-store" if scope["path"].startswith("/v1/") else "no-cache"
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", trace.request_id.encode()),
+                    (b"server-timing", trace.server_timing().encode()),
+                    (b"cache-control", b"no-store" if scope["path"].startswith("/v1/") else b"no-cache"),
+                    *_SAFETY,
+                ]
             await send(message)
 
         try:

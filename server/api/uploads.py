@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 from fastapi import Request
@@ -20,6 +21,8 @@ from server.errors import ServiceError
 __all__ = ["check_count", "embed", "embed_all", "successes"]
 
 Result = TypeVar("Result")
+
+_PATIENCE_S = 0.25  # after which it is looked for whether a caller has left
 
 
 def check_count(images: Sequence[bytes], limit: int) -> None:
@@ -58,7 +61,7 @@ async def embed(
         ClientDisconnect: the caller has left; what had not reached the model was taken back.
         NotReady: the model's thread has ended.
     """
-    outcome = await _while_connected(request, asyncio.wrap_future(engine.submit(images, modalities, priority, details)))
+    outcome = await _while_connected(request, engine.submit(images, modalities, priority, details))
     seconds = trace_of(request).seconds
     seconds["decode"], seconds["queue"], seconds["embed"] = outcome.decode_s, outcome.queue_s, outcome.embed_s
     return outcome
@@ -90,19 +93,30 @@ def successes(outcome: Outcome) -> tuple[dict[int, Embedding], Mapping[int, Serv
     return found, failed
 
 
-async def _while_connected(request: Request, work: asyncio.Future[Result]) -> Result:
-    """The result of ``work``, which is cancelled as soon as the caller leaves."""
-    left = asyncio.ensure_future(_disconnected(request))
+async def _while_connected(request: Request, work: Future[Result]) -> Result:
+    """The result of ``work``, which is cancelled when the caller leaves; most have theirs before that is looked for."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+
+    def settle() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        settle()
+
+    watching: list[asyncio.Task[None]] = []
+    later = loop.call_later(_PATIENCE_S, lambda: watching.append(loop.create_task(watch())))
+    work.add_done_callback(lambda _: loop.call_soon_threadsafe(settle))
     try:
-        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        await over
         if not work.done():
             raise ClientDisconnect
         return work.result()
     finally:
-        left.cancel()
+        later.cancel()
+        for task in watching:
+            task.cancel()
         work.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,4 +1,4 @@
-"""One inference thread a device takes whatever is waiting: no timer, queries first, nobody left waiting for ever."""
+"""Inference threads take whatever is waiting: no timer, queries first, nobody left waiting for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +21,17 @@ from server.embedding.cores import give_way
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, NotReady
 
-__all__ = ["IMPORTS_NICE", "Batcher", "Embedded", "Imports", "InferenceDied", "Priority"]
+__all__ = ["IMPORTS_NICE", "LANES_NICE", "Batcher", "Embedded", "InferenceDied", "Lanes", "Priority"]
 
 STALL_S = 30.0
 """A batch that runs longer than this turns ready off."""
 
 HANG_S = 300.0
 """A batch that runs longer than this will never end: its device counts as lost."""
+
+LANES_NICE = 5
+"""By how much many queries' batches give way to what feeds them. Nothing waits for a lane in the middle of its batch,
+and all others are done sooner."""
 
 IMPORTS_NICE = 10
 """By how much what imports do gives way to queries."""
@@ -56,11 +59,11 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Imports:
-    """How imports run beside queries: ``make(model)`` gives an embedder that ``threads`` threads may use at once."""
+class Lanes:
+    """Batches side by side: ``embedders`` by model, each for ``count`` threads of either priority at once."""
 
-    make: Callable[[str], Embedder]
-    threads: int
+    embedders: Mapping[str, Embedder]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +90,19 @@ class _Batch:
 
 
 class Batcher:
-    """Batches the images of many callers, in one supervised thread for each of ``devices``.
+    """Batches the images of many callers, in supervised threads: one for each of ``devices``, or ``lanes`` beside it.
 
     A device is what runs on it: embedders by the name of their model. A model may be on several: then what waits for it
     goes to the one that is free first.
 
-    1. A thread takes what has waited longest, with all that waits for the same model at the same priority, up to the
-       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any. With
-       ``imports`` these have threads of their own, which give way to all others, and embedders of their own, made when
-       they are needed: no query waits for an import's batch. While queries come, all but one of these threads rest.
-    2. A cancelled image is dropped when its batch is formed.
-    3. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
-    4. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
+    1. A thread takes what has waited longest, with what waits for the same model at the same priority, up to the
+       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
+    2. With ``lanes`` the one device, which has all cores, runs lone queries. Several go to lanes: threads that do not
+       wait for one another at every layer do more in all. Imports have as many lanes of their own, so that no query
+       waits for an import's batch; while queries come, all but one of those rest.
+    3. A cancelled image is dropped when its batch is formed.
+    4. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
+    5. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
        ``hang_s`` is an end as well.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
@@ -109,26 +113,21 @@ class Batcher:
         devices: Sequence[Mapping[str, Embedder]],
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        imports: Imports | None = None,
+        lanes: Lanes | None = None,
         hang_s: float = HANG_S,
     ) -> None:
         self._observe = observe
         self._hang_s = hang_s
         self._waiting: dict[Priority, dict[str, deque[_Job]]] = {priority: defaultdict(deque) for priority in Priority}
         self._lock = threading.Lock()
-        self._comes = dict.fromkeys(Priority, threading.Condition(self._lock))
-        if imports:  # none of whose threads is woken by a query
-            self._comes[Priority.IMPORT] = threading.Condition(self._lock)
         self._queried = -math.inf  # when the last query came
         self._ended: str | None = None
         self._over = threading.Event()
         self.died: Future[None] = Future()
         """Gets ``InferenceDied`` when a device is lost; done without it once the batcher was closed."""
-        priorities = (Priority.QUERY,) if imports else tuple(Priority)
-        self._threads = [_InferenceThread(self, str(number), each, priorities) for number, each in enumerate(devices)]
-        if imports:
-            made = _Made(imports.make, devices[0])
-            self._threads += [_ImportThread(self, number, devices[0], made) for number in range(imports.threads)]
+        self._lone: _Crew | None = None
+        self._crews: dict[Priority, _Crew] = {}
+        self._hire(devices, lanes)
         for thread in self._threads:
             thread.start()
         threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
@@ -136,7 +135,7 @@ class Batcher:
     @property
     def depth(self) -> int:
         """Images that wait."""
-        return sum(len(jobs) for models in self._waiting.values() for jobs in list(models.values()))
+        return sum(map(self._depth, Priority))
 
     def problems(self) -> list[str]:
         """Why this batcher is not ready; empty when it is."""
@@ -160,7 +159,7 @@ class Batcher:
             self._waiting[priority][model].append(job)
             if priority is Priority.QUERY:
                 self._queried = job.submitted
-            self._comes[priority].notify_all()
+            self._wake()
         return job.future
 
     def close(self) -> None:
@@ -182,6 +181,36 @@ class Batcher:
         with suppress(InvalidStateError):  # it is not the first
             self.died.set_exception(InferenceDied(reason))
 
+    def _hire(self, devices: Sequence[Mapping[str, Embedder]], lanes: Lanes | None) -> None:
+        """Make the threads, and the crews that they are in."""
+        if lanes is None:
+            crew = _Crew(self._lock, tuple(Priority))
+            self._crews = dict.fromkeys(Priority, crew)
+            self._threads = [
+                _InferenceThread(self, f"inference-{number}", crew, each, dict.fromkeys(each, 0))
+                for number, each in enumerate(devices)
+            ]
+            return
+        (device,) = devices
+        self._lone = _Crew(self._lock, (Priority.QUERY,))
+        self._crews = {priority: _Crew(self._lock, (priority,)) for priority in Priority}
+        self._threads = [_InferenceThread(self, "inference-0", self._lone, device, dict.fromkeys(device, 0))]
+        failures = dict.fromkeys(device, 0)
+        for number in range(lanes.count):
+            query = _InferenceThread(
+                self, f"query-{number}", self._crews[Priority.QUERY], lanes.embedders, failures, nice=LANES_NICE
+            )
+            imported = _InferenceThread(
+                self,
+                f"import-{number}",
+                self._crews[Priority.IMPORT],
+                lanes.embedders,
+                failures,
+                nice=IMPORTS_NICE,
+                quiet_s=QUIET_S if number else 0.0,
+            )
+            self._threads += [query, imported]
+
     def _watch(self) -> None:
         while not self._over.wait(self._hang_s / _LOOKS):
             for thread in self._threads:
@@ -197,8 +226,8 @@ class Batcher:
             waiting = [job for models in self._waiting.values() for jobs in models.values() for job in jobs]
             for models in self._waiting.values():
                 models.clear()
-            for condition in self._comes.values():
-                condition.notify_all()
+            for thread in self._threads:
+                thread.crew.comes.notify_all()
         self._abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
 
     def _abandon(self, jobs: Iterable[_Job]) -> None:
@@ -207,38 +236,63 @@ class Batcher:
             with suppress(InvalidStateError):  # it was served after all
                 job.future.set_exception(NotReady([self._ended or ""]))
 
-    def take(
-        self, embedders: Mapping[str, Embedder], priorities: Sequence[Priority], quiet_s: float = 0.0
-    ) -> _Batch | None:
-        """The next batch for one of ``embedders``, of the first of ``priorities`` that any is of.
+    def take(self, crew: _Crew, embedders: Mapping[str, Embedder], quiet_s: float) -> _Batch | None:
+        """The next batch for a thread of a crew, which says :meth:`done` after it.
 
         Sleeps while there is none, and until the last query came ``quiet_s`` ago. None when the batcher has ended.
         """
-        comes = self._comes[priorities[0]]
         with self._lock:
             while not self._ended:
                 if (too_early := self._queried + quiet_s - time.monotonic()) > 0:
-                    comes.wait(too_early)
-                    continue
-                model, waiting = self._longest_waiting(embedders, priorities)
-                if waiting is None:
-                    comes.wait()
-                    continue
-                jobs: list[_Job] = []
-                while waiting and len(jobs) < embedders[model].largest_batch:
-                    job = waiting.popleft()
-                    if job.future.set_running_or_notify_cancel():
-                        jobs.append(job)
-                if jobs:
+                    crew.comes.wait(too_early)
+                elif batch := self._batch(crew, embedders):
+                    crew.running += 1
+                    return batch
+                else:
+                    crew.comes.wait()
+        return None
+
+    def done(self, crew: _Crew) -> None:
+        """A thread of the crew has no batch any more."""
+        with self._lock:
+            crew.running -= 1
+            self._wake()
+
+    def _batch(self, crew: _Crew, embedders: Mapping[str, Embedder]) -> _Batch | None:
+        """What a thread of that crew is to run now, if anything."""
+        for priority in crew.priorities:
+            if crew is not self._crew_for(priority):
+                continue
+            while waiting := self._longest_waiting(priority, embedders):
+                model, queue = waiting
+                taken = [queue.popleft() for _ in range(min(len(queue), embedders[model].largest_batch))]
+                if jobs := [job for job in taken if job.future.set_running_or_notify_cancel()]:
                     return _Batch(model, jobs)
         return None
 
-    def _longest_waiting(self, models: Iterable[str], priorities: Sequence[Priority]) -> tuple[str, deque[_Job] | None]:
-        for queues in (self._waiting[priority] for priority in priorities):
-            if candidates := [model for model in models if queues[model]]:
-                oldest = min(candidates, key=lambda model: queues[model][0].submitted)
-                return oldest, queues[oldest]
-        return "", None
+    def _crew_for(self, priority: Priority) -> _Crew:
+        """Whose turn it is with what waits at a priority."""
+        lanes = self._crews[priority]
+        if priority is Priority.QUERY and self._lone and not (self._lone.running or lanes.running):
+            return self._lone if self._depth(priority) == 1 else lanes
+        return lanes
+
+    def _wake(self) -> None:
+        """Wake those whose turn it is. To be called, with the lock held, after whatever may change that."""
+        for priority in Priority:
+            if self._depth(priority):
+                self._crew_for(priority).comes.notify_all()
+
+    def _depth(self, priority: Priority) -> int:
+        return sum(len(jobs) for jobs in list(self._waiting[priority].values()))
+
+    def _longest_waiting(self, priority: Priority, models: Iterable[str]) -> tuple[str, deque[_Job]] | None:
+        queues = self._waiting[priority]
+        candidates = [model for model in models if queues[model]]
+        if not candidates:
+            return None
+        oldest = min(candidates, key=lambda model: queues[model][0].submitted)
+        return oldest, queues[oldest]
 
     def served(self, batch: _Batch, seconds: float) -> None:
         """Note a run of a model."""
@@ -246,31 +300,46 @@ class Batcher:
             self._observe(batch.model, len(batch.jobs), seconds)
 
 
-class _InferenceThread(threading.Thread):
-    """The one thread that uses a device."""
+class _Crew:
+    """Threads that take the same work: whichever is free."""
 
-    quiet_s = 0.0
-    """For how long no query may have come when it takes a batch."""
+    def __init__(self, lock: threading.Lock, priorities: Sequence[Priority]) -> None:
+        self.priorities = priorities
+        self.comes = threading.Condition(lock)
+        self.running = 0
+        """Threads with a batch."""
+
+
+class _InferenceThread(threading.Thread):
+    """One of a crew, with embedders that it has to itself or that may be used by several."""
 
     def __init__(
         self,
         batcher: Batcher,
         name: str,
+        crew: _Crew,
         embedders: Mapping[str, Embedder],
-        priorities: Sequence[Priority],
+        failures: dict[str, int],
+        *,
+        nice: int = 0,
+        quiet_s: float = 0.0,
     ) -> None:
-        super().__init__(name=f"inference-{name}", daemon=True)
-        self._batcher, self._embedders, self._priorities = batcher, embedders, priorities
+        """``failures`` in a row of each model are those of all threads with the same embedders."""
+        super().__init__(name=name, daemon=True)
+        self.crew = crew
+        self._batcher, self._embedders, self._failures = batcher, embedders, failures
+        self._nice, self._quiet_s = nice, quiet_s
         self._running: tuple[str, float] | None = None
-        self._failures: dict[str, int] = dict.fromkeys(embedders, 0)
         self.jobs: Sequence[_Job] = ()
         """The latest batch, all of it."""
 
     def run(self) -> None:
         try:
-            while batch := self._batcher.take(self._embedders, self._priorities, self.quiet_s):
+            give_way(self._nice)
+            while batch := self._batcher.take(self.crew, self._embedders, self._quiet_s):
                 self.jobs = batch.jobs
                 self._serve(batch)
+                self._batcher.done(self.crew)
         except BaseException:  # the supervised exit: nothing may kill this thread unseen
             log.exception(reason := f"{self.name}, which runs {', '.join(self._embedders)}, has died")
             self._batcher.lose(reason, self.jobs)
@@ -314,48 +383,10 @@ class _InferenceThread(threading.Thread):
             job.future.set_result(Embedded(vector, started - job.submitted, ran))
 
     def _embed(self, batch: _Batch) -> Vectors:
-        embedder = self._embedder(batch.model)
+        embedder = self._embedders[batch.model]
         images = np.stack([job.pixels for job in batch.jobs])
         modalities = np.array([job.modality.index for job in batch.jobs], np.int64)
         vectors = embedder.embed(images, modalities)
         if vectors.shape != (len(batch.jobs), embedder.card.dimension):
             raise ValueError(f"expected {(len(batch.jobs), embedder.card.dimension)}, found {vectors.shape}")
         return vectors
-
-    def _embedder(self, model: str) -> Embedder:
-        return self._embedders[model]
-
-
-class _ImportThread(_InferenceThread):
-    """Runs imports behind all other threads, as a session's threads do that it makes: they have its priority.
-
-    The first import with a model pays for the second session; a server that imports nothing has none.
-    """
-
-    def __init__(self, batcher: Batcher, number: int, embedders: Mapping[str, Embedder], made: _Made) -> None:
-        super().__init__(batcher, f"import-{number}", embedders, (Priority.IMPORT,))
-        self._made, self._failures = made, made.failures
-        self.quiet_s = QUIET_S if number else 0.0
-
-    def run(self) -> None:
-        give_way(IMPORTS_NICE)
-        super().run()
-
-    def _embedder(self, model: str) -> Embedder:
-        return self._made.of(model)
-
-
-class _Made:
-    """One embedder of each model for all threads of imports, made by the first that needs it.
-
-    ``failures`` in a row are its own, whichever thread met them.
-    """
-
-    def __init__(self, make: Callable[[str], Embedder], models: Iterable[str]) -> None:
-        self.failures = dict.fromkeys(models, 0)
-        self._make = cache(make)
-        self._lock = threading.Lock()
-
-    def of(self, model: str) -> Embedder:
-        with self._lock:
-            return self._make(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.card import Precision
-from server.embedding.batcher import IMPORTS_NICE, Batcher, Imports, Priority
+from server.embedding.batcher import IMPORTS_NICE, Batcher, Lanes, Priority
 from server.embedding.cores import give_way, usable_cores
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.providers import Gpu
@@ -47,15 +47,13 @@ def load_embedders(
     return embedders
 
 
-# A model's threads wait for one another at every layer: one that shares its core with a decoder holds up all. So
-# decoders come after models, and those of imports last.
-_NICENESS = {Priority.QUERY: 5, Priority.IMPORT: IMPORTS_NICE}
+_NICENESS = {Priority.QUERY: 0, Priority.IMPORT: IMPORTS_NICE}
 
 
 class Models:
     """Loaded models by name, over one inference thread for each device and pools of decoding threads.
 
-    ``devices`` is what runs on each of them: embedders by name. All have the same models. ``imports``: see
+    ``devices`` is what runs on each of them: embedders by name. All have the same models. ``lanes``: see
     :class:`Batcher`.
 
     ``observe(model, images, seconds)`` is called after each run of a model.
@@ -71,7 +69,7 @@ class Models:
         limits: ImageLimits,
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        imports: Imports | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
         embedders = devices[0]
         self.default = _default(embedders, default)
@@ -81,7 +79,7 @@ class Models:
             )
             for priority, niceness in _NICENESS.items()
         }
-        self.batcher = Batcher(devices, observe, imports=imports)
+        self.batcher = Batcher(devices, observe, lanes=lanes)
         self._engines = {
             name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()
         }

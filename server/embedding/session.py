@@ -33,7 +33,7 @@ Modalities = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 _Row = TypeVar("_Row", bound=np.generic)
 
-_CPU_LARGEST_BATCH = 8
+_CPU_LARGEST_BATCH = 4  # a crop alone costs hardly more than one of many, and waits for fewer others
 _NORM_TOLERANCE = 1e-3
 
 
@@ -50,7 +50,7 @@ class Embedder(Protocol):
 
     ``embed`` takes ``images`` uint8 RGB ``[N, H, W, 3]`` of the card's size and ``modalities`` int64 ``[N]``
     (0 visible, 1 infrared) and returns float32 ``[N, D]`` rows of unit length, for N from 1 to ``largest_batch``.
-    One thread at a time, but for one that is made for several (:class:`server.embedding.batcher.Imports`).
+    On a GPU by one thread at a time, on the CPU by any number of them at once.
     """
 
     @property

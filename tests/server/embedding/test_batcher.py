@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.card import Modality
-from server.embedding.batcher import IMPORTS_NICE, Batcher, Embedded, Imports, InferenceDied, Priority
+from server.embedding.batcher import IMPORTS_NICE, LANES_NICE, Batcher, Embedded, InferenceDied, Lanes, Priority
 from server.errors import EmbeddingFailed, NotReady
 from tests.server.standin import HEIGHT, WIDTH, StandIn, card
 
@@ -273,88 +273,130 @@ def niceness() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_imports_with_embedders_of_their_own_hold_up_no_query_and_give_way() -> None:
-    gate, other, found = Gate(), Gate(), []
+@pytest.fixture
+def lane() -> Gate:
+    return Gate()
 
-    def make(model: str) -> Gate:
-        found.append((model, niceness()))
-        return other
 
-    batcher = Batcher([{"gate": gate}], imports=Imports(make, 1))
-    imported = submit(batcher, 1, Priority.IMPORT)
-    other.entered.acquire()
-    asked = submit(batcher, 2)
-    gate.go.release()
-    np.testing.assert_allclose(asked.result(5).vector, expected(2), atol=1e-6)
-    assert not imported.done()
-    other.go.release(2)
-    np.testing.assert_allclose(imported.result(5).vector, expected(1), atol=1e-6)
-    submit(batcher, 3, Priority.IMPORT).result(5)
-    assert (gate.batches, other.batches) == ([[2]], [[1], [3]])
-    behind = IMPORTS_NICE if sys.platform == "linux" else 0
-    assert found == [("gate", min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + behind, 19))]  # once, in its thread
+@pytest.fixture
+def beside(gate: Gate, lane: Gate) -> Iterator[Batcher]:
+    """Two lanes, which run ``lane``, beside a device that runs ``gate``."""
+    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 2))
+    yield batcher
+    for each in (gate, lane):
+        each.go.release(1000)
     batcher.close()
 
 
-def test_batches_of_imports_run_at_once_by_one_embedder() -> None:
-    other, made = Gate(), []
+def test_a_lone_query_has_the_whole_device(gate: Gate, lane: Gate, beside: Batcher) -> None:
+    gate.go.release(3)
+    for mark in (1, 2, 3):
+        np.testing.assert_allclose(submit(beside, mark).result(5).vector, expected(mark), atol=1e-6)
+    assert (gate.batches, lane.batches) == ([[1], [2], [3]], [])
 
-    def make(model: str) -> Gate:
-        made.append(model)
-        return other
 
-    batcher = Batcher([{"gate": Gate()}], imports=Imports(make, 2))
-    futures = []
+def test_what_comes_beside_a_lone_query_goes_to_a_lane(gate: Gate, lane: Gate, beside: Batcher) -> None:
+    first = submit(beside, 1)
+    gate.entered.acquire()
+    second = submit(beside, 2)
+    lane.go.release()
+    np.testing.assert_allclose(second.result(5).vector, expected(2), atol=1e-6)
+    assert not first.done()
+
+
+def test_lanes_run_batches_at_once_and_take_what_gathers(gate: Gate, lane: Gate, beside: Batcher) -> None:
+    futures = [submit(beside, 0)]
+    gate.entered.acquire()
     for mark in (1, 2):
-        futures.append(submit(batcher, mark, Priority.IMPORT))
-        other.entered.acquire()  # the second one while the first one runs
-    assert (made, other.batches) == (["gate"], [[1], [2]])
-    other.go.release(2)
-    for mark, future in zip((1, 2), futures, strict=True):
+        futures.append(submit(beside, mark))
+        lane.entered.acquire()  # the second one while the first one runs
+    futures += [submit(beside, mark) for mark in range(3, 9)]
+    gate.go.release()  # the device leaves all of them to the lanes
+    futures[0].result(5)
+    lane.go.release(100)
+    for mark, future in enumerate(futures):
         np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert gate.batches == [[0]]
+    assert sorted(lane.batches) == [[1], [2], [3, 4, 5, 6], [7, 8]]
+
+
+def test_a_lane_leaves_the_last_query_to_the_device(gate: Gate, lane: Gate) -> None:
+    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 1))
+    first = submit(batcher, 1)
+    gate.entered.acquire()
+    second = submit(batcher, 2)
+    lane.entered.acquire()
+    gate.go.release(2)
+    first.result(5)
+    third = submit(batcher, 3)
+    lane.go.release()
+    for mark, future in ((2, second), (3, third)):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert (gate.batches, lane.batches) == ([[1], [3]], [[2]])
     batcher.close()
+
+
+def test_a_lane_that_dies_is_the_loss_of_all(gate: Gate, lane: Gate, beside: Batcher) -> None:
+    lane.on_run = exit_thread
+    futures = [submit(beside, 1)]
+    gate.entered.acquire()
+    futures.append(submit(beside, 2))
+    lane.go.release()
+    for future in futures:
+        with pytest.raises(NotReady):
+            future.result(5)
+    with pytest.raises(InferenceDied, match=r"query-[01], which runs gate, has died"):
+        beside.died.result(5)
+
+
+@pytest.mark.parametrize(("priority", "nice"), [(Priority.QUERY, LANES_NICE), (Priority.IMPORT, IMPORTS_NICE)])
+def test_lanes_give_way(gate: Gate, lane: Gate, beside: Batcher, priority: Priority, nice: int) -> None:
+    found: list[int] = []
+    lane.on_run = lambda: found.append(niceness())
+    submit(beside, 1)
+    gate.entered.acquire()
+    lane.go.release()
+    submit(beside, 2, priority).result(5)
+    behind = nice if sys.platform == "linux" else 0
+    assert found == [min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + behind, 19)]
+
+
+def test_imports_hold_up_no_query(gate: Gate, lane: Gate, beside: Batcher) -> None:
+    imported = [submit(beside, mark, Priority.IMPORT) for mark in range(1, 7)]
+    for _ in range(2):
+        lane.entered.acquire()
+    gate.go.release()
+    np.testing.assert_allclose(submit(beside, 8).result(5).vector, expected(8), atol=1e-6)
+    assert not any(future.done() for future in imported)
+    lane.go.release(100)
+    for mark, future in enumerate(imported, 1):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert gate.batches == [[8]]
 
 
 def test_while_queries_come_one_import_runs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{Batcher.__module__}.QUIET_S", 1000)
-    gate, other = Gate(), Gate()
+    gate, lane = Gate(), Gate()
     gate.go.release()
-    batcher = Batcher([{"gate": gate}], imports=Imports(lambda _: other, 2))
+    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 2))
     submit(batcher, 1).result(5)
     first = submit(batcher, 2, Priority.IMPORT)
-    other.entered.acquire()
+    lane.entered.acquire()
     second = submit(batcher, 3, Priority.IMPORT)
-    assert not other.entered.acquire(timeout=0.1)
-    other.go.release(2)
+    assert not lane.entered.acquire(timeout=0.1)
+    lane.go.release(2)
     for mark, future in ((2, first), (3, second)):
         np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
-    assert other.batches == [[2], [3]]
+    assert lane.batches == [[2], [3]]
     batcher.close()
 
 
-def test_failures_of_imports_count_whichever_thread_meets_them_and_any_success_ends_them() -> None:
-    other = Gate()
-    other.go.release(100)
-    batcher = Batcher([{"gate": Gate()}], imports=Imports(lambda _: other, 2))
+def test_failures_of_lanes_count_whichever_meets_them_and_any_success_ends_them(lane: Gate, beside: Batcher) -> None:
+    lane.go.release(100)
     for failed in range(3):
-        assert batcher.problems() == [], failed
+        assert beside.problems() == [], failed
         with pytest.raises(EmbeddingFailed):
-            submit(batcher, POISON, Priority.IMPORT).result(5)
-    assert batcher.problems() == ["model gate: the last 3 runs failed"]
-    submit(batcher, 1, Priority.IMPORT).result(5)
-    assert batcher.problems() == []
-    batcher.close()
-
-
-def test_an_embedder_for_imports_that_cannot_be_made_fails_their_images_alone() -> None:
-    gate = Gate()
-
-    def make(model: str) -> Gate:
-        raise OSError(f"{model} is gone")
-
-    batcher = Batcher([{"gate": gate}], imports=Imports(make, 1))
-    with pytest.raises(EmbeddingFailed):
-        submit(batcher, 1, Priority.IMPORT).result(5)
-    gate.go.release()
-    submit(batcher, 2).result(5)
-    batcher.close()
+            submit(beside, POISON, Priority.IMPORT).result(5)
+    assert beside.problems() == ["model gate: the last 3 runs failed"]
+    submit(beside, 1, Priority.IMPORT).result(5)
+    assert beside.problems() == []
