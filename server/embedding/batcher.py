@@ -39,6 +39,10 @@ IMPORTS_NICE = 10
 QUIET_S = 0.25
 """For so long no query may have come when imports take all cores."""
 
+REST = 0.5
+"""How long an import rests after each batch while queries come, as a share of what the batch took. What it decodes and
+stores, for which it needs Python's lock as queries do, comes no faster than it is embedded."""
+
 _FAILURES_IN_A_ROW = 3
 _LOOKS = 20  # at each thread, until a batch counts as hanging
 _CLOSED = "the server is shutting down"
@@ -99,7 +103,7 @@ class Batcher:
        embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
     2. With ``lanes`` the one device, which has all cores, runs lone queries. Several go to lanes: threads that do not
        wait for one another at every layer do more in all. Imports have as many lanes of their own, so that no query
-       waits for an import's batch; while queries come, all but one of those rest.
+       waits for an import's batch; while queries come, one of those goes on, at two thirds of its speed.
     3. A cancelled image is dropped when its batch is formed.
     4. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
     5. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
@@ -208,6 +212,7 @@ class Batcher:
                 failures,
                 nice=IMPORTS_NICE,
                 quiet_s=QUIET_S if number else 0.0,
+                rest=REST,
             )
             self._threads += [query, imported]
 
@@ -257,6 +262,11 @@ class Batcher:
         with self._lock:
             crew.running -= 1
             self._wake()
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, if queries have come of late."""
+        if time.monotonic() - self._queried < QUIET_S:
+            self._over.wait(seconds)
 
     def _batch(self, crew: _Crew, embedders: Mapping[str, Embedder]) -> _Batch | None:
         """What a thread of that crew is to run now, if anything."""
@@ -323,12 +333,16 @@ class _InferenceThread(threading.Thread):
         *,
         nice: int = 0,
         quiet_s: float = 0.0,
+        rest: float = 0.0,
     ) -> None:
-        """``failures`` in a row of each model are those of all threads with the same embedders."""
+        """``quiet_s``, ``rest``: see ``QUIET_S`` and ``REST``; 0: queries do not matter to it.
+
+        ``failures`` in a row of each model are those of all threads with the same embedders.
+        """
         super().__init__(name=name, daemon=True)
         self.crew = crew
         self._batcher, self._embedders, self._failures = batcher, embedders, failures
-        self._nice, self._quiet_s = nice, quiet_s
+        self._nice, self._quiet_s, self._rest = nice, quiet_s, rest
         self._running: tuple[str, float] | None = None
         self.jobs: Sequence[_Job] = ()
         """The latest batch, all of it."""
@@ -338,8 +352,11 @@ class _InferenceThread(threading.Thread):
             give_way(self._nice)
             while batch := self._batcher.take(self.crew, self._embedders, self._quiet_s):
                 self.jobs = batch.jobs
+                started = time.monotonic()
                 self._serve(batch)
                 self._batcher.done(self.crew)
+                if self._rest:
+                    self._batcher.rest(self._rest * (time.monotonic() - started))
         except BaseException:  # the supervised exit: nothing may kill this thread unseen
             log.exception(reason := f"{self.name}, which runs {', '.join(self._embedders)}, has died")
             self._batcher.lose(reason, self.jobs)

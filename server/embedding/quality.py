@@ -62,7 +62,7 @@ def warnings_of(image: Image.Image, spec: InputSpec) -> frozenset[CropWarning]:
     grey = np.asarray(small, np.float32)
     if np.partition(grey, _BRIGHT, axis=None)[_BRIGHT] < LEAST_BRIGHTNESS:
         found.add(CropWarning.TOO_DARK)
-    if _detail(grey) <= LEAST_DETAIL * grey.var():  # a grey surface has none, and no variance
+    if _detail(grey) <= LEAST_DETAIL * _variance(grey):  # a grey surface has none, and no variance
         found.add(CropWarning.BLURRED)
     return frozenset(found)
 
@@ -70,4 +70,10 @@ def warnings_of(image: Image.Image, spec: InputSpec) -> frozenset[CropWarning]:
 def _detail(grey: NDArray[np.float32]) -> float:
     across = grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2]
     down = grey[2:] - 2 * grey[1:-1] + grey[:-2]
-    return float(min(across.var(), down.var()))
+    return min(_variance(across), _variance(down))
+
+
+def _variance(values: NDArray[np.float32]) -> float:
+    """That of ``np.var``, which takes four times as long for so few."""
+    from_mean = (values - values.sum() / values.size).ravel()
+    return float(from_mean @ from_mean) / values.size

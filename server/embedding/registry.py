@@ -47,7 +47,12 @@ def load_embedders(
     return embedders
 
 
-_NICENESS = {Priority.QUERY: 0, Priority.IMPORT: IMPORTS_NICE}
+def _decoders(priority: Priority) -> ThreadPoolExecutor:
+    """Threads for one priority: for imports half as many as cores, or queries would wait for them to let Python go."""
+    imports = priority is Priority.IMPORT
+    count = max(1, usable_cores() // 2) if imports else usable_cores()
+    niceness = IMPORTS_NICE if imports else 0
+    return ThreadPoolExecutor(count, f"decode-{priority.name.lower()}", partial(give_way, niceness))
 
 
 class Models:
@@ -73,12 +78,7 @@ class Models:
     ) -> None:
         embedders = devices[0]
         self.default = _default(embedders, default)
-        self._decoders = {
-            priority: ThreadPoolExecutor(
-                usable_cores(), f"decode-{priority.name.lower()}", initializer=partial(give_way, niceness)
-            )
-            for priority, niceness in _NICENESS.items()
-        }
+        self._decoders = {priority: _decoders(priority) for priority in Priority}
         self.batcher = Batcher(devices, observe, lanes=lanes)
         self._engines = {
             name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()

@@ -392,6 +392,25 @@ def test_while_queries_come_one_import_runs_at_a_time(monkeypatch: pytest.Monkey
     batcher.close()
 
 
+def test_an_import_rests_after_a_batch_while_queries_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{Batcher.__module__}.REST", 1e6)
+    gate, lane = Gate(), Gate()
+    for each in (gate, lane):
+        each.go.release(10)
+    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 1))
+    submit(batcher, 1, Priority.IMPORT).result(5)
+    submit(batcher, 2, Priority.IMPORT).result(5)  # no query has come
+    monkeypatch.setattr(f"{Batcher.__module__}.QUIET_S", 1000)
+    submit(batcher, 3).result(5)
+    submit(batcher, 4, Priority.IMPORT).result(5)
+    waiting = submit(batcher, 5, Priority.IMPORT)
+    with pytest.raises(TimeoutError):
+        waiting.result(0.1)
+    batcher.close()  # wakes it
+    with pytest.raises(NotReady):
+        waiting.result(5)
+
+
 def test_failures_of_lanes_count_whichever_meets_them_and_any_success_ends_them(lane: Gate, beside: Batcher) -> None:
     lane.go.release(100)
     for failed in range(3):
