@@ -30,7 +30,8 @@ from benchmarks.harness.session import BATCHES, RawSession
 from benchmarks.harness.statistics import alternate, difference, ratio
 from benchmarks.harness.wrk import Load, check_wrk, post
 from models.card import Card, Modality, Precision
-from server.embedding.batcher import Batcher, Priority
+from server.embedding.batcher import Batcher, Lanes, Priority
+from server.embedding.cores import usable_cores
 from server.embedding.session import OnnxEmbedder
 
 __all__ = ["measure"]
@@ -107,6 +108,8 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
     rates = {batch: session.rate(batch, effort.seconds / 2) for batch in BATCHES}
     best = max(rates, key=rates.__getitem__)
     seconds = max(effort.seconds, ENOUGH / rates[best])
+    cores = usable_cores()
+    lanes = RawSession(folder, precision, threads=1).rate_of(cores, best, seconds)
     batcher = _batcher_rate(folder, precision, seconds)
     with ExitStack() as stack:
         targets = _targets(stack, found, folder, precision)
@@ -135,7 +138,11 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
         }
         for batch, rate in rates.items()
     ]
-    found.tables[f"{title}: in process"] = [*rows, {"what": "batcher", "crops/s": round(batcher, 1)}]
+    found.tables[f"{title}: in process"] = [
+        *rows,
+        {"what": f"bare session of one thread, batches of {best}, {cores} callers", "crops/s": round(lanes, 1)},
+        {"what": "batcher", "crops/s": round(batcher, 1)},
+    ]
     found.tables[f"{title}: over HTTP"] = [
         {"server": key[0], "clients": key[1], **_median(taken[key])} for key in sorted(loads, key=str) if key in taken
     ]
@@ -214,10 +221,10 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
 
 def _batcher_rate(folder: Path, precision: Precision, seconds: float) -> float:
     """Crops a second through the batcher, with as many in work as there are clients otherwise."""
-    embedder = OnnxEmbedder(folder, precision, "cpu")
+    embedder, lane = OnnxEmbedder(folder, precision, "cpu"), OnnxEmbedder(folder, precision, "cpu", threads=1)
     crop = np.zeros((embedder.card.input.height, embedder.card.input.width, 3), np.uint8)
     model = embedder.card.name
-    batcher = Batcher([{model: embedder}])
+    batcher = Batcher([{model: embedder}], lanes=Lanes({model: lane}, usable_cores()))
     waiting: deque[Future[Any]] = deque()
     done, started = 0, time.perf_counter()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,13 @@ BATCHES = (1, 2, 4, 8, LARGEST)
 
 
 class RawSession:
-    """A model's graph in ONNX Runtime with a thread a core, fed from memory; its options are the default ones, but that
-    layers which the file leaves in float stay so."""
+    """A model's graph in ONNX Runtime, with a thread a core unless told otherwise, fed from memory; its options are the
+    default ones, but that layers which the file leaves in float stay so."""
 
-    def __init__(self, folder: Path, precision: Precision) -> None:
+    def __init__(self, folder: Path, precision: Precision, threads: int | None = None) -> None:
         card = Card.read(folder / "card.json")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
+        options.intra_op_num_threads = threads or usable_cores()
         file = folder / card.precisions[precision].file
         self._session = onnxruntime.InferenceSession(
             file, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
@@ -43,6 +44,11 @@ class RawSession:
         """Crops a second."""
         took = sample(lambda: self.run(batch), seconds)
         return batch * len(took) / sum(took)
+
+    def rate_of(self, callers: int, batch: int, seconds: float) -> float:
+        """Crops a second of several callers at once."""
+        with ThreadPoolExecutor(callers) as pool:
+            return sum(pool.map(lambda _: self.rate(batch, seconds), range(callers)))
 
     def latency_ms(self, batch: int, seconds: float) -> float:
         """Median milliseconds of a batch."""
