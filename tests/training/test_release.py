@@ -76,7 +76,7 @@ def test_a_fused_model_is_exported_judged_and_served(
     assert card.fingerprint not in {m.fingerprint for m in card.members}
     assert len(card.training.data) == 1
 
-    images, modalities = random_crops(8, *SIZE), np.arange(8) % 2
+    images, modalities = random_crops(4, *SIZE), np.arange(4) % 2
     served = OnnxEmbedder(out, device="cpu", threads=1).embed(images, modalities)
     with torch.inference_mode():
         one, other = (m.embed(torch.from_numpy(images), torch.from_numpy(modalities)).numpy() for m in members)
