@@ -87,12 +87,14 @@ class JobTable:
     def take(self) -> Job | None:
         """The oldest job in the queue, which is running from now on; None where none waits."""
         oldest = select(func.min(_jobs.id)).where(_jobs.state == JobState.QUEUED.value).scalar_subquery()
-        started = func.coalesce(_jobs.started_at, _now())
         with reading(self._engine) as connection:  # most calls find nothing, and shall not write for it
             if connection.scalar(select(oldest)) is None:
                 return None
-        change = update(tables.jobs).where(_jobs.id == oldest).values(state=JobState.RUNNING.value, started_at=started)
+        change = update(tables.jobs).where(_jobs.id == oldest)
         with writing(self._engine) as connection:
+            # Only now, or a job that was made while this one waited for its turn would begin before it was there.
+            started = func.coalesce(_jobs.started_at, _now())
+            change = change.values(state=JobState.RUNNING.value, started_at=started)
             row = connection.execute(change.returning(*tables.jobs.c)).one_or_none()
         return None if row is None else _to_job(row)
 
