@@ -36,6 +36,10 @@ _Row = TypeVar("_Row", bound=np.generic)
 _CPU_LARGEST_BATCH = 4  # a crop alone costs hardly more than one of many, and waits for fewer others
 _NORM_TOLERANCE = 1e-3
 
+# How long a thread that has done its share of a layer waits awake for the next one. To be woken takes longer than a
+# small layer; a thread that stays awake for long takes the cores from decoding and searching.
+_SPIN_US = 200
+
 
 class ModelRefused(RuntimeError):
     """A model's files, its graph or its execution provider are not what they must be; the server does not start."""
@@ -237,8 +241,7 @@ def _open(
     options = onnxruntime.SessionOptions()
     if place.kind == "cpu":
         options.intra_op_num_threads = threads
-        # Spinning threads would take the cores from decoding and searching, for twice the CPU time a crop.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
     else:
         onnxruntime.preload_dlls()
     if engines := dict(providers).get(TENSORRT, {}).get("trt_engine_cache_path"):
