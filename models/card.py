@@ -7,6 +7,7 @@ imports neither torch nor NumPy, so that a server can read a card without either
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -202,14 +203,15 @@ class Calibration(_Part):
     def false_match_rate(self, score: float) -> float:
         """Share of impostor pairs that score at least ``score``, interpolated; never below 1 / impostor_pairs."""
         floor = 1 / self.impostor_pairs
-        if score <= self.scores[0]:
+        place = bisect_left(self.scores, score)
+        if place == 0:
             return self.rates[0]
-        for (low, high), (above, below) in zip(pairwise(self.scores), pairwise(self.rates), strict=True):
-            if score <= high:
-                share = (score - low) / (high - low) if high > low else 1.0
-                log_rate = (1 - share) * math.log(max(above, floor)) + share * math.log(max(below, floor))
-                return math.exp(log_rate)
-        return floor
+        if place == len(self.scores):
+            return floor
+        low, high = self.scores[place - 1 : place + 1]
+        above, below = self.rates[place - 1 : place + 1]
+        share = (score - low) / (high - low)
+        return math.exp((1 - share) * math.log(max(above, floor)) + share * math.log(max(below, floor)))
 
 
 class Card(_Part):

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Literal, Self
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
@@ -162,28 +162,33 @@ class Task:
 
 @router.post(
     "/search",
+    response_model=SearchAnswer,
     responses=problems(404, 409, 413, 415, 429, 503),
     openapi_extra=documented({FORM: SearchForm, JSON: SearchByStored}),
 )
-async def search(request: Request, gallery: NamedGallery, service: ServiceDep, caller: Searcher) -> SearchAnswer:
+async def search(request: Request, gallery: NamedGallery, service: ServiceDep, caller: Searcher) -> Response:
     """Rank the gallery for one person, seen in images, stored as an item, or given as an embedding.
 
     For the next page send the same again, with the answer's `next_cursor` as `cursor`.
     """
-    bound = await run_in_threadpool(service.galleries.get, gallery)
+    bound, trace = service.galleries.bound(gallery), trace_of(request)
     kind = media_type(request)
     if kind == FORM:
         query, person = await _from_images(request, service, bound)
-    elif kind == JSON:
+        return await run_in_threadpool(_answer, service, caller, trace, bound, query, person)
+    if kind == JSON:
         body = await read_json(request, SearchByStored)
-        query, person = body.query, await run_in_threadpool(_from_stored, service, bound, body)
-    else:
-        raise BodyTypeUnsupported([FORM, JSON])
-    return await run_in_threadpool(_answer, service, caller, trace_of(request), bound, query, person)
+        return await run_in_threadpool(_answer_stored, service, caller, trace, bound, body)
+    raise BodyTypeUnsupported([FORM, JSON])
 
 
-@router.post("/searches", responses=problems(404, 413, 503), openapi_extra=documented({JSON: SearchBatch}))
-async def search_many(request: Request, gallery: NamedGallery, service: ServiceDep, caller: Searcher) -> SearchAnswers:
+@router.post(
+    "/searches",
+    response_model=SearchAnswers,
+    responses=problems(404, 413, 503),
+    openapi_extra=documented({JSON: SearchBatch}),
+)
+async def search_many(request: Request, gallery: NamedGallery, service: ServiceDep, caller: Searcher) -> Response:
     """Many searches at once, each by an item or an embedding; one that is not possible fails alone.
 
     Those with the same filter share one pass over the gallery, which takes far less time than one each.
@@ -196,15 +201,19 @@ async def search_many(request: Request, gallery: NamedGallery, service: ServiceD
 
 def _answer(
     service: Service, caller: Caller, trace: Trace, gallery: Gallery, query: SearchQuery, person: Person
-) -> SearchAnswer:
+) -> Response:
     task = Task.of(service, gallery, query, person)
     (result,) = _results(service, trace, gallery, [task])
     service.audit.record(caller.key_id, "search", gallery.name, task.audited(result))
-    return task.answer(result, trace.timing())
+    return _json(task.answer(result, trace.timing()))
 
 
-def _answer_many(service: Service, caller: Caller, trace: Trace, name: str, entries: Sequence[object]) -> SearchAnswers:
-    gallery = service.galleries.get(name)
+def _answer_stored(service: Service, caller: Caller, trace: Trace, gallery: Gallery, body: SearchByStored) -> Response:
+    return _answer(service, caller, trace, gallery, body.query, _from_stored(service, gallery, body))
+
+
+def _answer_many(service: Service, caller: Caller, trace: Trace, name: str, entries: Sequence[object]) -> Response:
+    gallery = service.galleries.bound(name)
     tasks: dict[int, Task] = {}
     outcomes: dict[int, SearchOutcome] = {}
     for index, entry in enumerate(entries):
@@ -219,7 +228,12 @@ def _answer_many(service: Service, caller: Caller, trace: Trace, name: str, entr
     timing = trace.timing()
     for (index, task), result in zip(tasks.items(), results, strict=True):
         outcomes[index] = SearchOutcome(index=index, answer=task.answer(result, timing))
-    return SearchAnswers(answers=[outcomes[index] for index in range(len(entries))])
+    return _json(SearchAnswers(answers=[outcomes[index] for index in range(len(entries))]))
+
+
+def _json(answer: SearchAnswer | SearchAnswers) -> Response:
+    """Written by the thread that has made it: FastAPI would check it once more, in everybody's event loop."""
+    return Response(answer.model_dump_json(), media_type=JSON)
 
 
 def _results(service: Service, trace: Trace, gallery: Gallery, tasks: Sequence[Task]) -> list[SearchResult]:

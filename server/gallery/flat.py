@@ -162,8 +162,9 @@ def _gather(scan: Scan, vectors: StoredVectors, places: Rows, first: int) -> Non
 
 def _best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """The ``k`` best of each query in falling order, padded where there are fewer."""
+    each = np.arange(len(scores))[:, np.newaxis]
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    best, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    best, places = scores[each, order], rows[each, order]
     if (missing := k - order.shape[1]) > 0:
         best = np.pad(best, ((0, 0), (0, missing)), constant_values=-np.inf)
         places = np.pad(places, ((0, 0), (0, missing)), constant_values=-1)

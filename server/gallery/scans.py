@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol, Self
 
 import faiss
@@ -119,6 +120,7 @@ def _nothing(queries: int, k: int) -> tuple[Scores, Rows]:
     return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64)
 
 
+@cache
 def _without_vectors(vector_type: VectorType, dimension: int) -> faiss.IndexIVF:
     lists = faiss.IndexFlatIP(dimension), dimension, 1
     if vector_type is VectorType.FLOAT32:

@@ -87,10 +87,12 @@ def rank(index: VectorIndex, ids: Sequence[str], allowed: Mask, wanted: Sequence
     found = dict.fromkeys(range(len(wanted)), _NOTHING) if total == 0 else {}
     fetch = _with_spare(max((one.reach for one in wanted), default=0))
     while missing := [number for number in range(len(wanted)) if number not in found]:
-        queries = [wanted[number].queries for number in missing]
-        scores, rows = index.search(np.concatenate(queries), min(fetch, total), allowed)
-        ends = np.cumsum([len(part) for part in queries])[:-1]
-        for number, near, there in zip(missing, np.split(scores, ends), np.split(rows, ends), strict=True):
+        queries = np.concatenate([wanted[number].queries for number in missing])
+        scores, rows = index.search(queries, min(fetch, total), allowed)
+        end = 0
+        for number in missing:
+            start, end = end, end + len(wanted[number].queries)
+            near, there = scores[start:end], rows[start:end]
             ranking = _settled(index, ids, wanted[number], near, there, complete=fetch >= total)
             if ranking is not None:
                 found[number] = ranking
@@ -142,8 +144,11 @@ def _settled(
 ) -> Ranking | None:
     """The ranking, from what the index found for it; None where rows that it did not find may belong there."""
     bound = _bound(index, approximate, complete=complete)
-    before = np.inf if wanted.after is None else wanted.after.score + index.error + _ROUNDING
-    rows = np.setdiff1d(rows[rows >= 0], rows[approximate > before])
+    rows, there = rows[rows >= 0], rows
+    if wanted.after is not None:  # whatever is better for sure was on an earlier page
+        rows = np.setdiff1d(rows, there[approximate > wanted.after.score + index.error + _ROUNDING])
+    elif len(there) > 1:
+        rows = np.unique(rows)
     scores = _exact(index, wanted.queries, rows)
     keep = (scores > bound) & (scores >= wanted.floor)
     if wanted.exclude is not None:
@@ -186,9 +191,9 @@ def _ordered(ids: Sequence[str], rows: Rows, scores: Scores, k: int | None = Non
     order = np.argsort(-scores, kind="stable")
     rows, scores = rows[order], scores[order]
     k = len(rows) if k is None else k
-    edges = np.flatnonzero(np.diff(scores, prepend=np.nan, append=np.nan))
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if end - start > 1 and start < k:
+    for start in np.flatnonzero(scores[:-1] == scores[1:]).tolist():
+        if start < k and (start == 0 or scores[start - 1] != scores[start]):
+            end = int(np.searchsorted(-scores, -scores[start], "right"))
             first = heapq.nsmallest(k - start, rows[start:end].tolist(), key=ids.__getitem__)
             rows[start : start + len(first)] = first
     return Ranking(rows[:k], scores[:k])

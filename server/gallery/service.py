@@ -150,6 +150,10 @@ class Galleries:
         self._find(name)
         return self._store.gallery(name)
 
+    def bound(self, name: str) -> Gallery:
+        """What never changes of a gallery, from memory: its model above all. The rest of it may have changed since."""
+        return self._find(name).gallery
+
     def list(self, *, limit: int, after: str | None = None) -> builtins.list[Gallery]:
         """At most ``limit`` galleries by name, those that come after ``after``."""
         self._require_checked()

@@ -52,6 +52,7 @@ def test_a_gallery_is_listed_as_created_and_counts_its_items(galleries: Gallerie
     galleries.put("g", new_items(3), fingerprint=FINGERPRINT)
     assert galleries.get("h") == made
     assert galleries.get("g").items == 3
+    assert galleries.bound("g").fingerprint == FINGERPRINT
     assert [one.name for one in galleries.list(limit=10)] == ["g", "h"]
     assert [one.name for one in galleries.list(limit=1, after="g")] == ["h"]
     with pytest.raises(GalleryExists):
@@ -63,6 +64,7 @@ def test_a_deleted_gallery_is_gone_and_its_name_is_free(galleries: Galleries) ->
     galleries.delete("g")
     for call in (
         lambda: galleries.get("g"),
+        lambda: galleries.bound("g"),
         lambda: search(galleries, "g", unit_vectors(1)),
         lambda: galleries.put("g", new_items(1), fingerprint=FINGERPRINT),
         lambda: galleries.delete("g"),
