@@ -24,8 +24,8 @@ import pyarrow as arrow
 import pyarrow.parquet
 
 from benchmarks.harness.crops import drawn, form, tar
-from benchmarks.harness.effort import Effort, Found, Row
-from benchmarks.harness.models import LIGHT, precisions_of
+from benchmarks.harness.effort import Effort, Found
+from benchmarks.harness.models import LIGHT, precisions_of, resnet50
 from benchmarks.harness.process import Process
 from benchmarks.harness.server import serving
 from benchmarks.harness.session import RawSession
@@ -43,8 +43,8 @@ BATCHES = (4, 8, 16)
 PERCENTILES = ("p50", "p95", "p99")
 DRAWN = 2000
 """Crops that differ; more would only take time to draw."""
-IMPORTED = 4000
-"""Crops of an import: so many that making its session, at the first one with a model, weighs little."""
+IMPORTED = {"light": 4000, "ResNet-50": 400}
+"""Crops of an import: so many that its beginning and its end weigh little."""
 
 
 def run(client: Client, process: Process, gallery: str, body: Any, kind: Any, **options: Any) -> dict[str, Any]:
@@ -153,41 +153,43 @@ def _files(folder: Path, count: int, dimension: int) -> Iterator[tuple[str, Path
 
 
 def measure(effort: Effort) -> Found:
-    """Crops with the light model in every precision that it has, and vectors."""
+    """Crops with the light model and a ResNet-50 in every precision that they have, and vectors."""
     check_wrk()
     found = Found()
-    imported: list[Row] = []
-    asked: list[Row] = []
-    for precision in precisions_of(LIGHT):
-        taken = [crops(IMPORTED, LIGHT, effort.seconds, precision) for _ in range(2 if effort.quick else effort.rounds)]
-        rates = [each["tar"]["items_per_s"] for each in taken]
-        bare = [max(each["bare_before"], each["bare_after"]) for each in taken]
-        title = f"light, {precision}"
-        imported.append(
-            {
-                "what": f"crops by tar, {title}",
-                "items/s": _middle(rates),
-                "bare session, crops/s": _middle(bare),
-                "again (all skipped), items/s": _middle(each["tar_again"]["items_per_s"] for each in taken),
-                "peak MiB": max(each["tar"]["resident_mib"]["peak"] for each in taken),
-            }
-        )
-        for when, key in (("idle", "idle"), ("while an import runs", "during")):
-            loads: list[Load] = [each[key] for each in taken]
-            latencies = {f"{name} ms": _middle(getattr(load, f"{name}_ms") for load in loads) for name in PERCENTILES}
-            asked.append({"model": title, "queries": when, **latencies})
-        during = [each["during"].p95_ms - each["batch_ms"] for each in taken]
-        idle = [each["idle"].p95_ms for each in taken]
-        found.figures += [
-            ratio(f"{title}: bulk import / bare session", rates, bare, "at least", IMPORT_TO_RAW),
-            ratio(f"{title}: (query p95 in an import - one batch) / idle", during, idle, "at most", DURING_TO_IDLE),
-        ]
+    found.tables |= {"imports": [], "queries": []}
+    for name, folder in {"light": LIGHT, "ResNet-50": resnet50()}.items():
+        for precision in precisions_of(folder):
+            _measure_crops(effort, found, f"{name}, {precision}", IMPORTED[name], folder, precision)
     for kind, each in vectors(20_000 if effort.quick else 100_000, 512).items():
         peak = each["resident_mib"]["peak"]
-        imported.append({"what": f"vectors, 512: {kind}", "items/s": each["items_per_s"], "peak MiB": peak})
-    found.tables["imports"] = imported
-    found.tables["queries"] = asked
+        row = {"what": f"vectors, 512: {kind}", "items/s": each["items_per_s"], "peak MiB": peak}
+        found.tables["imports"].append(row)
     return found
+
+
+def _measure_crops(effort: Effort, found: Found, title: str, count: int, model: Path, precision: Precision) -> None:
+    taken = [crops(count, model, effort.seconds, precision) for _ in range(2 if effort.quick else effort.rounds)]
+    rates = [each["tar"]["items_per_s"] for each in taken]
+    bare = [max(each["bare_before"], each["bare_after"]) for each in taken]
+    found.tables["imports"].append(
+        {
+            "what": f"crops by tar, {title}",
+            "items/s": _middle(rates),
+            "bare session, crops/s": _middle(bare),
+            "again (all skipped), items/s": _middle(each["tar_again"]["items_per_s"] for each in taken),
+            "peak MiB": max(each["tar"]["resident_mib"]["peak"] for each in taken),
+        }
+    )
+    for when, key in (("idle", "idle"), ("while an import runs", "during")):
+        loads: list[Load] = [each[key] for each in taken]
+        latencies = {f"{name} ms": _middle(getattr(load, f"{name}_ms") for load in loads) for name in PERCENTILES}
+        found.tables["queries"].append({"model": title, "queries": when, **latencies})
+    during = [each["during"].p95_ms - each["batch_ms"] for each in taken]
+    idle = [each["idle"].p95_ms for each in taken]
+    found.figures += [
+        ratio(f"{title}: bulk import / bare session", rates, bare, "at least", IMPORT_TO_RAW),
+        ratio(f"{title}: (query p95 in an import - one batch) / idle", during, idle, "at most", DURING_TO_IDLE),
+    ]
 
 
 def _middle(values: Iterable[float]) -> float:
