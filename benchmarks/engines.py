@@ -1,12 +1,13 @@
 """Which engine runs our graphs fastest on this CPU: ONNX Runtime, which the server uses, or OpenVINO, in bf16 too.
 
-Both are given every core and one batch after the other. What a lower precision does to the vectors stands beside it.
+Both run as the server does: a crop alone with every core, and batches of several on each core with a thread of its own.
+What a lower precision does to the vectors stands beside it.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +24,10 @@ from benchmarks.harness.process import Process
 from benchmarks.harness.session import RawSession
 from benchmarks.harness.statistics import alternate, ratio
 from models.card import Card, Precision
+from server.embedding.cores import usable_cores
 
 __all__ = ["measure", "measure_model"]
 
-BATCHES = (1, 8)
-COMPARED = 8
 OURS_TO_OTHERS = 1.0
 PAIRS = (
     ("ONNX Runtime, fp32", "OpenVINO, fp32"),
@@ -38,11 +38,25 @@ PAIRS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """So many callers at once, who share the cores, with so many crops a batch."""
+
+    callers: int
+    batch: int
+
+
+ALONE, SEVERAL = Way(1, 1), Way(usable_cores(), 4)
+
+
+@dataclass(frozen=True, slots=True)
 class Ran:
     """Crops a second, and the vectors of the last batch."""
 
     rate: float
     vectors: NDArray[np.float32]
+
+
+Run = Callable[[Way, float], Ran]
 
 
 def measure(effort: Effort) -> Found:
@@ -58,28 +72,32 @@ def measure_model(effort: Effort, found: Found, name: str, folder: Path) -> None
     with ExitStack() as stack:
         engines = _engines(stack, found, name, folder)
         runs = {
-            (engine, batch): partial(run, batch, effort.seconds) for engine, run in engines.items() for batch in BATCHES
+            (engine, way): partial(run, way, effort.seconds)
+            for engine, run in engines.items()
+            for way in (ALONE, SEVERAL)
         }
         taken = alternate(runs, effort.rounds)
     rates = {key: [run.rate for run in rounds] for key, rounds in taken.items()}
-    exact = taken["ONNX Runtime, fp32", COMPARED][0].vectors
+    exact = taken["ONNX Runtime, fp32", SEVERAL][0].vectors
     found.tables[name] = [
         {
             "engine": engine,
-            "batch": batch,
-            "crops/s": round(statistics.median(rates[engine, batch]), 1),
-            "smallest cosine with fp32": round(_smallest_cosine(taken[engine, batch][0].vectors, exact[:batch]), 5),
+            "callers": way.callers,
+            "batch": way.batch,
+            "crops/s": round(statistics.median(rates[engine, way]), 1),
+            "smallest cosine with fp32": round(_smallest_cosine(taken[engine, way][0].vectors, exact[: way.batch]), 5),
         }
-        for engine, batch in runs
+        for engine, way in runs
     ]
     found.figures += [
         ratio(
-            f"{name}, batches of {COMPARED}: {ours} / {theirs}",
-            rates[ours, COMPARED],
-            rates[theirs, COMPARED],
+            f"{name}, {title}: {ours} / {theirs}",
+            rates[ours, way],
+            rates[theirs, way],
             "at least",
             OURS_TO_OTHERS,
         )
+        for title, way in {"a crop alone": ALONE, "a thread a core": SEVERAL}.items()
         for ours, theirs in PAIRS
         if ours in engines and theirs in engines
     ]
@@ -90,11 +108,13 @@ def _smallest_cosine(vectors: NDArray[np.float32], others: NDArray[np.float32]) 
     return float(np.min(np.sum(vectors * others, axis=1) / lengths))
 
 
-def _engines(stack: ExitStack, found: Found, name: str, folder: Path) -> dict[str, Callable[[int, float], Ran]]:
-    engines: dict[str, Callable[[int, float], Ran]] = {}
+def _engines(stack: ExitStack, found: Found, name: str, folder: Path) -> dict[str, Run]:
+    engines: dict[str, Run] = {}
     files = Card.read(folder / "card.json").precisions
     for precision in precisions_of(folder):
-        engines[f"ONNX Runtime, {precision}"] = partial(_run_ours, RawSession(folder, precision))
+        engines[f"ONNX Runtime, {precision}"] = partial(
+            _run_ours, {ALONE: RawSession(folder, precision), SEVERAL: RawSession(folder, precision, threads=1)}
+        )
     wishes: list[tuple[str, Precision, Literal["f32", "bf16"]]] = [
         ("OpenVINO, fp32", Precision.FP32, "f32"),
         ("OpenVINO, bf16", Precision.FP32, "bf16"),
@@ -111,11 +131,12 @@ def _engines(stack: ExitStack, found: Found, name: str, folder: Path) -> dict[st
     return engines
 
 
-def _run_ours(session: RawSession, batch: int, seconds: float) -> Ran:
-    return Ran(session.rate(batch, seconds), session.run(batch))
+def _run_ours(sessions: Mapping[Way, RawSession], way: Way, seconds: float) -> Ran:
+    session = sessions[way]
+    return Ran(session.rate_of(way.callers, way.batch, seconds), session.run(way.batch))
 
 
-def _run_theirs(process: Process, batch: int, seconds: float) -> Ran:
+def _run_theirs(process: Process, way: Way, seconds: float) -> Ran:
     with process.running():
-        answer = process.ask({"batch": batch, "seconds": seconds})
+        answer = process.ask({"callers": way.callers, "batch": way.batch, "seconds": seconds})
     return Ran(answer["rate"], np.array(answer["vectors"], np.float32))

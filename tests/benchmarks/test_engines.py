@@ -15,6 +15,7 @@ from benchmarks.harness import peers
 from benchmarks.harness.effort import Effort, Found
 from benchmarks.harness.session import RawSession
 from models.card import Precision
+from server.embedding.cores import usable_cores
 from tests.server.standin import write_model
 
 SHORT = Effort(quick=True, rounds=2, seconds=0.01)
@@ -36,7 +37,7 @@ class Twin:
         return nullcontext()
 
     def ask(self, wish: dict[str, Any]) -> dict[str, Any]:
-        rate = 1e6 * self._session.rate(wish["batch"], wish["seconds"])
+        rate = 1e6 * self._session.rate_of(wish["callers"], wish["batch"], wish["seconds"])
         return {"rate": rate, "vectors": self._session.run(wish["batch"]).tolist()}
 
 
@@ -50,12 +51,15 @@ def test_rates_and_vectors_stand_side_by_side(monkeypatch: pytest.MonkeyPatch, f
     found = Found()
     engines.measure_model(SHORT, found, "standin", folder)
     rows = found.tables["standin"]
-    assert {(row["engine"], row["batch"]) for row in rows} == {
-        (engine, batch) for engine in ("ONNX Runtime, fp32", "OpenVINO, fp32", "OpenVINO, bf16") for batch in (1, 8)
+    assert {(row["engine"], row["callers"], row["batch"]) for row in rows} == {
+        (engine, callers, batch)
+        for engine in ("ONNX Runtime, fp32", "OpenVINO, fp32", "OpenVINO, bf16")
+        for callers, batch in ((1, 1), (usable_cores(), 4))
     }
     assert all(row["smallest cosine with fp32"] == 1 for row in rows)
-    assert [figure.name for figure in found.figures] == [
-        "standin, batches of 8: ONNX Runtime, fp32 / OpenVINO, fp32"  # it has no int8
+    assert [figure.name for figure in found.figures] == [  # it has no int8
+        "standin, a crop alone: ONNX Runtime, fp32 / OpenVINO, fp32",
+        "standin, a thread a core: ONNX Runtime, fp32 / OpenVINO, fp32",
     ]
     assert all(0 < figure.value < 1e-3 and not figure.kept for figure in found.figures)
     assert not found.missing
