@@ -9,11 +9,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -26,7 +27,7 @@ from benchmarks.harness.effort import Effort, Found, Row
 from benchmarks.harness.models import LIGHT, precisions_of, resnet50
 from benchmarks.harness.process import Process
 from benchmarks.harness.server import serving
-from benchmarks.harness.session import BATCHES, RawSession
+from benchmarks.harness.session import BATCHES, RawSession, either_way
 from benchmarks.harness.statistics import alternate, difference, ratio
 from benchmarks.harness.wrk import Load, check_wrk, post
 from models.card import Card, Modality, Precision
@@ -104,12 +105,14 @@ def measure(effort: Effort) -> Found:
 
 def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: Precision) -> None:
     """Add the tables and figures of one graph."""
-    session = RawSession(folder, precision)
-    rates = {batch: session.rate(batch, effort.seconds / 2) for batch in BATCHES}
-    best = max(rates, key=rates.__getitem__)
-    seconds = max(effort.seconds, ENOUGH / rates[best])
-    cores = usable_cores()
-    lanes = RawSession(folder, precision, threads=1).rate_of(cores, best, seconds)
+    sessions = either_way(folder, precision)
+    rates = {
+        (callers, batch): session.rate_of(callers, batch, effort.seconds / 2)
+        for callers, session in sessions.items()
+        for batch in BATCHES
+    }
+    best = {callers: max(BATCHES, key=lambda batch: rates[callers, batch]) for callers in sessions}
+    seconds = max(effort.seconds, ENOUGH / max(rates.values()))
     batcher = _batcher_rate(folder, precision, seconds)
     with ExitStack() as stack:
         targets = _targets(stack, found, folder, precision)
@@ -121,28 +124,24 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
         others = [(each, count) for each in targets for count in CLIENTS if (each, count) not in compared]
         loads = {key: partial(targets[key[0]].load, key[1]) for key in (*compared, *others)}
         raw: dict[Any, Callable[[], Any]] = {
-            "rate": partial(session.rate, best, seconds),
-            "one": partial(session.latency_ms, 1, seconds / 2),
+            "rate": lambda: max(sessions[callers].rate_of(callers, batch, seconds) for callers, batch in best.items()),
+            "one": partial(sessions[1].latency_ms, 1, seconds / 2),
         }
         taken = alternate(raw | {key: partial(loads[key], seconds) for key in compared}, effort.rounds)
         for key in others:  # every client is to be answered more than once
             if targets[key[0]].crops == 1 and not (effort.quick and key[0] != OURS):
-                taken[key] = [loads[key](max(seconds, 3 * key[1] / rates[best]))]
+                taken[key] = [loads[key](max(seconds, 3 * key[1] / max(rates.values())))]
 
     title = f"{name}, {precision}"
     rows: list[Row] = [
         {
-            "what": f"bare session, batches of {batch}",
+            "what": _described(callers, batch),
             "crops/s": round(rate, 1),
-            "ms a batch": round(1e3 * batch / rate, 1),
+            "ms a batch": round(1e3 * callers * batch / rate, 1),
         }
-        for batch, rate in rates.items()
+        for (callers, batch), rate in rates.items()
     ]
-    found.tables[f"{title}: in process"] = [
-        *rows,
-        {"what": f"bare session of one thread, batches of {best}, {cores} callers", "crops/s": round(lanes, 1)},
-        {"what": "batcher", "crops/s": round(batcher, 1)},
-    ]
+    found.tables[f"{title}: in process"] = [*rows, {"what": "batcher", "crops/s": round(batcher, 1)}]
     found.tables[f"{title}: over HTTP"] = [
         {"server": key[0], "clients": key[1], **_median(taken[key])} for key in sorted(loads, key=str) if key in taken
     ]
@@ -168,12 +167,18 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
     ]
 
 
+def _described(callers: int, batch: int) -> str:
+    of_one = f" of one thread, {callers} callers" if callers > 1 else ""
+    return f"bare session{of_one}, batches of {batch}"
+
+
 def _measure_int8(effort: Effort, found: Found, name: str, folder: Path) -> None:
-    both = {precision: RawSession(folder, precision) for precision in (Precision.FP32, Precision.INT8)}
-    rates = {
-        precision: partial(lambda session: max(session.rate(b, effort.seconds) for b in (4, 8)), session)
-        for precision, session in both.items()
-    }
+    def rate(sessions: Mapping[int, RawSession]) -> float:
+        ways = product(sessions.items(), (4, 8))
+        return max(session.rate_of(callers, batch, effort.seconds) for (callers, session), batch in ways)
+
+    both = {precision: either_way(folder, precision) for precision in (Precision.FP32, Precision.INT8)}
+    rates = {precision: partial(rate, sessions) for precision, sessions in both.items()}
     taken = alternate(rates, effort.rounds)
     found.figures.append(
         ratio(

@@ -21,7 +21,7 @@ from benchmarks.harness import peers
 from benchmarks.harness.effort import Effort, Found
 from benchmarks.harness.models import LIGHT, precisions_of, resnet50
 from benchmarks.harness.process import Process
-from benchmarks.harness.session import RawSession
+from benchmarks.harness.session import RawSession, either_way
 from benchmarks.harness.statistics import alternate, ratio
 from models.card import Card, Precision
 from server.embedding.cores import usable_cores
@@ -112,9 +112,7 @@ def _engines(stack: ExitStack, found: Found, name: str, folder: Path) -> dict[st
     engines: dict[str, Run] = {}
     files = Card.read(folder / "card.json").precisions
     for precision in precisions_of(folder):
-        engines[f"ONNX Runtime, {precision}"] = partial(
-            _run_ours, {ALONE: RawSession(folder, precision), SEVERAL: RawSession(folder, precision, threads=1)}
-        )
+        engines[f"ONNX Runtime, {precision}"] = partial(_run_ours, either_way(folder, precision))
     wishes: list[tuple[str, Precision, Literal["f32", "bf16"]]] = [
         ("OpenVINO, fp32", Precision.FP32, "f32"),
         ("OpenVINO, bf16", Precision.FP32, "bf16"),
@@ -131,8 +129,8 @@ def _engines(stack: ExitStack, found: Found, name: str, folder: Path) -> dict[st
     return engines
 
 
-def _run_ours(sessions: Mapping[Way, RawSession], way: Way, seconds: float) -> Ran:
-    session = sessions[way]
+def _run_ours(sessions: Mapping[int, RawSession], way: Way, seconds: float) -> Ran:
+    session = sessions[way.callers]
     return Ran(session.rate_of(way.callers, way.batch, seconds), session.run(way.batch))
 
 

@@ -15,7 +15,7 @@ from benchmarks.harness.statistics import sample
 from models.card import KEEPS_FLOAT, Card, Precision
 from server.embedding.cores import usable_cores
 
-__all__ = ["BATCHES", "RawSession"]
+__all__ = ["BATCHES", "RawSession", "either_way"]
 
 BATCHES = (1, 2, 4, 8, LARGEST)
 
@@ -53,3 +53,8 @@ class RawSession:
     def latency_ms(self, batch: int, seconds: float) -> float:
         """Median milliseconds of a batch."""
         return 1e3 * statistics.median(sample(lambda: self.run(batch), seconds))
+
+
+def either_way(folder: Path, precision: Precision) -> dict[int, RawSession]:
+    """By callers: a session with every core for one, and one of a single thread for as many callers as cores."""
+    return {1: RawSession(folder, precision), usable_cores(): RawSession(folder, precision, threads=1)}
