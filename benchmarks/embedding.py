@@ -9,9 +9,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -43,7 +43,7 @@ COMPARED = 32
 CROPS, LARGE_CLIENTS = 16, 4
 """Crops of a large request, and how many send such ones."""
 _WARM_UP = 5
-ENOUGH = 250
+ENOUGH = 500
 """Crops of one figure, at least: what is in work when the time is up is not counted."""
 
 OURS, OURS_LARGE = "vireid", f"vireid, {CROPS} crops a request"
@@ -113,8 +113,8 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
     }
     best = {callers: max(BATCHES, key=lambda batch: rates[callers, batch]) for callers in sessions}
     seconds = max(effort.seconds, ENOUGH / max(rates.values()))
-    batcher = _batcher_rate(folder, precision, seconds)
     with ExitStack() as stack:
+        batching = stack.enter_context(_batching(folder, precision))
         targets = _targets(stack, found, folder, precision)
         compared = [
             (OURS, 1),
@@ -126,6 +126,7 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
         raw: dict[Any, Callable[[], Any]] = {
             "rate": lambda: max(sessions[callers].rate_of(callers, batch, seconds) for callers, batch in best.items()),
             "one": partial(sessions[1].latency_ms, 1, seconds / 2),
+            "batcher": partial(batching, seconds),
         }
         taken = alternate(raw | {key: partial(loads[key], seconds) for key in compared}, effort.rounds)
         for key in others:  # every client is to be answered more than once
@@ -141,7 +142,8 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
         }
         for (callers, batch), rate in rates.items()
     ]
-    found.tables[f"{title}: in process"] = [*rows, {"what": "batcher", "crops/s": round(batcher, 1)}]
+    batcher = {"what": "batcher", "crops/s": round(statistics.median(taken["batcher"]), 1)}
+    found.tables[f"{title}: in process"] = [*rows, batcher]
     found.tables[f"{title}: over HTTP"] = [
         {"server": key[0], "clients": key[1], **_median(taken[key])} for key in sorted(loads, key=str) if key in taken
     ]
@@ -224,23 +226,26 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
     return targets
 
 
-def _batcher_rate(folder: Path, precision: Precision, seconds: float) -> float:
-    """Crops a second through the batcher, with as many in work as there are clients otherwise."""
+@contextmanager
+def _batching(folder: Path, precision: Precision) -> Iterator[Callable[[float], float]]:
+    """For so many seconds, crops a second through the batcher, with as many in work as there are clients otherwise."""
     embedder, lane = OnnxEmbedder(folder, precision, "cpu"), OnnxEmbedder(folder, precision, "cpu", threads=1)
     crop = np.zeros((embedder.card.input.height, embedder.card.input.width, 3), np.uint8)
     model = embedder.card.name
-    batcher = Batcher([{model: embedder}], lanes=Lanes({model: lane}, usable_cores()))
-    waiting: deque[Future[Any]] = deque()
-    done, started = 0, time.perf_counter()
-    try:
-        while time.perf_counter() - started < seconds:
-            while len(waiting) < COMPARED:
+    with closing(Batcher([{model: embedder}], lanes=Lanes({model: lane}, usable_cores()))) as batcher:
+
+        def rate(seconds: float) -> float:
+            begun = [batcher.submit(model, crop, Modality.VISIBLE, Priority.QUERY) for _ in range(COMPARED)]
+            waiting, done, started = deque(begun), 0, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                waiting.popleft().result()
                 waiting.append(batcher.submit(model, crop, Modality.VISIBLE, Priority.QUERY))
-            waiting.popleft().result()
-            done += 1
-        return done / (time.perf_counter() - started)
-    finally:
-        batcher.close()
+                done += 1
+            rate = done / (time.perf_counter() - started)
+            wait(waiting)
+            return rate
+
+        yield rate
 
 
 def _median(loads: list[Load]) -> Row:
