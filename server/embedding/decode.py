@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -25,6 +26,10 @@ THUMBNAIL_SIDE = 256
 # takes 10 to 40 times as long, more than a small network.
 _THUMBNAIL_QUALITY = 90
 
+_JPEG = b"\xff\xd8\xff"
+_APP1 = b"\xff\xe1"  # EXIF and XMP, which may turn a picture; compressed pixels never hold it
+_PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
+
 
 def open_upright(data: bytes, *, max_pixels: int) -> Image.Image:
     """Decode an upload: RGB, turned as its EXIF orientation says, stripped of all metadata.
@@ -39,6 +44,8 @@ def open_upright(data: bytes, *, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise ImageRejected("the upload is empty")
+    if (plain := _plain_jpeg(data, max_pixels)) is not None:
+        return plain
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
@@ -65,18 +72,33 @@ def resize(image: Image.Image, spec: InputSpec) -> Pixels:
 
 def thumbnail(image: Image.Image) -> bytes:
     """A JPEG file without metadata, longest side at most :data:`THUMBNAIL_SIDE`, never larger than ``image``."""
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=_THUMBNAIL_QUALITY, subsampling="4:4:4")
-    return out.getvalue()
+    if max(image.size) > THUMBNAIL_SIDE:
+        image = image.copy()
+        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+    return bytes(simplejpeg.encode_jpeg(np.asarray(image), quality=_THUMBNAIL_QUALITY, colorsubsampling="444"))
 
 
 def thumbnail_type(data: bytes) -> str | None:
     """Media type of a thumbnail: a JPEG, or a WebP, as an earlier build made; None: it is neither."""
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return "image/jpeg"
     return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def _plain_jpeg(data: bytes, max_pixels: int) -> Image.Image | None:
+    """A JPEG file without a fault that nothing turns, decoded; None: it is something else, and Pillow judges it.
+
+    The same library as Pillow's decodes it to the same pixels, in less than half of the time for a crop.
+    """
+    if not data.startswith(_JPEG) or _APP1 in data:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours in _PLAIN_COLOURS and width * height <= max_pixels:
+            return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB"))
+    except ValueError:
+        pass
+    return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -29,6 +29,28 @@ def test_a_picture_decodes_to_what_pillow_decodes(kind: str) -> None:
     np.testing.assert_array_equal(np.asarray(opened(data)), oracle)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": "4:4:4"},
+        {"subsampling": "4:2:2"},
+        {"subsampling": "4:2:0"},
+        {"progressive": True},
+        {"optimize": True},
+        {"restart_marker_blocks": 2},
+        {"keep_rgb": True},
+        {"comment": b"taken at home"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_jpeg_decodes_to_what_pillow_decodes(options: dict[str, object]) -> None:
+    whole = Image.fromarray(PERSON)
+    for picture in (whole, whole.crop((0, 0, 47, 95)), whole.convert("L"), whole.convert("CMYK")):
+        data = encode(picture, "JPEG", **options)
+        oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(np.asarray(opened(data)), oracle)
+
+
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic", "lanczos"])
 def test_the_resize_is_pillows_filter_of_the_card(kernel: str) -> None:
     spec = InputSpec(height=64, width=32, resize=kernel)
@@ -53,8 +75,15 @@ def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(np.ascontiguousarray(undo[orientation](PERSON)), "PNG", exif=exif)
-    np.testing.assert_array_equal(np.asarray(opened(data)), PERSON)
+    turned = np.ascontiguousarray(undo[orientation](PERSON))
+    np.testing.assert_array_equal(np.asarray(opened(encode(turned, "PNG", exif=exif))), PERSON)
+    photograph = encode(turned, "JPEG", quality=95, exif=exif, subsampling="4:4:4")
+    assert np.abs(np.asarray(opened(photograph)).astype(int) - PERSON).mean() < 3
+
+
+def test_an_orientation_that_only_xmp_tells_turns_a_jpeg_too() -> None:
+    data = encode(np.rot90(PERSON, 1), "JPEG", xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>')
+    assert opened(data).size == Image.fromarray(PERSON).size
 
 
 def test_grey_is_replicated_to_three_channels() -> None:
@@ -85,6 +114,7 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
     [
         (b"", ImageRejected),
         (truncated(), ImageRejected),
+        (encode(np.zeros((1000, 1001, 3), np.uint8), "JPEG"), ImageTooLarge),
         (encode(PERSON)[:-200], ImageRejected),
         (TEXT, ImageTypeUnsupported),
         (encode(PERSON, "GIF"), ImageTypeUnsupported),
@@ -93,7 +123,7 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
         (giant_png(12_000, 8_000), ImageTooLarge),  # where Pillow only warns
         (giant_png(1_001, 1_000), ImageTooLarge),  # beyond ours alone
     ],
-    ids=["empty", "jpeg-cut", "png-cut", "text", "gif", "tiff", "giant", "large", "one-row-too-much"],
+    ids=["empty", "jpeg-cut", "jpeg-large", "png-cut", "text", "gif", "tiff", "giant", "large", "one-row-too-much"],
 )
 def test_an_unacceptable_file_is_refused_with_a_reason_of_ours(data: bytes, error: type[ImageRejected]) -> None:
     with pytest.raises(ImageRejected) as caught:
