@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-__all__ = ["give_way", "usable_cores"]
+__all__ = ["be_patient", "give_way", "usable_cores"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,6 +31,17 @@ def give_way(niceness: int) -> None:
         with contextlib.suppress(OSError):
             own = os.getpriority(os.PRIO_PROCESS, os.getpid())
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + niceness, 19))
+
+
+def be_patient() -> None:
+    """Let the calling thread, when it wakes, wait for a core until who runs there has had its turn, some milliseconds.
+
+    It still has its whole share. Work in short pieces that comes in between costs whoever it interrupts more than its
+    own time: caches have to be filled again. Only Linux knows such threads; elsewhere nothing changes.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
 
 
 def _quota(cgroup: Path) -> float | None:

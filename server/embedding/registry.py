@@ -10,7 +10,7 @@ from typing import Literal
 
 from models.card import Precision
 from server.embedding.batcher import IMPORTS_NICE, Batcher, Lanes, Priority
-from server.embedding.cores import give_way, usable_cores
+from server.embedding.cores import be_patient, give_way, usable_cores
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.providers import Gpu
 from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
@@ -51,8 +51,12 @@ def _decoders(priority: Priority) -> ThreadPoolExecutor:
     """Threads for one priority: for imports half as many as cores, or queries would wait for them to let Python go."""
     imports = priority is Priority.IMPORT
     count = max(1, usable_cores() // 2) if imports else usable_cores()
-    niceness = IMPORTS_NICE if imports else 0
-    return ThreadPoolExecutor(count, f"decode-{priority.name.lower()}", partial(give_way, niceness))
+    return ThreadPoolExecutor(count, f"decode-{priority.name.lower()}", partial(_begin, IMPORTS_NICE if imports else 0))
+
+
+def _begin(niceness: int) -> None:
+    give_way(niceness)
+    be_patient()
 
 
 class Models:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.embedding.cores import give_way, usable_cores
+from server.embedding.cores import be_patient, give_way, usable_cores
 
 AFFINITY = len(os.sched_getaffinity(0))
 
@@ -52,3 +52,20 @@ def test_a_thread_that_gives_way_leaves_the_others_as_they_were(monkeypatch: pyt
     monkeypatch.setattr(os, "setpriority", forbidden)
     with ThreadPoolExecutor(1, initializer=partial(give_way, 3)) as pool:
         assert pool.submit(niceness).result() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows patient threads")
+def test_a_patient_thread_leaves_the_others_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def policy() -> int:
+        return os.sched_getscheduler(threading.get_native_id())
+
+    with ThreadPoolExecutor(1, initializer=be_patient) as pool:
+        assert pool.submit(policy).result() == os.SCHED_BATCH
+    assert policy() == os.SCHED_OTHER
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
+    with ThreadPoolExecutor(1, initializer=be_patient) as pool:
+        assert pool.submit(policy).result() == os.SCHED_OTHER
