@@ -99,8 +99,8 @@ class Batcher:
     A device is what runs on it: embedders by the name of their model. A model may be on several: then what waits for it
     goes to the one that is free first.
 
-    1. A thread takes what has waited longest, with what waits for the same model at the same priority, up to the
-       embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
+    1. A thread takes what has waited longest, with its share of what waits for the same model at the same priority, up
+       to the embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
     2. With ``lanes`` the one device, which has all cores, runs lone queries. Several go to lanes: threads that do not
        wait for one another at every layer do more in all. Imports have as many lanes of their own, so that no query
        waits for an import's batch; while queries come, one of those goes on, at two thirds of its speed.
@@ -188,7 +188,7 @@ class Batcher:
     def _hire(self, devices: Sequence[Mapping[str, Embedder]], lanes: Lanes | None) -> None:
         """Make the threads, and the crews that they are in."""
         if lanes is None:
-            crew = _Crew(self._lock, tuple(Priority))
+            crew = _Crew(self._lock, tuple(Priority), len(devices))
             self._crews = dict.fromkeys(Priority, crew)
             self._threads = [
                 _InferenceThread(self, f"inference-{number}", crew, each, dict.fromkeys(each, 0))
@@ -196,8 +196,8 @@ class Batcher:
             ]
             return
         (device,) = devices
-        self._lone = _Crew(self._lock, (Priority.QUERY,))
-        self._crews = {priority: _Crew(self._lock, (priority,)) for priority in Priority}
+        self._lone = _Crew(self._lock, (Priority.QUERY,), 1)
+        self._crews = {priority: _Crew(self._lock, (priority,), lanes.count) for priority in Priority}
         self._threads = [_InferenceThread(self, "inference-0", self._lone, device, dict.fromkeys(device, 0))]
         failures = dict.fromkeys(device, 0)
         for number in range(lanes.count):
@@ -251,7 +251,7 @@ class Batcher:
                 if (too_early := self._queried + quiet_s - time.monotonic()) > 0:
                     crew.comes.wait(too_early)
                 elif batch := self._batch(crew, embedders):
-                    crew.running += 1
+                    crew.free -= 1
                     return batch
                 else:
                     crew.comes.wait()
@@ -260,7 +260,7 @@ class Batcher:
     def done(self, crew: _Crew) -> None:
         """A thread of the crew has no batch any more."""
         with self._lock:
-            crew.running -= 1
+            crew.free += 1
             self._wake()
 
     def rest(self, seconds: float) -> None:
@@ -275,7 +275,8 @@ class Batcher:
                 continue
             while waiting := self._longest_waiting(priority, embedders):
                 model, queue = waiting
-                taken = [queue.popleft() for _ in range(min(len(queue), embedders[model].largest_batch))]
+                share = math.ceil(len(queue) / crew.free)  # who is free as well takes as much
+                taken = [queue.popleft() for _ in range(min(share, embedders[model].largest_batch))]
                 if jobs := [job for job in taken if job.future.set_running_or_notify_cancel()]:
                     return _Batch(model, jobs)
         return None
@@ -313,11 +314,17 @@ class Batcher:
 class _Crew:
     """Threads that take the same work: whichever is free."""
 
-    def __init__(self, lock: threading.Lock, priorities: Sequence[Priority]) -> None:
+    def __init__(self, lock: threading.Lock, priorities: Sequence[Priority], threads: int) -> None:
         self.priorities = priorities
         self.comes = threading.Condition(lock)
-        self.running = 0
-        """Threads with a batch."""
+        self.free = threads
+        """Threads without a batch."""
+        self._threads = threads
+
+    @property
+    def running(self) -> bool:
+        """Whether a thread has a batch."""
+        return self.free < self._threads
 
 
 class _InferenceThread(threading.Thread):

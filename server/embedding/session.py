@@ -33,7 +33,7 @@ Modalities = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 _Row = TypeVar("_Row", bound=np.generic)
 
-_CPU_LARGEST_BATCH = 4  # a crop alone costs hardly more than one of many, and waits for fewer others
+_CPU_LARGEST_BATCH = 8
 _NORM_TOLERANCE = 1e-3
 
 # How long a thread that has done its share of a layer waits awake for the next one. To be woken takes longer than a

@@ -239,6 +239,26 @@ def test_what_waits_for_a_model_on_two_devices_goes_to_the_free_one() -> None:
     batcher.close()
 
 
+def test_who_is_free_shares_what_waits() -> None:
+    gates = Gate(), Gate()
+    gates[1].entered = gates[0].entered
+    batcher = Batcher([{"gate": gate} for gate in gates])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # nobody takes the first image before the last one waits
+    try:
+        futures = [submit(batcher, mark) for mark in range(6)]
+    finally:
+        sys.setswitchinterval(before)
+    for _ in gates:
+        gates[0].entered.acquire()
+    for gate in gates:
+        gate.go.release()
+    for mark, future in enumerate(futures):
+        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
+    assert sorted(gates[0].batches + gates[1].batches) == [[0, 1, 2], [3, 4, 5]]
+    batcher.close()
+
+
 def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: Batcher) -> None:
     closed = Batcher([{"gate": Gate()}])
     closed.close()
@@ -313,6 +333,8 @@ def test_lanes_run_batches_at_once_and_take_what_gathers(gate: Gate, lane: Gate,
     futures += [submit(beside, mark) for mark in range(3, 9)]
     gate.go.release()  # the device leaves all of them to the lanes
     futures[0].result(5)
+    lane.go.release()
+    lane.entered.acquire()  # the lane that is free takes all that it can
     lane.go.release(100)
     for mark, future in enumerate(futures):
         np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
