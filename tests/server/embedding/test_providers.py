@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.card import Card, Precision, Variant
@@ -21,7 +20,7 @@ from server.embedding.providers import (
     one_device,
     provider_options,
 )
-from server.embedding.session import fitting, padded
+from server.embedding.session import fitting
 from tests.server.standin import HEIGHT, WIDTH, card
 
 
@@ -131,10 +130,5 @@ def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp
     assert exact["trt_engine_cache_path"] != options["trt_engine_cache_path"]
 
 
-def test_a_batch_is_padded_to_the_next_size_with_nothing_lost() -> None:
+def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
     assert [fitting(GPU_BATCHES, count) for count in (1, 2, 3, 5, 16, 17, 33)] == [1, 2, 4, 8, 16, 32, 64]
-    rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
-    whole = padded(rows, 4)
-    assert whole.dtype == np.uint8
-    assert whole.tolist() == [[0, 1], [2, 3], [4, 5], [0, 0]]
-    assert np.array_equal(padded(rows, 3), rows)

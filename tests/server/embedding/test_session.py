@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import onnxruntime
 import pytest
 
 from models.card import Card, Modality, Precision
+from server.embedding import session
 from server.embedding.engine import ImageLimits
-from server.embedding.providers import CPU, CUDA, Device
+from server.embedding.providers import CPU, CUDA, GPU_BATCHES, Device, Kind
 from server.embedding.registry import PREFERRED, Models, load_embedders
 from server.embedding.session import ModelRefused, OnnxEmbedder, check_provider
 from server.errors import ModelNotFound
@@ -36,6 +38,42 @@ def test_mixed_batches_give_what_the_model_computes(directory: Path, count: int)
     assert found.dtype == np.float32
     assert found.shape == (count, DIMENSION)
     np.testing.assert_allclose(found, StandIn().embed(images, modalities), atol=1e-5)
+
+
+@dataclass(frozen=True, slots=True)
+class AsGpu(Device):
+    """The CPU in place of a GPU."""
+
+    @property
+    def provider(self) -> str:
+        return CPU
+
+
+def on_stand_in(directory: Path, monkeypatch: pytest.MonkeyPatch, device: AsGpu) -> OnnxEmbedder:
+    """What runs on a GPU, with all its buffers in the memory of the CPU."""
+    of_shape = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, *_: of_shape(shape, kind)
+    )
+    monkeypatch.setattr(session, "page_locked", lambda _, shape, kind: np.zeros(shape, kind))
+    monkeypatch.setattr(session, "one_device", lambda *_: device)
+    monkeypatch.setattr(session, "_open", lambda _, graph, *__: onnxruntime.InferenceSession(graph, providers=[CPU]))
+    return OnnxEmbedder(directory)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_buffers_of_a_gpu_give_what_the_model_computes_for_any_number_of_crops(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    embedder = on_stand_in(directory, monkeypatch, AsGpu(kind))
+    images, modalities = crops(embedder.largest_batch)
+    expected = StandIn().embed(images, modalities)
+    first = embedder.embed(images, modalities)
+    for count in (*GPU_BATCHES, 3, 5, 17, 33, 63):  # after a full batch, so that its rows lie behind theirs
+        last = slice(len(images) - count, None)
+        found = embedder.embed(list(images[last]), modalities[last])
+        np.testing.assert_allclose(found, expected[last], atol=1e-5)
+    np.testing.assert_allclose(first, expected, atol=1e-5)
 
 
 def test_arguments_of_another_shape_or_type_are_refused(directory: Path) -> None:
