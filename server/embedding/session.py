@@ -17,11 +17,11 @@ from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
 from server.cuda import page_locked
 from server.embedding.cores import usable_cores
 from server.embedding.providers import (
-    GPU_BATCHES,
     TENSORRT,
     Device,
     Gpu,
     Options,
+    batch_sizes,
     choose_precision,
     one_device,
     provider_options,
@@ -109,7 +109,7 @@ class OnnxEmbedder:
             self.precision, self._session = self._load(directory, precision, place, threads, gpu)
         self.provider: str = self._session.get_providers()[0]
         _check_graph(self._session, self.card)
-        sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else GPU_BATCHES
+        sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
         self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
         self.largest_batch = sizes[-1]
         self._warm_up(sizes)
@@ -178,16 +178,16 @@ class _Buffers:
         """Vectors of a batch, padded to the next size by what earlier batches left: a vector is of its row alone."""
         count = len(images)
         size = fitting(self._sizes, count)
-        binding, image, modality = self._of_size[size]
+        binding, image, modality, options = self._of_size[size]
         np.stack(images, out=self._images[:count])
         self._modalities[:count] = modalities
         image.update_inplace(self._images[:size])
         modality.update_inplace(self._modalities[:size])
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, options)
         (vectors,) = binding.copy_outputs_to_cpu()
         return np.asarray(vectors[:count], np.float32)
 
-    def _bind(self, card: Card, place: Device, size: int) -> tuple[Any, Any, Any]:
+    def _bind(self, card: Card, place: Device, size: int) -> tuple[Any, Any, Any, onnxruntime.RunOptions]:
         on_gpu = onnxruntime.OrtValue.ortvalue_from_shape_and_type
         image = on_gpu((size, card.input.height, card.input.width, 3), np.uint8, "cuda", place.index)
         modality = on_gpu((size,), np.int64, "cuda", place.index)
@@ -196,7 +196,9 @@ class _Buffers:
         binding.bind_ortvalue_input("image", image)
         binding.bind_ortvalue_input("modality", modality)
         binding.bind_ortvalue_output("embedding", vectors)
-        return binding, image, modality
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(size))
+        return binding, image, modality, options
 
 
 def fitting(sizes: Sequence[int], count: int) -> int:

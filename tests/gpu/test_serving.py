@@ -70,6 +70,16 @@ def test_page_locked_memory_is_the_drivers_own_and_other_is_not() -> None:
             cuda._call("cuMemHostGetFlags", ctypes.byref(flags), ctypes.c_void_p(other.ctypes.data))
 
 
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_cuda_graphs_compute_what_came_after_their_capture(tmp_path: Path, device: str) -> None:
+    if device == "tensorrt":
+        needs_tensorrt()
+    write_model(tmp_path / "standin")
+    graphs = OnnxEmbedder(tmp_path / "standin", Precision.FP32, device, gpu=Gpu(graphs=True))
+    assert graphs.provider == (CUDA if device == "cuda" else TENSORRT)
+    agrees_with_the_cpu(graphs, tmp_path / "standin")
+
+
 def test_tensorrt_is_what_really_runs_and_keeps_its_engines(tmp_path: Path) -> None:
     needs_tensorrt()
     write_model(tmp_path / "standin")
