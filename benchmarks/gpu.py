@@ -1,5 +1,7 @@
 """What a GPU does: a ResNet-50 in half precision, bare, under an import, and exact search by FAISS and by a graph.
 
+Bare means copies included, with each layer launched by itself, as the server does it, and with all as a CUDA graph.
+
 Needs the environment of ``make EXTRA=gpu serve``, the package onnx in it, and the model that ``python -m
 benchmarks.harness.models .cache/benchmarks/models/resnet50`` makes where PyTorch is. Without a GPU it says so.
 """
@@ -24,8 +26,9 @@ from benchmarks.harness.server import serving
 from benchmarks.harness.statistics import alternate, level, sample
 from benchmarks.imports import run
 from models.card import Modality, Precision
+from server.embedding import providers
 from server.embedding.providers import CUDA, TENSORRT
-from server.embedding.session import ModelRefused, OnnxEmbedder
+from server.embedding.session import Modalities, ModelRefused, OnnxEmbedder, Pixels, Vectors
 from server.gallery.gpu import Device, FaissDevice, Gpu, GpuFlat
 from server.gallery.types import VectorType
 from vireid.client import Client
@@ -38,6 +41,10 @@ ONE_QUERY_MS = 1.3
 """One exact query over 1,000,000 × 2048: the bytes over 4.3 TB/s take 0.95 ms."""
 LARGE = (1_000_000, 2048)
 K = 10
+SERVED = "layer by layer"
+LAUNCHES = {SERVED: providers.Gpu(), "CUDA graph": providers.Gpu(graphs=True)}
+SAME = 0.999
+"""Cosine of what a crop gives either way, at least: half precision changes the fifth digit."""
 SHARES = {"0 %": 1.0, "90 %": 0.1, "99 %": 0.01}
 DRAWN = 2000
 
@@ -61,25 +68,52 @@ def measure(effort: Effort) -> Found:
 
 
 def measure_model(effort: Effort, found: Found, folder: Path, device: str, precision: Precision) -> None:
-    """Crops a second of a model on a device, without anything around it, in its largest batches."""
+    """Crops a second of a model on a device, without anything around it, alone and in its largest batches."""
     title = f"{folder.name}, {precision}, {device}"
-    try:
-        embedder = OnnxEmbedder(folder, precision, device)
-    except ModelRefused as error:
-        found.missing.append(f"{title}: {error}")
-        return
-    batch = embedder.largest_batch
-    shape = (batch, embedder.card.input.height, embedder.card.input.width, 3)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    modalities = np.full(batch, Modality.INFRARED.index, np.int64)
+    embedders = _launched(found, title, partial(OnnxEmbedder, folder, precision, device))
+    asked = {
+        (launch, batch): partial(_rate, embedder, batch, effort.seconds)
+        for launch, embedder in embedders.items()
+        for batch in (1, embedder.largest_batch)
+    }
+    rows: list[Row] = []
+    for (launch, batch), rates in alternate(asked, effort.rounds).items():
+        rows.append({"launched": launch, "batch": batch, "crops/s": round(statistics.median(rates), 1)})
+        if launch == SERVED and batch > 1:
+            found.figures.append(level(f"{title}: bare session, crops/s", rates, "at least", SESSION))
+    if rows:
+        found.tables[title] = rows
 
-    def rate() -> float:
-        took = sample(lambda: embedder.embed(images, modalities), effort.seconds)
-        return batch * len(took) / sum(took)
 
-    rates = [rate() for _ in range(effort.rounds)]
-    found.tables[title] = [{"batch": batch, "crops/s": round(statistics.median(rates), 1)}]
-    found.figures.append(level(f"{title}: bare session, crops/s", rates, "at least", SESSION))
+def _launched(found: Found, title: str, load: Callable[..., OnnxEmbedder]) -> dict[str, OnnxEmbedder]:
+    """The model, each way that it can be launched and computes the same."""
+    embedders: dict[str, OnnxEmbedder] = {}
+    vectors: dict[str, Vectors] = {}
+    for launch, gpu in LAUNCHES.items():
+        try:
+            embedders[launch] = load(gpu=gpu)
+        except ModelRefused as error:
+            found.missing.append(f"{title}, {launch}: {error}")
+            continue
+        vectors[launch] = embedders[launch].embed(*_crops(embedders[launch], embedders[launch].largest_batch))
+        if (vectors[launch] * vectors.get(SERVED, vectors[launch])).sum(axis=1).min() < SAME:
+            found.missing.append(f"{title}, {launch}: its vectors are others")
+            del embedders[launch]
+    return embedders
+
+
+def _rate(embedder: OnnxEmbedder, batch: int, seconds: float) -> float:
+    images, modalities = _crops(embedder, batch)
+    took = sample(lambda: embedder.embed(images, modalities), seconds)
+    return batch * len(took) / sum(took)
+
+
+def _crops(embedder: OnnxEmbedder, count: int) -> tuple[list[Pixels], Modalities]:
+    """Noise, each a piece of memory of its own, as the server decodes them."""
+    shape = (embedder.card.input.height, embedder.card.input.width, 3)
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, shape, np.uint8) for _ in range(count)]
+    return images, np.full(count, Modality.INFRARED.index, np.int64)
 
 
 def _imports(effort: Effort, folder: Path) -> list[float]:

@@ -408,7 +408,7 @@ class _InferenceThread(threading.Thread):
 
     def _embed(self, batch: _Batch) -> Vectors:
         embedder = self._embedders[batch.model]
-        images = np.stack([job.pixels for job in batch.jobs])
+        images = [job.pixels for job in batch.jobs]
         modalities = np.array([job.modality.index for job in batch.jobs], np.int64)
         vectors = embedder.embed(images, modalities)
         if vectors.shape != (len(batch.jobs), embedder.card.dimension):

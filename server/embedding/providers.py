@@ -21,6 +21,7 @@ __all__ = [
     "Gpu",
     "Kind",
     "Options",
+    "batch_sizes",
     "choose_precision",
     "each_device",
     "one_device",
@@ -58,10 +59,15 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """Bounds of a GPU session: bytes of memory for its arena, and the folder that TensorRT keeps its engines in."""
+    """How a GPU session runs: bytes of memory for its arena, and the folder that TensorRT keeps its engines in.
+
+    With ``graphs`` all layers of a batch size are launched at once, as a CUDA graph. It is captured while the session
+    is made, for that thread alone and with nothing else in the process on a GPU: it can be measured, not served with.
+    """
 
     memory: int | None = None
     engines: Path | None = None
+    graphs: bool = False
 
 
 def each_device(setting: str) -> tuple[str, ...]:
@@ -109,6 +115,14 @@ def choose_precision(card: Card, device: Device, vnni: bool | None = None) -> Pr
     return fast if variant is not None and variant.accepted else Precision.FP32
 
 
+def batch_sizes(device: Device, gpu: Gpu) -> tuple[int, ...]:
+    """Sizes that the batches of a GPU are padded to, ascending.
+
+    One alone for TensorRT's CUDA graphs: it has one a session, and would replay it for any other size, too.
+    """
+    return GPU_BATCHES[-1:] if gpu.graphs and device.kind == "tensorrt" else GPU_BATCHES
+
+
 def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu) -> list[tuple[str, Options]]:
     """Execution providers in order of preference, each with its options; all values are text."""
     cpu: list[tuple[str, Options]] = [(CPU, {})]
@@ -123,14 +137,16 @@ def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu)
     if gpu.memory is not None:
         cuda["gpu_mem_limit"] = str(gpu.memory)
     if device.kind == "cuda":
-        return [(CUDA, cuda), *cpu]
+        return [(CUDA, cuda | {"enable_cuda_graph": str(int(gpu.graphs))}), *cpu]
     shape = f"{card.input.height}x{card.input.width}x3"
+    sizes = batch_sizes(device, gpu)
     tensorrt = {
         "device_id": str(device.index),
         "trt_fp16_enable": str(precision is Precision.FP16),
-        "trt_profile_min_shapes": f"image:{GPU_BATCHES[0]}x{shape},modality:{GPU_BATCHES[0]}",
-        "trt_profile_opt_shapes": f"image:{GPU_BATCHES[-1]}x{shape},modality:{GPU_BATCHES[-1]}",
-        "trt_profile_max_shapes": f"image:{GPU_BATCHES[-1]}x{shape},modality:{GPU_BATCHES[-1]}",
+        "trt_cuda_graph_enable": str(gpu.graphs),
+        "trt_profile_min_shapes": f"image:{sizes[0]}x{shape},modality:{sizes[0]}",
+        "trt_profile_opt_shapes": f"image:{sizes[-1]}x{shape},modality:{sizes[-1]}",
+        "trt_profile_max_shapes": f"image:{sizes[-1]}x{shape},modality:{sizes[-1]}",
     }
     if gpu.memory is not None:
         tensorrt["trt_max_workspace_size"] = str(gpu.memory)

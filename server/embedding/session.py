@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnxruntime
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
+from server.cuda import page_locked
 from server.embedding.cores import usable_cores
 from server.embedding.providers import (
-    GPU_BATCHES,
     TENSORRT,
     Device,
     Gpu,
     Options,
+    batch_sizes,
     choose_precision,
     one_device,
     provider_options,
 )
 
-__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Vectors", "check_provider", "fitting", "padded"]
+__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Pixels", "Vectors", "check_provider", "fitting"]
 
 Pixels = NDArray[np.uint8]
 Modalities = NDArray[np.int64]
 Vectors = NDArray[np.float32]
-_Row = TypeVar("_Row", bound=np.generic)
 
 _CPU_LARGEST_BATCH = 8
 _NORM_TOLERANCE = 1e-3
@@ -52,9 +52,9 @@ class ModelRefused(RuntimeError):
 class Embedder(Protocol):
     """Crops in, unit vectors out.
 
-    ``embed`` takes ``images`` uint8 RGB ``[N, H, W, 3]`` of the card's size and ``modalities`` int64 ``[N]``
-    (0 visible, 1 infrared) and returns float32 ``[N, D]`` rows of unit length, for N from 1 to ``largest_batch``.
-    On a GPU by one thread at a time, on the CPU by any number of them at once.
+    ``embed`` takes N ``images``, uint8 RGB ``[H, W, 3]`` of the card's size, and ``modalities`` int64 ``[N]`` (0
+    visible, 1 infrared), and returns float32 ``[N, D]`` rows of unit length, for N from 1 to ``largest_batch``. On a
+    GPU by one thread at a time, on the CPU by any number of them at once.
     """
 
     @property
@@ -73,7 +73,7 @@ class Embedder(Protocol):
     def largest_batch(self) -> int:
         """Rows of the largest batch that it was warmed up with."""
 
-    def embed(self, images: Pixels, modalities: Modalities) -> Vectors:
+    def embed(self, images: Sequence[Pixels], modalities: Modalities) -> Vectors:
         """Embed one batch."""
 
 
@@ -98,22 +98,23 @@ class OnnxEmbedder:
         threads: int | None = None,
         gpu: Gpu | None = None,
     ) -> None:
-        self.card = _read_card(directory)
+        self.card, gpu = _read_card(directory), gpu or Gpu()
         place = one_device(device, onnxruntime.get_available_providers())
         try:
-            self.precision, self._session = self._load(directory, precision, place, threads, gpu or Gpu())
+            self.precision, self._session = self._load(directory, precision, place, threads, gpu)
         except ModelRefused:
             if device != "auto" or place.kind == "cpu":
                 raise
             place = Device("cpu")
-            self.precision, self._session = self._load(directory, precision, place, threads, Gpu())
+            self.precision, self._session = self._load(directory, precision, place, threads, gpu)
         self.provider: str = self._session.get_providers()[0]
         _check_graph(self._session, self.card)
-        self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place)
-        self.largest_batch = _CPU_LARGEST_BATCH if self._buffers is None else GPU_BATCHES[-1]
-        self._warm_up()
+        sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
+        self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
+        self.largest_batch = sizes[-1]
+        self._warm_up(sizes)
 
-    def embed(self, images: Pixels, modalities: Modalities) -> Vectors:
+    def embed(self, images: Sequence[Pixels], modalities: Modalities) -> Vectors:
         """Embed one batch; see :class:`Embedder`.
 
         Raises:
@@ -122,7 +123,7 @@ class OnnxEmbedder:
         self._check_batch(images, modalities)
         if self._buffers is not None:
             return self._buffers.run(images, modalities)
-        (vectors,) = self._session.run(["embedding"], {"image": images, "modality": modalities})
+        (vectors,) = self._session.run(["embedding"], {"image": np.stack(images), "modality": modalities})
         return np.asarray(vectors, np.float32)
 
     def _load(
@@ -135,21 +136,22 @@ class OnnxEmbedder:
         check_provider(self.card.name, place, session.get_providers()[0])
         return precision, session
 
-    def _check_batch(self, images: Pixels, modalities: Modalities) -> None:
+    def _check_batch(self, images: Sequence[Pixels], modalities: Modalities) -> None:
         shape = (self.card.input.height, self.card.input.width, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
-            raise ValueError(f"expected uint8 [N, {shape[0]}, {shape[1]}, 3], found {images.dtype} {images.shape}")
+        for image in images:
+            if image.dtype != np.uint8 or image.shape != shape:
+                raise ValueError(f"expected images of uint8 {shape}, found {image.dtype} {image.shape}")
         if not 1 <= len(images) <= self.largest_batch:
             raise ValueError(f"expected 1 to {self.largest_batch} images, found {len(images)}")
         if modalities.dtype != np.int64 or modalities.shape != (len(images),):
             raise ValueError(f"expected int64 [{len(images)}], found {modalities.dtype} {modalities.shape}")
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, sizes: Sequence[int]) -> None:
         """Run every batch size, the largest first, and require unit vectors of both modalities."""
         height, width = self.card.input.height, self.card.input.width
         ramp = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
-        for size in sorted(GPU_BATCHES if self._buffers else (1, self.largest_batch), reverse=True):
-            images = np.stack([np.roll(ramp, row, axis=0) for row in range(size)])
+        for size in reversed(sizes):
+            images = [np.roll(ramp, row, axis=0) for row in range(size)]
             for modality in Modality:
                 vectors = self.embed(images, np.full(size, modality.index, np.int64))
                 lengths = np.linalg.norm(vectors, axis=1)
@@ -159,24 +161,33 @@ class OnnxEmbedder:
 
 
 class _Buffers:
-    """Inputs and output of each batch size, kept on the GPU and bound to the session once."""
+    """Inputs and output of each batch size, kept on the GPU and bound to the session once.
 
-    def __init__(self, session: onnxruntime.InferenceSession, card: Card, place: Device) -> None:
-        self._session = session
-        self._of_size = {size: self._bind(card, place, size) for size in GPU_BATCHES}
+    What goes there is gathered in page-locked memory, which the GPU copies by itself.
+    """
 
-    def run(self, images: Pixels, modalities: Modalities) -> Vectors:
-        """Vectors of a batch, padded with black crops to the next size."""
+    def __init__(
+        self, session: onnxruntime.InferenceSession, card: Card, place: Device, sizes: tuple[int, ...]
+    ) -> None:
+        self._session, self._sizes = session, sizes
+        self._images = page_locked(place.index, (sizes[-1], card.input.height, card.input.width, 3), np.uint8)
+        self._modalities = page_locked(place.index, (sizes[-1],), np.int64)
+        self._of_size = {size: self._bind(card, place, size) for size in sizes}
+
+    def run(self, images: Sequence[Pixels], modalities: Modalities) -> Vectors:
+        """Vectors of a batch, padded to the next size by what earlier batches left: a vector is of its row alone."""
         count = len(images)
-        size = fitting(GPU_BATCHES, count)
-        binding, image, modality = self._of_size[size]
-        image.update_inplace(padded(images, size))
-        modality.update_inplace(padded(modalities, size))
-        self._session.run_with_iobinding(binding)
+        size = fitting(self._sizes, count)
+        binding, image, modality, options = self._of_size[size]
+        np.stack(images, out=self._images[:count])
+        self._modalities[:count] = modalities
+        image.update_inplace(self._images[:size])
+        modality.update_inplace(self._modalities[:size])
+        self._session.run_with_iobinding(binding, options)
         (vectors,) = binding.copy_outputs_to_cpu()
         return np.asarray(vectors[:count], np.float32)
 
-    def _bind(self, card: Card, place: Device, size: int) -> tuple[Any, Any, Any]:
+    def _bind(self, card: Card, place: Device, size: int) -> tuple[Any, Any, Any, onnxruntime.RunOptions]:
         on_gpu = onnxruntime.OrtValue.ortvalue_from_shape_and_type
         image = on_gpu((size, card.input.height, card.input.width, 3), np.uint8, "cuda", place.index)
         modality = on_gpu((size,), np.int64, "cuda", place.index)
@@ -185,21 +196,14 @@ class _Buffers:
         binding.bind_ortvalue_input("image", image)
         binding.bind_ortvalue_input("modality", modality)
         binding.bind_ortvalue_output("embedding", vectors)
-        return binding, image, modality
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(size))
+        return binding, image, modality, options
 
 
 def fitting(sizes: Sequence[int], count: int) -> int:
     """The smallest of the ascending sizes that holds ``count`` rows."""
     return next(size for size in sizes if size >= count)
-
-
-def padded(rows: NDArray[_Row], size: int) -> NDArray[_Row]:
-    """The rows ``[N, ...]``, followed by zeros up to ``size`` of them."""
-    if len(rows) == size:
-        return np.ascontiguousarray(rows)
-    whole = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    whole[: len(rows)] = rows
-    return whole
 
 
 def check_provider(model: str, place: Device, actual: str) -> None:

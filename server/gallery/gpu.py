@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import faiss
 import numpy as np
 
+from server.cuda import free_memory, start_cuda
 from server.gallery.flat import FaissFlat
 from server.gallery.index import BuildIndex, FilterIgnored, Mask, Rows, Scores, check_filter
 from server.gallery.refused import StartError
@@ -83,20 +83,7 @@ class FaissDevice:
         self._resources.setPinnedMemory(0)  # 256 MiB of the host's memory, for a copying that cuVS has no use for
 
     def free(self) -> int:
-        cuda, free, total = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t(), ctypes.c_size_t()
-        device, context = ctypes.c_int(), ctypes.c_void_p()
-        for status in (
-            cuda.cuInit(0),
-            cuda.cuDeviceGet(ctypes.byref(device), self._number),
-            cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
-            cuda.cuCtxPushCurrent_v2(context),
-            cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
-            cuda.cuCtxPopCurrent_v2(ctypes.byref(context)),
-            cuda.cuDevicePrimaryCtxRelease_v2(device),
-        ):
-            if status:
-                raise RuntimeError(f"CUDA does not tell the free memory of GPU {self._number}: error {status}")
-        return free.value
+        return free_memory(self._number)
 
     def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Segment:
         index: Any = faiss.GpuIndexFlatIP(self._resources, shape[1], self._configuration)
@@ -346,12 +333,7 @@ def choose_index(setting: Literal["auto", "cpu", "cuda"]) -> BuildIndex:
 def _count() -> int:
     if not hasattr(faiss, "StandardGpuResources"):
         raise RuntimeError("this faiss is built for the CPU, vireid[gpu] brings the other one")
-    try:
-        status = ctypes.CDLL("libcuda.so.1").cuInit(0)
-    except OSError as error:
-        raise RuntimeError(f"there is no driver for NVIDIA GPUs: {error}") from error
-    if status:  # FAISS would end the process
-        raise RuntimeError(f"CUDA does not start: error {status}")
+    start_cuda()  # FAISS would end the process where CUDA does not
     return int(faiss.get_num_gpus())
 
 

@@ -15,6 +15,7 @@ from benchmarks.harness.effort import Effort, Found
 from benchmarks.harness.product import ProductDevice
 from models.card import Precision
 from server.embedding.providers import CPU
+from server.embedding.session import OnnxEmbedder
 from server.gallery.gpu import Gpu, GpuFlat
 from server.gallery.index import BruteForce, check_filter
 from tests.server.gallery.making import unit_vectors
@@ -61,8 +62,27 @@ def test_a_models_speed_is_measured_and_a_device_that_is_not_there_is_said(tmp_p
     (figure,) = found.figures
     assert figure.name == "standin, fp32, cpu: bare session, crops/s"
     assert figure.value > 0
+    (rows,) = found.tables.values()
+    assert [(row["launched"], row["batch"]) for row in rows] == [
+        (way, batch) for way in gpu.LAUNCHES for batch in (1, 4)
+    ]
+    assert not found.missing
     gpu.measure_model(SHORT, found, tmp_path / "standin", "cuda:99", Precision.FP32)
-    assert found.missing[0].startswith("standin, fp32, cuda:99: ")
+    assert found.missing[0].startswith("standin, fp32, cuda:99, layer by layer: ")
+    assert len(found.tables) == len(found.figures) == 1
+
+
+def test_a_cuda_graph_that_computes_something_else_is_not_measured(tmp_path: Path) -> None:
+    for seed, name in enumerate(("standin", "other")):
+        write_model(tmp_path / name, seed=seed)
+    folders = iter(["standin", "other"])
+
+    def load(**_: object) -> OnnxEmbedder:
+        return OnnxEmbedder(tmp_path / next(folders), Precision.FP32, "cpu", 1)
+
+    found = Found()
+    assert list(gpu._launched(found, "standin", load)) == [gpu.SERVED]
+    assert found.missing == ["standin, CUDA graph: its vectors are others"]
 
 
 @pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this faiss is built for GPUs")

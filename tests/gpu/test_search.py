@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
+from server.gallery import gpu as module
 from server.gallery.gpu import FaissDevice, Gpu, GpuFlat, choose_index
 from server.gallery.index import BruteForce
 from server.gallery.types import VectorType
@@ -24,8 +25,10 @@ def test_every_gpu_passes_its_test() -> None:
     assert isinstance(choose_index("cuda")(64, VectorType.FLOAT16), GpuFlat)
 
 
+@pytest.mark.parametrize("part", [2**16, 7000])  # all at once, and several with a smaller last one
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01, 0.0])
-def test_a_gpu_finds_what_brute_force_finds(share: float) -> None:
+def test_a_gpu_finds_what_brute_force_finds(monkeypatch: pytest.MonkeyPatch, share: float, part: int) -> None:
+    monkeypatch.setattr(module, "_PART", part)
     gpu, oracle = Gpu(partial(FaissDevice, 0)), BruteForce(512, VectorType.FLOAT16)
     index = GpuFlat([gpu], 512, VectorType.FLOAT16, rows=20_000)
     vectors, queries = unit_vectors(50_000, 512), unit_vectors(20, 512, seed=1)
@@ -45,9 +48,6 @@ def test_a_gpu_finds_what_brute_force_finds(share: float) -> None:
 def test_free_memory_is_told_and_given_back() -> None:
     gpu = Gpu(partial(FaissDevice, 0))
 
-    def free() -> int:
-        return gpu._thread.submit(gpu._device.free).result()
-
     def filled(rows: int) -> GpuFlat:
         index = GpuFlat([gpu], 512, VectorType.FLOAT16, rows=rows)
         index.add(unit_vectors(rows, 512))
@@ -57,9 +57,9 @@ def test_free_memory_is_told_and_given_back() -> None:
 
     filled(1000)  # what FAISS takes once
     gpu.tidy()
-    before = free()
+    before = gpu.free()
     index = filled(200_000)
-    assert before - free() >= 200_000 * 512 * 2
+    assert before - gpu.free() >= 200_000 * 512 * 2
     del index
     gpu.tidy()
-    assert before - free() < 2**26
+    assert before - gpu.free() < 2**26

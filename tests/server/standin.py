@@ -7,6 +7,7 @@ projections nearly agree, so a drawn person's visible and infrared crops lie nea
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,9 @@ class StandIn:
         self.projections = (shared + 0.1 * own).astype(np.float32)
         self.fingerprint = hashlib.sha256(self.projections.tobytes()).hexdigest()
 
-    def embed(self, images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Unit vectors ``[N, DIMENSION]`` of uint8 ``[N, HEIGHT, WIDTH, 3]`` crops."""
-        grey = images.astype(np.float32) @ _LUMA
+    def embed(self, images: Sequence[NDArray[np.uint8]], modalities: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Unit vectors ``[N, DIMENSION]`` of N uint8 ``[HEIGHT, WIDTH, 3]`` crops."""
+        grey = np.stack(images).astype(np.float32) @ _LUMA
         rows, columns = _GRID
         cells = grey.reshape(len(images), rows, HEIGHT // rows, columns, WIDTH // columns).mean((2, 4))
         pattern = cells.reshape(len(images), -1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -30,13 +30,13 @@ class Gate:
         self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.on_run: Callable[[], None] | None = None
 
-    def embed(self, images: np.ndarray, modalities: np.ndarray) -> np.ndarray:
-        self.batches.append(images[:, 0, 0, 0].tolist())
+    def embed(self, images: Sequence[np.ndarray], modalities: np.ndarray) -> np.ndarray:
+        self.batches.append(marks := [int(image[0, 0, 0]) for image in images])
         self.entered.release()
         self.go.acquire()
         if self.on_run is not None:
             self.on_run()
-        if (images[:, 0, 0, 0] == POISON).any():
+        if POISON in marks:
             raise RuntimeError("poison")
         return StandIn().embed(images, modalities)
 
@@ -196,7 +196,7 @@ class Twins:
         return found
 
     def _embed(self, name: str) -> Callable[..., np.ndarray]:
-        def embed(_: Gate, images: np.ndarray, modalities: np.ndarray) -> np.ndarray:
+        def embed(_: Gate, images: Sequence[np.ndarray], modalities: np.ndarray) -> np.ndarray:
             self.models.append(name)
             return self.gate.embed(images, modalities)
 

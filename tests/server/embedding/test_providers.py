@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.card import Card, Precision, Variant
@@ -16,12 +15,13 @@ from server.embedding.providers import (
     TENSORRT,
     Device,
     Gpu,
+    batch_sizes,
     choose_precision,
     each_device,
     one_device,
     provider_options,
 )
-from server.embedding.session import fitting, padded
+from server.embedding.session import fitting
 from tests.server.standin import HEIGHT, WIDTH, card
 
 
@@ -131,10 +131,27 @@ def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp
     assert exact["trt_engine_cache_path"] != options["trt_engine_cache_path"]
 
 
-def test_a_batch_is_padded_to_the_next_size_with_nothing_lost() -> None:
+def test_cuda_graphs_are_asked_for_by_name_and_off_without() -> None:
+    described = with_variants(fp16=0.0)
+    for graphs in (False, True):
+        gpu = Gpu(graphs=graphs)
+        cuda, tensorrt = (
+            dict(provider_options(Device(kind), described, Precision.FP16, gpu)) for kind in ("cuda", "tensorrt")
+        )
+        assert cuda[CUDA]["enable_cuda_graph"] == str(int(graphs))
+        assert tensorrt[TENSORRT]["trt_cuda_graph_enable"] == str(graphs)
+        assert "enable_cuda_graph" not in tensorrt[CUDA]
+        assert batch_sizes(Device("cuda"), gpu) == GPU_BATCHES
+
+
+def test_tensorrt_has_one_cuda_graph_and_so_one_batch_size() -> None:
+    device, gpu = Device("tensorrt"), Gpu(graphs=True)
+    assert batch_sizes(device, Gpu()) == GPU_BATCHES
+    assert batch_sizes(device, gpu) == (GPU_BATCHES[-1],)
+    options = provider_options(device, with_variants(fp16=0.0), Precision.FP16, gpu)[0][1]
+    shapes = {options[f"trt_profile_{which}_shapes"] for which in ("min", "opt", "max")}
+    assert shapes == {f"image:{GPU_BATCHES[-1]}x{HEIGHT}x{WIDTH}x3,modality:{GPU_BATCHES[-1]}"}
+
+
+def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
     assert [fitting(GPU_BATCHES, count) for count in (1, 2, 3, 5, 16, 17, 33)] == [1, 2, 4, 8, 16, 32, 64]
-    rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
-    whole = padded(rows, 4)
-    assert whole.dtype == np.uint8
-    assert whole.tolist() == [[0, 1], [2, 3], [4, 5], [0, 0]]
-    assert np.array_equal(padded(rows, 3), rows)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import onnxruntime
 import pytest
 
 from models.card import Card, Modality, Precision
+from server.embedding import session
 from server.embedding.engine import ImageLimits
-from server.embedding.providers import CPU, CUDA, Device
+from server.embedding.providers import CPU, CUDA, GPU_BATCHES, Device, Gpu, Kind
 from server.embedding.registry import PREFERRED, Models, load_embedders
 from server.embedding.session import ModelRefused, OnnxEmbedder, check_provider
 from server.errors import ModelNotFound
@@ -36,6 +39,62 @@ def test_mixed_batches_give_what_the_model_computes(directory: Path, count: int)
     assert found.dtype == np.float32
     assert found.shape == (count, DIMENSION)
     np.testing.assert_allclose(found, StandIn().embed(images, modalities), atol=1e-5)
+
+
+@dataclass(frozen=True, slots=True)
+class AsGpu(Device):
+    """The CPU in place of a GPU."""
+
+    @property
+    def provider(self) -> str:
+        return CPU
+
+
+def on_stand_in(directory: Path, monkeypatch: pytest.MonkeyPatch, device: AsGpu, gpu: Gpu | None) -> OnnxEmbedder:
+    """What runs on a GPU, with all its buffers in the memory of the CPU."""
+    of_shape = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, *_: of_shape(shape, kind)
+    )
+    monkeypatch.setattr(session, "page_locked", lambda _, shape, kind: np.zeros(shape, kind))
+    monkeypatch.setattr(session, "one_device", lambda *_: device)
+    monkeypatch.setattr(session, "_open", lambda _, graph, *__: onnxruntime.InferenceSession(graph, providers=[CPU]))
+    return OnnxEmbedder(directory, gpu=gpu)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_buffers_of_a_gpu_give_what_the_model_computes_for_any_number_of_crops(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, graphs: bool
+) -> None:
+    embedder = on_stand_in(directory, monkeypatch, AsGpu(kind), Gpu(graphs=graphs))
+    images, modalities = crops(embedder.largest_batch)
+    expected = StandIn().embed(images, modalities)
+    first = embedder.embed(images, modalities)
+    for count in (*GPU_BATCHES, 3, 5, 17, 33, 63):  # after a full batch, so that its rows lie behind theirs
+        last = slice(len(images) - count, None)
+        found = embedder.embed(list(images[last]), modalities[last])
+        np.testing.assert_allclose(found, expected[last], atol=1e-5)
+    np.testing.assert_allclose(first, expected, atol=1e-5)
+
+
+def test_each_batch_size_has_a_cuda_graph_of_its_own_over_buffers_that_stay(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = on_stand_in(directory, monkeypatch, AsGpu("cuda"), Gpu(graphs=True))
+    bound: dict[str, set[object]] = defaultdict(set)
+    run = embedder._session.run_with_iobinding
+
+    def noting(binding: Any, options: onnxruntime.RunOptions) -> None:
+        (vectors,) = binding.get_outputs()
+        bound[options.get_run_config_entry("gpu_graph_id")].add((binding, vectors.data_ptr()))
+        run(binding, options)
+
+    monkeypatch.setattr(embedder._session, "run_with_iobinding", noting)
+    for count in (*range(1, embedder.largest_batch + 1), 1):
+        embedder.embed(*crops(count))
+    assert list(bound) == [str(size) for size in GPU_BATCHES]
+    assert all(len(each) == 1 for each in bound.values())
 
 
 def test_arguments_of_another_shape_or_type_are_refused(directory: Path) -> None:
