@@ -28,7 +28,8 @@ from benchmarks.imports import run
 from models.card import Modality, Precision
 from server.embedding import providers
 from server.embedding.providers import CUDA, TENSORRT
-from server.embedding.session import Modalities, ModelRefused, OnnxEmbedder, Pixels, Vectors
+from server.embedding.resize import Pixels
+from server.embedding.session import Modalities, ModelRefused, OnnxEmbedder, Vectors
 from server.gallery.gpu import Device, FaissDevice, Gpu, GpuFlat
 from server.gallery.types import VectorType
 from vireid.client import Client

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from models.card import Modality, Precision
-from server.embedding.decode import open_upright, resize, thumbnail
+from server.embedding.decode import open_upright, thumbnail
 from server.embedding.registry import load_embedders
+from server.embedding.resize import resize
 
 SUFFIXES = {".jpg", ".png"}
 

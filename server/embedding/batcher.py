@@ -275,8 +275,8 @@ class Batcher:
                 continue
             while waiting := self._longest_waiting(priority, embedders):
                 model, queue = waiting
-                share = math.ceil(len(queue) / crew.free)  # who is free as well takes as much
-                taken = [queue.popleft() for _ in range(min(share, embedders[model].largest_batch))]
+                count = min(crew.share(len(queue)), embedders[model].largest_batch)
+                taken = [queue.popleft() for _ in range(count)]
                 if jobs := [job for job in taken if job.future.set_running_or_notify_cancel()]:
                     return _Batch(model, jobs)
         return None
@@ -325,6 +325,10 @@ class _Crew:
     def running(self) -> bool:
         """Whether a thread has a batch."""
         return self.free < self._threads
+
+    def share(self, waiting: int) -> int:
+        """How many of those that wait are for one of the free threads."""
+        return math.ceil(waiting / self.free)
 
 
 class _InferenceThread(threading.Thread):

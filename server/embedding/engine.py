@@ -11,13 +11,12 @@ from enum import Enum, auto
 from functools import partial
 from hashlib import sha256
 
-from PIL import Image
-
 from models.card import Card, Modality, Precision
 from server.embedding.batcher import Batcher, Embedded, Priority
-from server.embedding.decode import Pixels, open_upright, resize, thumbnail
+from server.embedding.decode import open_upright, thumbnail
 from server.embedding.modality import modality_of
 from server.embedding.quality import warnings_of
+from server.embedding.resize import Pixels, grey, resize
 from server.embedding.session import Embedder, Vectors
 from server.errors import EmbeddingFailed, ImageRejected, ImageTooLarge, NotReady
 from server.gallery.types import CropWarning
@@ -148,13 +147,13 @@ class Engine:
         else:
             embedded.add_done_callback(partial(call.embedded, place, told))
 
-    def _input(self, image: Image.Image, modality: Modality | None) -> tuple[Pixels, Modality]:
+    def _input(self, image: Pixels, modality: Modality | None) -> tuple[Pixels, Modality]:
         """The pixels that the model gets: of an infrared crop, tinted or not, the grey ones, as in training."""
         if modality is not Modality.INFRARED:
             pixels = resize(image, self.card.input)
             modality = modality or modality_of(pixels)
         if modality is Modality.INFRARED:
-            pixels = resize(image.convert("L"), self.card.input)
+            pixels = resize(grey(image), self.card.input)
         return pixels, modality
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.card import InputSpec
+from server.embedding.resize import Pixels, grey, scale
 from server.gallery.types import CropWarning
 
 __all__ = ["warnings_of"]
@@ -51,25 +51,25 @@ _SIZE = (32, 64)
 _BRIGHT = round(0.95 * 32 * 64)
 
 
-def warnings_of(image: Image.Image, spec: InputSpec) -> frozenset[CropWarning]:
-    """What may be wrong with an RGB crop of any size, for a model that takes pictures as ``spec`` says."""
+def warnings_of(image: Pixels, spec: InputSpec) -> frozenset[CropWarning]:
+    """What may be wrong with an RGB crop ``[H, W, 3]`` of any size, for a model with inputs of ``spec``."""
     found = set()
-    if image.width * image.height < LEAST_PIXELS * spec.width * spec.height:
+    height, width, _ = image.shape
+    if width * height < LEAST_PIXELS * spec.width * spec.height:
         found.add(CropWarning.TOO_SMALL)
-    if not SHAPES[0] <= image.height / image.width <= SHAPES[1]:
+    if not SHAPES[0] <= height / width <= SHAPES[1]:
         found.add(CropWarning.NOT_PERSON_SHAPED)
-    small = image.resize(_SIZE, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
-    grey = np.asarray(small, np.float32)
-    if np.partition(grey, _BRIGHT, axis=None)[_BRIGHT] < LEAST_BRIGHTNESS:
+    levels = grey(scale(image, *_SIZE, "bilinear")).astype(np.float32)
+    if np.partition(levels, _BRIGHT, axis=None)[_BRIGHT] < LEAST_BRIGHTNESS:
         found.add(CropWarning.TOO_DARK)
-    if _detail(grey) <= LEAST_DETAIL * _variance(grey):  # a grey surface has none, and no variance
+    if _detail(levels) <= LEAST_DETAIL * _variance(levels):  # a grey surface has none, and no variance
         found.add(CropWarning.BLURRED)
     return frozenset(found)
 
 
-def _detail(grey: NDArray[np.float32]) -> float:
-    across = grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2]
-    down = grey[2:] - 2 * grey[1:-1] + grey[:-2]
+def _detail(levels: NDArray[np.float32]) -> float:
+    across = levels[:, 2:] - 2 * levels[:, 1:-1] + levels[:, :-2]
+    down = levels[2:] - 2 * levels[1:-1] + levels[:-2]
     return min(_variance(across), _variance(down))
 
 

@@ -26,10 +26,10 @@ from server.embedding.providers import (
     one_device,
     provider_options,
 )
+from server.embedding.resize import Pixels
 
-__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Pixels", "Vectors", "check_provider", "fitting"]
+__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Vectors", "check_provider", "fitting"]
 
-Pixels = NDArray[np.uint8]
 Modalities = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 

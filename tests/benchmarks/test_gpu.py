@@ -64,7 +64,7 @@ def test_a_models_speed_is_measured_and_a_device_that_is_not_there_is_said(tmp_p
     assert figure.value > 0
     (rows,) = found.tables.values()
     assert [(row["launched"], row["batch"]) for row in rows] == [
-        (way, batch) for way in gpu.LAUNCHES for batch in (1, 4)
+        (way, batch) for way in gpu.LAUNCHES for batch in (1, 8)
     ]
     assert not found.missing
     gpu.measure_model(SHORT, found, tmp_path / "standin", "cuda:99", Precision.FP32)

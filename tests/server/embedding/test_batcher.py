@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.card import Modality
-from server.embedding.batcher import IMPORTS_NICE, LANES_NICE, Batcher, Embedded, InferenceDied, Lanes, Priority
+from server.embedding.batcher import IMPORTS_NICE, LANES_NICE, Batcher, Embedded, InferenceDied, Lanes, Priority, _Crew
 from server.errors import EmbeddingFailed, NotReady
 from tests.server.standin import HEIGHT, WIDTH, StandIn, card
 
@@ -239,24 +239,11 @@ def test_what_waits_for_a_model_on_two_devices_goes_to_the_free_one() -> None:
     batcher.close()
 
 
-def test_who_is_free_shares_what_waits() -> None:
-    gates = Gate(), Gate()
-    gates[1].entered = gates[0].entered
-    batcher = Batcher([{"gate": gate} for gate in gates])
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(60)  # nobody takes the first image before the last one waits
-    try:
-        futures = [submit(batcher, mark) for mark in range(6)]
-    finally:
-        sys.setswitchinterval(before)
-    for _ in gates:
-        gates[0].entered.acquire()
-    for gate in gates:
-        gate.go.release()
-    for mark, future in enumerate(futures):
-        np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
-    assert sorted(gates[0].batches + gates[1].batches) == [[0, 1, 2], [3, 4, 5]]
-    batcher.close()
+@pytest.mark.parametrize(("waiting", "free", "share"), [(1, 2, 1), (6, 2, 3), (7, 2, 4), (7, 1, 7)])
+def test_who_is_free_shares_what_waits(waiting: int, free: int, share: int) -> None:
+    crew = _Crew(threading.Lock(), tuple(Priority), 2)
+    crew.free = free
+    assert crew.share(waiting) == share
 
 
 def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: Batcher) -> None:

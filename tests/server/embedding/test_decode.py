@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.card import InputSpec, Modality
-from server.embedding.decode import open_upright, resize, thumbnail
+from models.card import Modality
+from server.embedding.decode import open_upright, thumbnail
+from server.embedding.resize import Pixels
 from server.errors import ImageRejected, ImageTooLarge, ImageTypeUnsupported
 from tests.drawing import draw_person
 from tests.server.pictures import TEXT, encode, giant_png, truncated
@@ -18,7 +19,7 @@ PERSON = draw_person(7, Modality.VISIBLE, size=(96, 48))
 LIMIT = 1_000_000
 
 
-def opened(data: bytes) -> Image.Image:
+def opened(data: bytes) -> Pixels:
     return open_upright(data, max_pixels=LIMIT)
 
 
@@ -26,7 +27,7 @@ def opened(data: bytes) -> Image.Image:
 def test_a_picture_decodes_to_what_pillow_decodes(kind: str) -> None:
     data = encode(PERSON, kind)
     oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    np.testing.assert_array_equal(np.asarray(opened(data)), oracle)
+    np.testing.assert_array_equal(opened(data), oracle)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +49,7 @@ def test_every_kind_of_jpeg_decodes_to_what_pillow_decodes(options: dict[str, ob
     for picture in (whole, whole.crop((0, 0, 47, 95)), whole.convert("L"), whole.convert("CMYK")):
         data = encode(picture, "JPEG", **options)
         oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        np.testing.assert_array_equal(np.asarray(opened(data)), oracle)
-
-
-@pytest.mark.parametrize("kernel", ["bilinear", "bicubic", "lanczos"])
-def test_the_resize_is_pillows_filter_of_the_card(kernel: str) -> None:
-    spec = InputSpec(height=64, width=32, resize=kernel)
-    oracle = Image.fromarray(PERSON).resize((32, 64), getattr(Image.Resampling, kernel.upper()))
-    result = resize(opened(encode(PERSON)), spec)
-    assert result.dtype == np.uint8
-    assert result.shape == (64, 32, 3)
-    np.testing.assert_array_equal(result, np.asarray(oracle))
+        np.testing.assert_array_equal(opened(data), oracle)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -76,37 +67,37 @@ def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = np.ascontiguousarray(undo[orientation](PERSON))
-    np.testing.assert_array_equal(np.asarray(opened(encode(turned, "PNG", exif=exif))), PERSON)
+    np.testing.assert_array_equal(opened(encode(turned, "PNG", exif=exif)), PERSON)
     photograph = encode(turned, "JPEG", quality=95, exif=exif, subsampling="4:4:4")
-    assert np.abs(np.asarray(opened(photograph)).astype(int) - PERSON).mean() < 3
+    assert np.abs(opened(photograph).astype(int) - PERSON).mean() < 3
 
 
 def test_an_orientation_that_only_xmp_tells_turns_a_jpeg_too() -> None:
     data = encode(np.rot90(PERSON, 1), "JPEG", xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>')
-    assert opened(data).size == Image.fromarray(PERSON).size
+    assert opened(data).shape == PERSON.shape
 
 
 def test_grey_is_replicated_to_three_channels() -> None:
     grey = PERSON[..., 0]
-    np.testing.assert_array_equal(np.asarray(opened(encode(Image.fromarray(grey)))), np.stack([grey] * 3, axis=-1))
+    np.testing.assert_array_equal(opened(encode(Image.fromarray(grey))), np.stack([grey] * 3, axis=-1))
 
 
 def test_of_sixteen_bit_grey_the_high_byte_is_kept() -> None:
     deep = (PERSON[..., 0].astype(np.uint16) << 8) + 129
-    np.testing.assert_array_equal(np.asarray(opened(encode(Image.fromarray(deep))))[..., 1], PERSON[..., 0])
+    np.testing.assert_array_equal(opened(encode(Image.fromarray(deep)))[..., 1], PERSON[..., 0])
 
 
 def test_transparency_is_dropped_and_palettes_are_resolved() -> None:
     alpha = np.concatenate([PERSON, np.full((*PERSON.shape[:2], 1), 7, np.uint8)], axis=-1)
-    np.testing.assert_array_equal(np.asarray(opened(encode(Image.fromarray(alpha)))), PERSON)
+    np.testing.assert_array_equal(opened(encode(Image.fromarray(alpha))), PERSON)
     palette = Image.fromarray(PERSON).quantize(16)
-    np.testing.assert_array_equal(np.asarray(opened(encode(palette))), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(opened(encode(palette)), np.asarray(palette.convert("RGB")))
 
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     second = Image.fromarray(255 - PERSON)
     data = encode(PERSON, "WEBP", lossless=True, save_all=True, append_images=[second])
-    np.testing.assert_array_equal(np.asarray(opened(data)), PERSON)
+    np.testing.assert_array_equal(opened(data), PERSON)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +134,15 @@ def test_a_damaged_file_is_decoded_or_refused_and_nothing_else(kind: str, data: 
         image = opened(bytes(damaged))
     except ImageRejected:
         return
-    assert image.mode == "RGB"
-    assert image.width * image.height <= LIMIT
+    assert image.dtype == np.uint8
+    assert image.shape[2:] == (3,)
+    assert image.shape[0] * image.shape[1] <= LIMIT
 
 
 @pytest.mark.parametrize("size", [(1024, 300), (300, 1024), (96, 48), (1, 4000)])
 def test_a_thumbnail_fits_256_keeps_the_shape_and_never_grows(size: tuple[int, int]) -> None:
     width, height = size
-    small = Image.open(io.BytesIO(thumbnail(Image.new("RGB", size, (200, 30, 30)))))
+    small = Image.open(io.BytesIO(thumbnail(np.full((height, width, 3), (200, 30, 30), np.uint8))))
     scale = min(1.0, 256 / max(size))
     assert small.format == "JPEG"
     assert max(small.size) <= 256

@@ -7,11 +7,16 @@ import pytest
 from PIL import Image, ImageFilter
 
 from models.card import InputSpec, Modality
-from server.embedding.quality import LEAST_BRIGHTNESS, warnings_of
+from server.embedding.quality import LEAST_BRIGHTNESS
+from server.embedding.quality import warnings_of as warnings_of_pixels
 from server.gallery.types import CropWarning
 from tests.drawing import draw_person
 
 SPEC = InputSpec(height=128, width=64, resize="bilinear")
+
+
+def warnings_of(image: Image.Image, spec: InputSpec) -> frozenset[CropWarning]:
+    return warnings_of_pixels(np.asarray(image), spec)
 
 
 def person(identity: int, modality: Modality = Modality.VISIBLE, height: int = 256) -> Image.Image:

@@ -1,0 +1,74 @@
+"""Pillow is the reference: the same filter, near enough that no embedding tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.card import InputSpec, Modality
+from server.embedding import resize as module
+from server.embedding.registry import load_embedders
+from server.embedding.resize import Pixels, grey, resize, scale
+from tests.drawing import draw_person
+
+ZOO = Path(__file__).parents[3] / "models" / "zoo"
+PERSON = draw_person(7, Modality.VISIBLE, size=(96, 48))
+
+
+def by_pillow(image: Pixels, width: int, height: int, kernel: str) -> Pixels:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[kernel.upper()]))
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "lanczos"])
+def test_the_resize_is_pillows_filter_of_the_card(kernel: str) -> None:
+    spec = InputSpec(height=64, width=32, resize=kernel)
+    result = resize(PERSON, spec)
+    assert (result.dtype, result.shape) == (np.uint8, (64, 32, 3))
+    np.testing.assert_array_equal(result, by_pillow(PERSON, 32, 64, kernel))
+
+
+@settings(max_examples=100)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.sampled_from([(), (3,)]),
+)
+def test_bilinear_is_pillows_within_two_levels_where_it_makes_smaller_and_exactly_elsewhere(
+    seed: int, size: tuple[int, int], wanted: tuple[int, int], channels: tuple[int, ...]
+) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, *channels), np.uint8)
+    found, reference = (way(noise, *wanted, "bilinear").astype(int) for way in (scale, by_pillow))
+    assert found.shape == reference.shape
+    if wanted[0] > size[1] or wanted[1] > size[0]:
+        np.testing.assert_array_equal(found, reference)
+    assert np.abs(found - reference).max() <= 2
+    assert np.abs(found - reference).mean() < 0.5
+
+
+def test_embeddings_of_either_way_agree() -> None:
+    embedder = next(iter(load_embedders(ZOO, precision="fp32", device="cpu", threads=1).values()))
+    spec = embedder.card.input
+    for modality in Modality:
+        for person in range(4):
+            crop = draw_person(person, modality, size=(256, 128))
+            pair = np.stack([way(crop, spec.width, spec.height, "bilinear") for way in (scale, by_pillow)])
+            first, second = embedder.embed(pair, np.full(2, modality.index, np.int64))
+            assert first @ second > 0.9995
+
+
+def test_where_there_is_no_faster_way_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Resizer", None)
+    np.testing.assert_array_equal(scale(PERSON, 32, 64, "bilinear"), by_pillow(PERSON, 32, 64, "bilinear"))
+
+
+def test_grey_is_pillows_and_fills_three_channels() -> None:
+    levels = grey(PERSON)
+    np.testing.assert_array_equal(levels, np.asarray(Image.fromarray(PERSON).convert("L")))
+    filled = resize(levels, InputSpec(height=64, width=32, resize="bilinear"))
+    np.testing.assert_array_equal(filled, np.stack([scale(levels, 32, 64, "bilinear")] * 3, axis=-1))
