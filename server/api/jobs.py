@@ -21,6 +21,8 @@ from server.jobs.types import Job
 
 __all__ = ["job_facts", "router"]
 
+_EVENTS_S = 0.2  # between two events of a stream
+
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
@@ -53,7 +55,8 @@ def get_job(job: Visible, service: ServiceDep) -> JobFacts:
 
 @router.get("/{job}/events", response_class=EventSourceResponse, responses=problems(404))
 async def job_events(job: Visible, service: ServiceDep) -> AsyncIterator[JobFacts]:
-    """The job now and after each change, as server-sent events; ends with the job, or when the server stops."""
+    """The job now and as it changes, as server-sent events, five in a second at most; ends with the job, or when the
+    server stops."""
     changed, loop = asyncio.Event(), asyncio.get_running_loop()
     with service.jobs.watching(job.id, lambda: loop.call_soon_threadsafe(changed.set)):
         while True:
@@ -63,6 +66,7 @@ async def job_events(job: Visible, service: ServiceDep) -> AsyncIterator[JobFact
             if now.state.ended or service.jobs.stopped:
                 return
             await changed.wait()
+            await asyncio.sleep(_EVENTS_S)  # an import makes twenty steps a second, each of which costs an event's time
 
 
 @router.post("/{job}/cancel", responses=problems(404, 507))
