@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +27,8 @@ _GATHERED = 2**20
 """Bytes of vectors that are copied together at a time: they stay in a core's cache."""
 
 _CORES = usable_cores()
-_POOL = ThreadPoolExecutor(_CORES, "search")
-"""Of all searches: more threads than cores would only take turns."""
+_POOL = ThreadPoolExecutor(max(1, _CORES - 1), "search")
+"""Helps every search, whose own thread works as well: more threads than cores would only take turns."""
 
 
 class FaissFlat:
@@ -38,7 +38,7 @@ class FaissFlat:
     stay here, in segments that never move, and the loops of the same library run over each segment's rows. Adding
     fills memory that no search looks at and then raises ``size``: no lock, no second copy, whatever the gallery's size.
 
-    A search is cut into parts, which the threads of one pool for all searches take one after the other. Where few rows
+    A search is cut into parts, which its own thread and those of one pool for all searches take one after the other. Where few rows
     of a part are allowed, those are copied together first; parts without any are not read.
     """
 
@@ -133,11 +133,14 @@ class _Part(NamedTuple):
 
 
 def _together(work: Callable[[], Scan], threads: int) -> list[Scan]:
-    """Have ``work`` done by each of so many threads of the pool, or by this one alone."""
-    if threads == 1:
-        return [work()]
-    tasks = [_POOL.submit(work) for _ in range(threads)]
-    return [task.result() for task in tasks]
+    """Have ``work`` done by this thread and as many of the pool as make it so many, unless they come too late."""
+    tasks = [_POOL.submit(work) for _ in range(threads - 1)]
+    try:
+        own = work()
+    finally:
+        begun = [task for task in tasks if not task.cancel()]
+        wait(begun)
+    return [own, *(task.result() for task in begun)]
 
 
 def _scan(begin: Callable[[], Scan], parts: Iterator[_Part], allowed: Mask | None) -> Scan:

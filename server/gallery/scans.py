@@ -60,7 +60,7 @@ class Loop:
     Its flat indexes would search only what they hold themselves. float16 is widened number by number as it is read.
     """
 
-    few = 1 / 10
+    few = 1 / 25
 
     def __init__(self, vector_type: VectorType, queries: Vectors, k: int, allowed: Mask | None) -> None:
         self.scores, self.rows = _nothing(1, k)

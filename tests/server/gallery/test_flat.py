@@ -169,5 +169,5 @@ def test_every_scanner_of_faiss_is_freed(monkeypatch: pytest.MonkeyPatch) -> Non
     index = FaissFlat(32)
     index.add(vectors)
     index.search(vectors[:1], 5)
-    assert len(made) == CORES
+    assert 1 <= len(made) <= CORES  # who comes too late makes none
     assert {id(one) for one in made} == {id(one) for one in freed}
