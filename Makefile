@@ -68,7 +68,7 @@ lock: | $(UV)
 	$(LOCK) --extra cpu --extra training --extra dev --output-file requirements/dev.lock
 	$(LOCK) --extra cpu --constraint requirements/dev.lock --output-file requirements/cpu.lock
 	$(LOCK) --extra gpu --output-file requirements/gpu.lock
-	grep -E '^(faiss-cpu|numpy|onnxruntime|pillow)==' requirements/dev.lock | tr -d '\\' > $(VENV)/same.txt
+	grep -E '^(faiss-cpu|numpy|onnxruntime|openvino|pillow)==' requirements/dev.lock | tr -d '\\' > $(VENV)/same.txt
 	$(COMPILE) requirements/bench.in --constraint $(VENV)/same.txt --output-file requirements/bench.lock
 
 clean:

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.harness import peers
 from benchmarks.harness.crops import Body, drawn, form, in_json
 from benchmarks.harness.effort import Effort, Found, Row
-from benchmarks.harness.models import LIGHT, precisions_of, resnet50
+from benchmarks.harness.models import LIGHT, file_of, precisions_of, resnet50
 from benchmarks.harness.process import Process
 from benchmarks.harness.server import serving
 from benchmarks.harness.session import BATCHES, RawSession, either_way
@@ -195,8 +195,7 @@ def _measure_int8(effort: Effort, found: Found, name: str, folder: Path) -> None
 
 def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision) -> dict[str, Target]:
     """The servers over one graph, warmed up and standing still; a peer that does not start is noted."""
-    card = Card.read(folder / "card.json")
-    file = (folder / card.precisions[precision].file).resolve()
+    card, file = Card.read(folder / "card.json"), file_of(folder, precision).resolve()
     crops = drawn(CROPS)
     ours = stack.enter_context(serving(folder, VIREID_PRECISION=precision, VIREID_DEVICE="cpu"))
     address = f"{ours.url}/v1/embeddings"

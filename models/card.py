@@ -73,10 +73,11 @@ class Modality(StrEnum):
 
 
 class Precision(StrEnum):
-    """Number format of an exported graph."""
+    """Number format that a model computes in: that of an exported graph, or ``bf16``, in which the fp32 one is run."""
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
 

@@ -54,8 +54,10 @@ class Settings(BaseSettings):
     )
     precision: Precision | Literal["auto"] = Field(
         "auto",
-        description="Which exported file of each model is loaded. auto: int8 on a CPU with VNNI and fp16 on a GPU, if "
-        "the model's card has it at a loss of at most 0.005 in Rank-1 and mAP; else fp32.",
+        description="What each model computes in: fp32, fp16 or int8, each an exported file, or bf16, for which "
+        "OpenVINO runs the fp32 file on a processor with tiles (amx_bf16). auto: bf16 on such a processor, int8 on "
+        "another with VNNI and fp16 on a GPU, if the model's card has it at a loss of at most 0.005 in Rank-1 and mAP; "
+        "else fp32.",
     )
     gpu_memory: int | None = Field(
         None, ge=2**28, description="Bytes of GPU memory that each model may take on each GPU. Unset: no limit."

@@ -15,7 +15,7 @@ from models.card import Card, Modality, Precision, Variant
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
 from training.data.records import Record
-from training.embedding import of_graph
+from training.embedding import of_graph, of_graph_in_bfloat16
 from training.evaluation.embeddings import Vectors
 from training.evaluation.run import run
 from training.half import halve
@@ -50,6 +50,8 @@ def add_variant(
 ) -> Variant:
     """Make the file of that precision in the folder of an exported model and enter it, with its loss, in the card.
 
+    For bf16 that is the fp32 file, which is run in another way.
+
     The loss is measured on the identities that the model's training kept out, or on the sets ``on``. Of int8 the most
     sensitive layers are left in float, more of them until the loss can be accepted (:attr:`Variant.accepted`); if it
     never can, the best file found is written. ``cache``: folder for decoded crops. ``say`` is told what goes on.
@@ -59,7 +61,9 @@ def add_variant(
         ValueError: fp32 is asked for, the graph is not an exported one, or there is nothing to judge on.
     """
     if precision is Precision.FP32:
-        raise ValueError("fp32 is what a model is exported in: expected int8 or fp16")
+        raise ValueError("fp32 is what a model is exported in: expected int8, fp16 or bf16")
+    run_as = of_graph_in_bfloat16 if precision is Precision.BF16 else of_graph
+    exported = Card.read(folder / "card.json").precisions[Precision.FP32]
     subject = load_subject(folder)
     sets = tuple(on) or tuple(held_out_sets(subject.config))
     if not sets:
@@ -67,17 +71,18 @@ def add_variant(
     exact = _judge(subject, sets, cache)
     best: tuple[bytes, Variant] | None = None
     for graph, in_float in _candidates(folder, precision, subject, cache):
-        judged = _judge(replace(subject, embed=of_graph(graph)), sets, cache)
+        judged = _judge(replace(subject, embed=run_as(graph)), sets, cache)
         variant = Variant(
-            file=f"model.{precision}.onnx",
+            file=exported.file if precision is Precision.BF16 else f"model.{precision}.onnx",
             sha256=hashlib.sha256(graph).hexdigest(),
+            weights=exported.weights if precision is Precision.BF16 else "float32",
             rank1_change=judged.rank1 - exact.rank1,
             map_change=judged.mean_ap - exact.mean_ap,
             cosine=_mean_cosine(exact.vectors, judged.vectors),
             in_float=tuple(in_float),
         )
         say(
-            f"{variant.file} with {len(in_float)} layers in float: Rank-1 {variant.rank1_change:+.4f}, "
+            f"{precision} with {len(in_float)} layers in float: Rank-1 {variant.rank1_change:+.4f}, "
             f"mAP {variant.map_change:+.4f}, mean cosine with fp32 {variant.cosine:.4f}"
         )
         if best is None or variant.loss < best[1].loss:
@@ -103,6 +108,9 @@ def _candidates(
 ) -> Iterator[tuple[bytes, Sequence[str]]]:
     """Graphs and their layers in float, the fastest first."""
     exported = (folder / Card.read(folder / "card.json").precisions[Precision.FP32].file).read_bytes()
+    if precision is Precision.BF16:
+        yield exported, ()
+        return
     if precision is Precision.FP16:
         yield halve(exported), ()
         return

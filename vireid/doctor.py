@@ -280,10 +280,10 @@ def _answers(url: str) -> bool:
 
 def _processor(settings: Settings) -> Check:
     from server.embedding.cores import usable_cores
-    from server.embedding.processor import vnni_flags
+    from server.embedding.processor import has_bfloat_tiles, vnni_flags
 
     found = f"{usable_cores()} of {os.cpu_count()} cores"
-    fast = vnni_flags()
+    fast = vnni_flags() | ({"amx_bf16"} if has_bfloat_tiles() else set())
     if fast or platform.machine() != "x86_64":
         return Check("processor", Status.OK, f"{found}{'; ' if fast else ''}{', '.join(sorted(fast))}")
     found += "; no VNNI: int8 is slower here, and less exact"

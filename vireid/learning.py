@@ -214,14 +214,14 @@ def export(
 @app.command()
 def quantise(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model; the file and its entry are added there.")],
-    precision: Annotated[str, typer.Option(help="int8, for CPUs, or fp16, for GPUs.")] = "int8",
+    precision: Annotated[str, typer.Option(help="int8 or bf16, for CPUs, or fp16, for GPUs.")] = "int8",
     on: On = None,
     modality: Annotated[str | None, typer.Option(help="Of all crops in a folder:ROOT/IDENTITY/*.")] = None,
     imitate: Annotated[bool, typer.Option(help="Make infrared crops for identities that have none.")] = False,
     misaligned: Annotated[bool, typer.Option(help="Mirror and re-crop infrared, for aligned pairs.")] = False,
     cache: Cache = CACHE,
 ) -> None:
-    """Add an int8 or fp16 file to an exported model, with its measured loss in Rank-1 and mAP.
+    """Add int8, bf16 or fp16 to an exported model, with its measured loss in Rank-1 and mAP; bf16 needs no file.
 
     Ranges are measured on crops of the data that the model's card names, the loss on the identities it kept out. Run
     it after every export: that starts a new card.
@@ -231,8 +231,8 @@ def quantise(
         from training.judging import evaluation_set
         from training.variants import add_variant
 
-        if precision not in {Precision.INT8, Precision.FP16}:
-            raise ValueError(f"--precision {precision}: expected int8 or fp16")
+        if precision not in {Precision.INT8, Precision.BF16, Precision.FP16}:
+            raise ValueError(f"--precision {precision}: expected int8, bf16 or fp16")
         sets = [evaluation_set(_source(on, modality, imitate, 1), misaligned=misaligned)] if on else []
         console = Console()
         say = partial(console.print, highlight=False, soft_wrap=True)

@@ -18,9 +18,10 @@ import numpy as np
 
 from benchmarks.harness.machine import ROOT
 from models.card import Card, InputSpec, Modality, Precision, TrainingFacts, Variant
+from server.embedding.bfloat import bfloat_is_fast
 from vireid.drawing import draw_person
 
-__all__ = ["CACHE", "LIGHT", "precisions_of", "resnet50"]
+__all__ = ["CACHE", "LIGHT", "file_of", "precisions_of", "resnet50"]
 
 CACHE = ROOT / ".cache" / "benchmarks"
 LIGHT = ROOT / "models" / "zoo" / "baseline-lite"
@@ -38,9 +39,17 @@ def resnet50() -> Path:
 
 
 def precisions_of(folder: Path) -> list[Precision]:
-    """Those of a model's precisions that are for the CPU."""
-    there = Card.read(folder / "card.json").precisions
-    return [precision for precision in (Precision.FP32, Precision.INT8) if precision in there]
+    """Those of a model's precisions that are for this CPU."""
+    there = {*Card.read(folder / "card.json").precisions} - {Precision.BF16}
+    if bfloat_is_fast():
+        there.add(Precision.BF16)
+    return [precision for precision in (Precision.FP32, Precision.BF16, Precision.INT8) if precision in there]
+
+
+def file_of(folder: Path, precision: Precision) -> Path:
+    """The graph that a precision runs."""
+    files = Card.read(folder / "card.json").precisions
+    return folder / files[Precision.FP32 if precision is Precision.BF16 else precision].file
 
 
 def _make(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,35 +11,34 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.harness.models import file_of
 from benchmarks.harness.pixels import LARGEST, pixels
 from benchmarks.harness.statistics import sample
 from models.card import KEEPS_FLOAT, Card, Precision
+from server.embedding.bfloat import Bfloat16Session
 from server.embedding.cores import usable_cores
 
 __all__ = ["BATCHES", "RawSession", "either_way"]
+
+Run = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 
 BATCHES = (1, 2, 4, 8, LARGEST)
 
 
 class RawSession:
-    """A model's graph in ONNX Runtime, with a thread a core unless told otherwise, fed from memory; its options are the
-    default ones, but that layers which the file leaves in float stay so."""
+    """A model's graph in ONNX Runtime, or for bf16 in OpenVINO, with a thread a core unless told otherwise, fed from
+    memory; its options are the default ones, but that layers which the file leaves in float stay so."""
 
     def __init__(self, folder: Path, precision: Precision, threads: int | None = None) -> None:
         card = Card.read(folder / "card.json")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
-        file = folder / card.precisions[precision].file
-        self._session = onnxruntime.InferenceSession(
-            file, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
-        )
+        file, threads = file_of(folder, precision), threads or usable_cores()
+        self._run = _in_bfloat(file, threads) if precision is Precision.BF16 else _in_onnxruntime(file, threads)
         self._images, self._modalities = pixels(card.input.height, card.input.width)
         self.run(LARGEST)
 
     def run(self, batch: int) -> NDArray[np.float32]:
         """Embed once: the vectors ``[batch, D]``."""
-        inputs = {"image": self._images[:batch], "modality": self._modalities[:batch]}
-        return np.asarray(self._session.run(["embedding"], inputs)[0], np.float32)
+        return self._run(self._images[:batch], self._modalities[:batch])
 
     def rate(self, batch: int, seconds: float) -> float:
         """Crops a second."""
@@ -53,6 +53,23 @@ class RawSession:
     def latency_ms(self, batch: int, seconds: float) -> float:
         """Median milliseconds of a batch."""
         return 1e3 * statistics.median(sample(lambda: self.run(batch), seconds))
+
+
+def _in_onnxruntime(file: Path, threads: int) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        file, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
+    )
+
+    def run(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.asarray(session.run(["embedding"], {"image": images, "modality": modalities})[0], np.float32)
+
+    return run
+
+
+def _in_bfloat(file: Path, threads: int) -> Run:
+    return Bfloat16Session(file.read_bytes(), threads).run
 
 
 def either_way(folder: Path, precision: Precision) -> dict[int, RawSession]:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["vnni_flags"]
+__all__ = ["has_bfloat_tiles", "vnni_flags"]
 
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+_TILES = frozenset({"amx_tile", "amx_bf16"})
 
 
 def vnni_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Those of the instructions that multiply int8 fast which this processor has; none where it cannot be told."""
+    return _VNNI & _flags(cpuinfo)
+
+
+def has_bfloat_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor multiplies tiles of bfloat16 (AMX); no where it cannot be told."""
+    return _flags(cpuinfo) >= _TILES
+
+
+def _flags(cpuinfo: Path) -> frozenset[str]:
     try:
-        return _VNNI & frozenset(cpuinfo.read_text().split())
+        return frozenset(cpuinfo.read_text().split())
     except OSError:
         return frozenset()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.card import Card, Precision
+from server.embedding.bfloat import bfloat_is_fast
 from server.embedding.processor import vnni_flags
 
 __all__ = [
@@ -100,19 +101,18 @@ def one_device(name: str, available: Collection[str]) -> Device:
     return Device(next(known for known in get_args(Kind) if known == kind), int(number or 0))
 
 
-def choose_precision(card: Card, device: Device, vnni: bool | None = None) -> Precision:
-    """The fastest file of a model whose measured loss is small: int8 with VNNI, fp16 on a GPU; else fp32.
+def choose_precision(card: Card, device: Device) -> Precision:
+    """The fastest precision of a model whose measured loss is small, else fp32.
 
-    ``vnni``: whether the processor has it; None asks it.
+    On a GPU that is fp16, on a processor with tiles bf16, on one with VNNI int8.
     """
     if device.kind != "cpu":
-        fast = Precision.FP16
-    elif vnni if vnni is not None else bool(vnni_flags()):
-        fast = Precision.INT8
+        fast = [Precision.FP16]
     else:
-        return Precision.FP32
-    variant = card.precisions.get(fast)
-    return fast if variant is not None and variant.accepted else Precision.FP32
+        has = {Precision.BF16: bfloat_is_fast(), Precision.INT8: bool(vnni_flags())}
+        fast = [precision for precision, there in has.items() if there]
+    accepted = (each for each in fast if (variant := card.precisions.get(each)) is not None and variant.accepted)
+    return next(accepted, Precision.FP32)
 
 
 def batch_sizes(device: Device, gpu: Gpu) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
 from server.cuda import page_locked
+from server.embedding.bfloat import PROVIDER, Bfloat16Session, bfloat_is_fast
 from server.embedding.cores import usable_cores
 from server.embedding.providers import (
     TENSORRT,
@@ -80,10 +81,11 @@ class Embedder(Protocol):
 class OnnxEmbedder:
     """A graph of one directory, as its ``card.json`` describes it, on one device.
 
-    ``precision`` is a file that the card names, or ``auto``: :func:`choose_precision`. ``device`` is ``auto``, ``cpu``,
-    ``cuda`` or ``cuda:N``, ``tensorrt`` or ``tensorrt:N``; ``auto`` takes what starts. On a GPU a batch is padded to
-    one of a few sizes, in buffers of its own there, so that memory is taken once, at the warm-up; on the CPU it runs
-    as it comes, for any number of threads at once.
+    ``precision`` is a file that the card names, ``bf16``, for which OpenVINO runs the fp32 file in place of ONNX
+    Runtime, or ``auto``: :func:`choose_precision`. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``,
+    ``tensorrt`` or ``tensorrt:N``; ``auto`` takes what starts. On a GPU a batch is padded to one of a few sizes, in
+    buffers of its own there, so that memory is taken once, at the warm-up; on the CPU it runs as it comes, for any
+    number of threads at once.
 
     Raises:
         ModelRefused: a file is missing or altered, graph and card disagree, the provider asked for is not the one that
@@ -109,6 +111,9 @@ class OnnxEmbedder:
             self.precision, self._session = self._load(directory, precision, place, threads, gpu)
         self.provider: str = self._session.get_providers()[0]
         _check_graph(self._session, self.card)
+        self._bfloat: Bfloat16Session | None = None
+        if self.precision is Precision.BF16:
+            self.provider, self._bfloat = PROVIDER, self._in_bfloat(directory, place, threads)
         sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
         self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
         self.largest_batch = sizes[-1]
@@ -123,6 +128,8 @@ class OnnxEmbedder:
         self._check_batch(images, modalities)
         if self._buffers is not None:
             return self._buffers.run(images, modalities)
+        if self._bfloat is not None:
+            return self._bfloat.run(np.stack(images), modalities)
         (vectors,) = self._session.run(["embedding"], {"image": np.stack(images), "modality": modalities})
         return np.asarray(vectors, np.float32)
 
@@ -135,6 +142,17 @@ class OnnxEmbedder:
         session = _open(self.card.name, graph, place, providers, threads or usable_cores())
         check_provider(self.card.name, place, session.get_providers()[0])
         return precision, session
+
+    def _in_bfloat(self, directory: Path, place: Device, threads: int | None) -> Bfloat16Session:
+        if place.kind != "cpu" or not bfloat_is_fast():
+            raise ModelRefused(
+                self.card.name,
+                f"bf16 needs OpenVINO and a processor with tiles (amx_bf16), not {place}",
+            )
+        try:
+            return Bfloat16Session(_read_graph(directory, self.card, self.precision), threads or usable_cores())
+        except RuntimeError as error:
+            raise ModelRefused(self.card.name, f"OpenVINO cannot run the graph: {error}") from error
 
     def _check_batch(self, images: Sequence[Pixels], modalities: Modalities) -> None:
         shape = (self.card.input.height, self.card.input.width, 3)
@@ -224,7 +242,7 @@ def _read_card(directory: Path) -> Card:
 
 
 def _read_graph(directory: Path, card: Card, precision: Precision) -> bytes:
-    variant = card.precisions.get(precision)
+    variant = card.precisions.get(Precision.FP32 if precision is Precision.BF16 else precision)
     if variant is None:
         raise ModelRefused(card.name, f"no {precision} file; the card has {', '.join(card.precisions) or 'none'}")
     try:

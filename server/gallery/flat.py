@@ -38,8 +38,8 @@ class FaissFlat:
     stay here, in segments that never move, and the loops of the same library run over each segment's rows. Adding
     fills memory that no search looks at and then raises ``size``: no lock, no second copy, whatever the gallery's size.
 
-    A search is cut into parts, which its own thread and those of one pool for all searches take one after the other. Where few rows
-    of a part are allowed, those are copied together first; parts without any are not read.
+    A search is cut into parts, which its own thread and those of one pool for all searches take one after the other.
+    Where few rows of a part are allowed, those are copied together first; parts without any are not read.
     """
 
     def __init__(self, dimension: int, vector_type: VectorType = VectorType.FLOAT32) -> None:

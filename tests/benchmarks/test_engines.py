@@ -66,7 +66,7 @@ def test_rates_and_vectors_stand_side_by_side(monkeypatch: pytest.MonkeyPatch, f
 
 
 def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(peers, "PYTHON", sys.executable)  # an environment without it
+    monkeypatch.setattr(peers, "PYTHON", f"{sys.base_prefix}/bin/python3")  # an environment without it
     found = Found()
     engines.measure_model(SHORT, found, "standin", folder)
     assert {row["engine"] for row in found.tables["standin"]} == {"ONNX Runtime, fp32"}

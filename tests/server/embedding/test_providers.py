@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from models.card import Card, Precision, Variant
-from server.embedding.processor import vnni_flags
+from server.embedding import providers
+from server.embedding.processor import has_bfloat_tiles, vnni_flags
 from server.embedding.providers import (
     CPU,
     CUDA,
@@ -67,29 +68,41 @@ def test_a_device_knows_its_provider_and_auto_takes_cuda_where_it_is() -> None:
         one_device("cuda:0,1", [CUDA])
 
 
+def _processor(monkeypatch: pytest.MonkeyPatch, *, vnni: bool, tiles: bool) -> None:
+    monkeypatch.setattr(providers, "vnni_flags", lambda: frozenset({"avx_vnni"} if vnni else ()))
+    monkeypatch.setattr(providers, "bfloat_is_fast", lambda: tiles)
+
+
 @pytest.mark.parametrize(
-    ("losses", "vnni", "chosen"),
+    ("losses", "vnni", "tiles", "chosen"),
     [
-        ({"int8": 0.005}, True, "int8"),
-        ({"int8": -0.01}, True, "int8"),
-        ({"int8": 0.005}, False, "fp32"),
-        ({"int8": 0.0051}, True, "fp32"),
-        ({"int8": None}, True, "fp32"),
-        ({"fp16": 0.0}, True, "fp32"),
-        ({}, True, "fp32"),
+        ({"int8": 0.005}, True, False, "int8"),
+        ({"int8": -0.01}, True, False, "int8"),
+        ({"int8": 0.005}, False, False, "fp32"),
+        ({"int8": 0.0051}, True, False, "fp32"),
+        ({"int8": None}, True, False, "fp32"),
+        ({"fp16": 0.0}, True, True, "fp32"),
+        ({}, True, True, "fp32"),
+        ({"int8": 0.0, "bf16": 0.005}, True, True, "bf16"),
+        ({"int8": 0.0, "bf16": 0.005}, True, False, "int8"),
+        ({"int8": 0.0, "bf16": 0.0051}, True, True, "int8"),
+        ({"bf16": 0.0}, False, True, "bf16"),
+        ({"bf16": None}, True, True, "fp32"),
     ],
 )
-def test_int8_is_chosen_where_it_is_fast_and_known_to_be_good(
-    losses: dict[str, float | None], vnni: bool, chosen: str
+def test_the_fastest_that_is_known_to_be_good_is_chosen(
+    losses: dict[str, float | None], vnni: bool, tiles: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert choose_precision(with_variants(**losses), Device("cpu"), vnni) == chosen
+    _processor(monkeypatch, vnni=vnni, tiles=tiles)
+    assert choose_precision(with_variants(**losses), Device("cpu")) == chosen
 
 
-def test_a_gpu_takes_fp16_where_there_is_one_and_never_int8() -> None:
+def test_a_gpu_takes_fp16_where_there_is_one_and_nothing_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    _processor(monkeypatch, vnni=True, tiles=True)
     for kind in ("cuda", "tensorrt"):
         device = Device(kind)  # type: ignore[arg-type]
-        assert choose_precision(with_variants(int8=0.0, fp16=0.0), device, vnni=True) is Precision.FP16
-        assert choose_precision(with_variants(int8=0.0), device, vnni=True) is Precision.FP32
+        assert choose_precision(with_variants(int8=0.0, bf16=0.0, fp16=0.0), device) is Precision.FP16
+        assert choose_precision(with_variants(int8=0.0, bf16=0.0), device) is Precision.FP32
 
 
 def test_vnni_is_read_from_the_flags_as_whole_words(tmp_path: Path) -> None:
@@ -102,6 +115,14 @@ def test_vnni_is_read_from_the_flags_as_whole_words(tmp_path: Path) -> None:
         cpuinfo.write_text(line + "\n")
         assert vnni_flags(cpuinfo) == found
     assert vnni_flags(tmp_path / "none") == set()
+
+
+def test_tiles_are_for_bfloat_only_with_both_flags(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    for line, found in {"amx_bf16 amx_tile amx_int8": True, "amx_tile amx_int8": False, "amx_bf16": False}.items():
+        cpuinfo.write_text(f"flags : fpu {line}\n")
+        assert has_bfloat_tiles(cpuinfo) is found
+    assert not has_bfloat_tiles(tmp_path / "none")
 
 
 def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp_path: Path) -> None:

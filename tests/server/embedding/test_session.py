@@ -134,6 +134,7 @@ def test_auto_loads_the_file_that_the_card_and_the_processor_allow(
         (set(), small, Precision.FP32),
     ):
         monkeypatch.setattr("server.embedding.providers.vnni_flags", lambda vnni=vnni: vnni)
+        monkeypatch.setattr("server.embedding.providers.bfloat_is_fast", lambda: False)
         precisions = {Precision.FP32: exact, Precision.INT8: variant}
         card.model_copy(update={"precisions": precisions}).write(directory / "card.json")
         assert OnnxEmbedder(directory, device="cpu", threads=1).precision is chosen

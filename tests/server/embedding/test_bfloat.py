@@ -1,0 +1,61 @@
+"""bfloat16 by OpenVINO: near fp32, for several callers at once, refused where it would be no bfloat16, and silent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.card import Modality, Precision
+from server.embedding import session
+from server.embedding.bfloat import PROVIDER, Bfloat16Session
+from server.embedding.session import ModelRefused, OnnxEmbedder
+from tests.drawing import draw_person
+
+MODEL = Path(__file__).parents[3] / "models" / "zoo" / "baseline-lite"
+
+
+def people(count: int) -> tuple[np.ndarray, np.ndarray]:
+    crops = [draw_person(n, list(Modality)[n % 2], size=(128, 64)) for n in range(count)]
+    return np.stack(crops), np.arange(count) % 2
+
+
+def test_vectors_are_near_those_of_fp32_whatever_the_batch_and_however_many_call() -> None:
+    images, modalities = people(8)
+    exact = OnnxEmbedder(MODEL, Precision.FP32, "cpu", 1).embed(images, modalities)
+    ours = Bfloat16Session((MODEL / "model.onnx").read_bytes(), 1)
+    with ThreadPoolExecutor(3) as pool:
+        parts = list(pool.map(lambda rows: ours.run(images[:rows], modalities[:rows]), (1, 8, 3, 5, 8, 2)))
+    for vectors in parts:
+        assert vectors.dtype == np.float32
+        assert (vectors * exact[: len(vectors)]).sum(axis=1).min() > 0.999
+    assert not np.shares_memory(parts[1], parts[4])
+
+
+def test_a_model_says_what_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "bfloat_is_fast", lambda: True)  # elsewhere OpenVINO computes in float32
+    embedder = OnnxEmbedder(MODEL, Precision.BF16, "cpu", 2)
+    assert (embedder.precision, embedder.provider) == (Precision.BF16, PROVIDER)
+    images, modalities = people(4)
+    np.testing.assert_allclose(np.linalg.norm(embedder.embed(images, modalities), axis=1), 1, atol=1e-3)
+
+
+def test_where_there_are_no_tiles_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "bfloat_is_fast", lambda: False)
+    with pytest.raises(ModelRefused, match="amx_bf16"):
+        OnnxEmbedder(MODEL, Precision.BF16, "cpu", 1)
+
+
+def test_what_would_send_data_about_its_use_is_never_loaded() -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from server.embedding.bfloat import Bfloat16Session
+Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1)
+sys.exit(sys.modules["openvino_telemetry"] is not None)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
