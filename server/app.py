@@ -47,7 +47,7 @@ from server.embedding.admission import Admission
 from server.embedding.batcher import Lanes
 from server.embedding.cores import usable_cores
 from server.embedding.engine import ImageLimits
-from server.embedding.providers import CPU, Gpu, each_device
+from server.embedding.providers import ON_CPU, Gpu, each_device
 from server.embedding.registry import Models, load_embedders
 from server.embedding.session import Embedder
 from server.gallery.gpu import choose_index
@@ -147,7 +147,7 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
         )
         for device in each_device(settings.device)
     ]
-    on_cpu = all(embedder.provider == CPU for each in embedders for embedder in each.values())
+    on_cpu = all(embedder.provider in ON_CPU for each in embedders for embedder in each.values())
     image_limits = ImageLimits(settings.max_image_bytes, settings.max_pixels)
     loaded = stack.enter_context(
         closing(

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.baseline import Baseline
-from models.card import KEEPS_FLOAT
+from models.card import KEEPS_FLOAT, Precision
 from training.data.dataset import PlainCrops
 from training.evaluation.embeddings import Vectors
 
-__all__ = ["Embed", "embed_crops", "of_graph", "of_graph_in_bfloat16", "of_network"]
+__all__ = ["Embed", "embed_crops", "of_graph", "of_network"]
 
 Embed = Callable[[NDArray[np.uint8], NDArray[np.int64]], Vectors]
 """Images uint8 ``[n, H, W, 3]`` and modalities int64 ``[n]`` → unit vectors float32 ``[n, D]``."""
@@ -37,8 +37,14 @@ def of_network(network: Baseline) -> Embed:
     return embed
 
 
-def of_graph(graph: bytes) -> Embed:
-    """Embed with an exported graph, on the CPU."""
+def of_graph(graph: bytes, precision: Precision = Precision.FP32) -> Embed:
+    """Embed with the graph of an exported model's precision, on the CPU.
+
+    Raises:
+        ValueError: this processor would compute bf16 in float32.
+    """
+    if precision is Precision.BF16:
+        return _in_bfloat16(graph)
     session = onnxruntime.InferenceSession(
         graph, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
     )
@@ -50,12 +56,8 @@ def of_graph(graph: bytes) -> Embed:
     return embed
 
 
-def of_graph_in_bfloat16(graph: bytes) -> Embed:
-    """Embed with an exported float32 graph as OpenVINO computes it in bfloat16.
-
-    Raises:
-        ValueError: this processor would compute in float32.
-    """
+def _in_bfloat16(graph: bytes) -> Embed:
+    """By OpenVINO, as the server does it."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no data leaves this machine
     import openvino
 

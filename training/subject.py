@@ -98,7 +98,7 @@ def _exported(folder: Path, precision: Precision) -> Subject:
     if hashlib.sha256(content).hexdigest() != variant.sha256:
         raise ValueError(f"{folder / variant.file}: not the file that card.json describes (sha256 differs)")
     return Subject(
-        embed=of_graph(content),
+        embed=of_graph(content, precision),
         facts=ModelFacts(
             name=card.name,
             method=card.method,

@@ -15,7 +15,7 @@ from models.card import Card, Modality, Precision, Variant
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
 from training.data.records import Record
-from training.embedding import of_graph, of_graph_in_bfloat16
+from training.embedding import of_graph
 from training.evaluation.embeddings import Vectors
 from training.evaluation.run import run
 from training.half import halve
@@ -62,7 +62,6 @@ def add_variant(
     """
     if precision is Precision.FP32:
         raise ValueError("fp32 is what a model is exported in: expected int8, fp16 or bf16")
-    run_as = of_graph_in_bfloat16 if precision is Precision.BF16 else of_graph
     exported = Card.read(folder / "card.json").precisions[Precision.FP32]
     subject = load_subject(folder)
     sets = tuple(on) or tuple(held_out_sets(subject.config))
@@ -71,7 +70,7 @@ def add_variant(
     exact = _judge(subject, sets, cache)
     best: tuple[bytes, Variant] | None = None
     for graph, in_float in _candidates(folder, precision, subject, cache):
-        judged = _judge(replace(subject, embed=run_as(graph)), sets, cache)
+        judged = _judge(replace(subject, embed=of_graph(graph, precision)), sets, cache)
         variant = Variant(
             file=exported.file if precision is Precision.BF16 else f"model.{precision}.onnx",
             sha256=hashlib.sha256(graph).hexdigest(),

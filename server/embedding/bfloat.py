@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from server.embedding.processor import has_bfloat_tiles
 from server.embedding.resize import Pixels
 
-__all__ = ["PROVIDER", "Bfloat16Session", "bfloat_is_fast"]
-
-PROVIDER = "OpenVINO"
+__all__ = ["Bfloat16Session", "bfloat_is_fast"]
 
 
 def bfloat_is_fast() -> bool:

@@ -17,6 +17,8 @@ __all__ = [
     "CUDA",
     "DEVICES",
     "GPU_BATCHES",
+    "ON_CPU",
+    "OPENVINO",
     "TENSORRT",
     "Device",
     "Gpu",
@@ -32,6 +34,9 @@ __all__ = [
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
+OPENVINO = "OpenVINO"
+"""Not one of ONNX Runtime's, but in its place."""
+ON_CPU = {CPU, OPENVINO}
 
 Kind = Literal["cpu", "cuda", "tensorrt"]
 Options = dict[str, str]

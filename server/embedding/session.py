@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
 from server.cuda import page_locked
-from server.embedding.bfloat import PROVIDER, Bfloat16Session, bfloat_is_fast
+from server.embedding.bfloat import Bfloat16Session, bfloat_is_fast
 from server.embedding.cores import usable_cores
 from server.embedding.providers import (
+    OPENVINO,
     TENSORRT,
     Device,
     Gpu,
@@ -113,7 +114,7 @@ class OnnxEmbedder:
         _check_graph(self._session, self.card)
         self._bfloat: Bfloat16Session | None = None
         if self.precision is Precision.BF16:
-            self.provider, self._bfloat = PROVIDER, self._in_bfloat(directory, place, threads)
+            self.provider, self._bfloat = OPENVINO, self._in_bfloat(directory, place, threads)
         sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
         self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
         self.largest_batch = sizes[-1]

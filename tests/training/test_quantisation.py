@@ -19,6 +19,7 @@ import training.export
 import training.variants
 from models.card import KEEPS_FLOAT, MAX_LOSS, Card, Modality, Precision, Variant
 from models.registry import build
+from server.embedding.processor import has_bfloat_tiles
 from server.embedding.session import OnnxEmbedder
 from training.data.cache import CropCache
 from training.data.dataset import PlainCrops
@@ -208,14 +209,18 @@ def ranks(folder: Path, precision: Precision, cache: Path) -> tuple[float, float
     return float(np.mean(first)), float(np.mean(precisions))
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16])
+BFLOAT = pytest.mark.skipif(not has_bfloat_tiles(), reason="this processor has no tiles of bfloat16")
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16, pytest.param(Precision.BF16, marks=BFLOAT)])
 def test_the_card_tells_the_loss_that_there_is(model: Path, run: Path, precision: Precision) -> None:
     cache = run.parent / "cache"
     said = quantise(model, "--precision", precision, "--cache", cache)
     card = Card.read(model / "card.json")
     variant = card.precisions[precision]
     assert f"{variant.file}: used {'where it is faster' if variant.accepted else 'when asked for'}" in said
-    assert variant.sha256 == hashlib.sha256((model / f"model.{precision}.onnx").read_bytes()).hexdigest()
+    assert variant.sha256 == hashlib.sha256((model / variant.file).read_bytes()).hexdigest()
+    assert (variant.file == "model.onnx") is (precision is Precision.BF16)
     exact, rounded = (ranks(model, p, cache) for p in (Precision.FP32, precision))
     assert variant.rank1_change == pytest.approx(rounded[0] - exact[0])
     assert variant.map_change == pytest.approx(rounded[1] - exact[1])
@@ -242,7 +247,7 @@ def test_layers_are_left_in_float_until_the_loss_is_accepted_and_the_best_file_i
 
 
 def test_what_cannot_be_done_is_refused_in_words(model: Path, tmp_path: Path) -> None:
-    assert "expected int8 or fp16" in quantise(model, "--precision", "fp32", code=2)
+    assert "expected int8, bf16 or fp16" in quantise(model, "--precision", "fp32", code=2)
     assert "card.json" in quantise(tmp_path, code=2)
     assert set(Card.read(model / "card.json").precisions) == {Precision.FP32}
 

@@ -12,7 +12,8 @@ import pytest
 
 from models.card import Modality, Precision
 from server.embedding import session
-from server.embedding.bfloat import PROVIDER, Bfloat16Session
+from server.embedding.bfloat import Bfloat16Session
+from server.embedding.providers import OPENVINO
 from server.embedding.session import ModelRefused, OnnxEmbedder
 from tests.drawing import draw_person
 
@@ -39,7 +40,7 @@ def test_vectors_are_near_those_of_fp32_whatever_the_batch_and_however_many_call
 def test_a_model_says_what_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "bfloat_is_fast", lambda: True)  # elsewhere OpenVINO computes in float32
     embedder = OnnxEmbedder(MODEL, Precision.BF16, "cpu", 2)
-    assert (embedder.precision, embedder.provider) == (Precision.BF16, PROVIDER)
+    assert (embedder.precision, embedder.provider) == (Precision.BF16, OPENVINO)
     images, modalities = people(4)
     np.testing.assert_allclose(np.linalg.norm(embedder.embed(images, modalities), axis=1), 1, atol=1e-3)
 
