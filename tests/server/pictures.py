@@ -12,6 +12,7 @@ from PIL import Image
 
 from models.card import Modality
 from tests.drawing import draw_person
+from tests.server.standin import HEIGHT, WIDTH
 
 __all__ = ["TEXT", "crop", "encode", "giant_png", "truncated"]
 
@@ -27,8 +28,8 @@ def encode(pixels: NDArray[Any] | Image.Image, kind: str = "PNG", **options: Any
 
 
 def crop(identity: int, modality: Modality = Modality.VISIBLE, seed: int = 0) -> bytes:
-    """A PNG of a drawn person."""
-    return encode(draw_person(identity, modality, seed=seed))
+    """A PNG of a drawn person, of the stand-in's size: it takes these very pixels."""
+    return encode(draw_person(identity, modality, seed=seed, size=(HEIGHT, WIDTH)))
 
 
 def truncated(identity: int = 1) -> bytes:

@@ -36,7 +36,7 @@ def named(pairs: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_the_same_file_twice_is_found_and_said_to_be_identical(client: TestClient, gallery: str) -> None:
-    again = encode(draw_person(1, Modality.VISIBLE), "BMP")
+    again = encode(draw_person(1, Modality.VISIBLE, size=(HEIGHT, WIDTH)), "BMP")
     entries = [{"id": name, "modality": "visible"} for name in ("a", "b", "c", "other")]
     add(client, gallery, [crop(1), again, crop(1), crop(2)], entries)
     pairs = duplicates(client, gallery, min_score=0.9999)
