@@ -13,7 +13,7 @@ from models.card import Modality
 from tests.drawing import draw_person
 from tests.server.calls import add, add_people, check_problem, search
 from tests.server.pictures import crop, encode
-from tests.server.standin import DIMENSION
+from tests.server.standin import DIMENSION, HEIGHT, WIDTH
 
 
 def duplicates(client: TestClient, gallery: str, **params: Any) -> list[dict[str, Any]]:
