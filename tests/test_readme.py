@@ -76,6 +76,7 @@ def _wait(url: str) -> None:
     raise TimeoutError(f"{url} did not answer")
 
 
+@pytest.mark.timeout(900)  # it trains: two minutes on a slow core, more beside other tests
 def test_every_command_of_the_readme_runs(reader: tuple[Path, dict[str, str]]) -> None:
     folder, environment = reader
     address = environment["address"]
@@ -93,7 +94,7 @@ def test_every_command_of_the_readme_runs(reader: tuple[Path, dict[str, str]]) -
             env=environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
