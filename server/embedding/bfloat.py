@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.embedding.cores import usable_cores
 from server.embedding.processor import has_bfloat_tiles
 from server.embedding.resize import Pixels
 
@@ -26,7 +27,7 @@ class Bfloat16Session:
     """Runs a float32 graph in bfloat16, but for what it keeps itself, with ``threads`` for each batch.
 
     For any number of callers at once: each runs in a copy that nobody else is in. One of a single thread runs in the
-    caller's, with that thread's priority. Without tiles it computes in float32.
+    caller's, with that thread's priority, and begins with a copy a core. Without tiles it computes in float32.
 
     Raises:
         RuntimeError: OpenVINO cannot run the graph.
@@ -45,7 +46,8 @@ class Bfloat16Session:
             "ENABLE_CPU_PINNING": False,  # every copy would take the same core
         }
         self._idle: SimpleQueue[Any] = SimpleQueue()
-        self._idle.put(self._copy())
+        for _ in range(usable_cores() if threads == 1 else 1):  # making one takes up to seconds
+            self._idle.put(self._copy())
 
     def run(self, images: Pixels, modalities: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors ``[N, D]`` of uint8 ``[N, H, W, 3]`` and int64 ``[N]``."""
