@@ -12,7 +12,7 @@ serve: $(VENV)/.$(EXTRA)
 	$(BIN)/vireid serve
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --max-worker-restart 0
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

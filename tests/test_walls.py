@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING_ONLY = {"torch", "torchvision", "timm", "training", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib"}
+OF_BOTH = {"models.bfloat", "models.card"}
+"""What the server takes of the models: nothing that needs torch."""
 WEB_ONLY = {"fastapi", "starlette", "uvicorn"}
 
 
@@ -53,12 +55,13 @@ def test_a_fresh_interpreter_with_the_whole_server_holds_nothing_of_training() -
     modules = [m for m in modules_of("server") if "migrations.env" not in m and "migrations.versions" not in m]
     loaded = loaded_by("\n".join(f"import {name}" for name in modules))
     assert not loaded & TRAINING_ONLY
-    assert {name for name in loaded if name.startswith("models.")} == {"models.card"}
+    assert {name for name in loaded if name.startswith("models.")} == OF_BOTH
     assert "vireid" not in loaded
 
 
-def test_the_card_needs_neither_torch_nor_numpy() -> None:
-    assert not loaded_by("import models.card") & {"torch", "numpy", "timm"}
+@pytest.mark.parametrize("module", sorted(OF_BOTH))
+def test_what_the_server_takes_of_the_models_needs_neither_torch_nor_numpy(module: str) -> None:
+    assert not loaded_by(f"import {module}") & {"torch", "numpy", "timm", "openvino"}
 
 
 @pytest.mark.parametrize("module", ["vireid.client", "vireid.cli", "vireid.drawing"])
@@ -69,7 +72,7 @@ def test_the_face_loads_neither_server_nor_training(module: str) -> None:
 def test_no_source_of_the_server_names_what_lies_behind_the_wall() -> None:
     for file, names in imports_of("server").items():
         assert not top(names) & (TRAINING_ONLY | {"vireid"}), file
-        assert all(n == "models.card" or n.startswith("models.card.") for n in names if top({n}) == {"models"}), file
+        assert all(n in OF_BOTH or n.rpartition(".")[0] in OF_BOTH for n in names if top({n}) == {"models"}), file
 
 
 def test_models_know_neither_training_nor_server() -> None:

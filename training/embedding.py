@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from io import BytesIO
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.baseline import Baseline
+from models.bfloat import openvino_core
 from models.card import KEEPS_FLOAT, Precision
 from training.data.dataset import PlainCrops
 from training.evaluation.embeddings import Vectors
@@ -58,10 +58,7 @@ def of_graph(graph: bytes, precision: Precision = Precision.FP32) -> Embed:
 
 def _in_bfloat16(graph: bytes) -> Embed:
     """By OpenVINO, as the server does it."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no data leaves this machine
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError("this processor has no instructions for bf16")
     model = core.compile_model(core.read_model(BytesIO(graph)), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})

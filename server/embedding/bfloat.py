@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from io import BytesIO
 from queue import Empty, SimpleQueue
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bfloat import openvino_core
 from server.embedding.cores import usable_cores
 from server.embedding.processor import has_bfloat_tiles
 from server.embedding.resize import Pixels
@@ -34,11 +34,7 @@ class Bfloat16Session:
     """
 
     def __init__(self, graph: bytes, threads: int) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no data leaves this machine
-        import openvino
-
-        self._core: Any = openvino.Core()
-        self._model = self._core.read_model(BytesIO(graph))
+        self._model = openvino_core().read_model(BytesIO(graph))
         self._wishes = {
             "INFERENCE_PRECISION_HINT": "bf16",
             "INFERENCE_NUM_THREADS": threads,
@@ -62,4 +58,4 @@ class Bfloat16Session:
             self._idle.put(request)
 
     def _copy(self) -> Any:
-        return self._core.compile_model(self._model, "CPU", self._wishes).create_infer_request()
+        return openvino_core().compile_model(self._model, "CPU", self._wishes).create_infer_request()

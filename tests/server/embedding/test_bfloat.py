@@ -60,3 +60,20 @@ Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1)
 sys.exit(sys.modules["openvino_telemetry"] is not None)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_signal_after_a_session_was_let_go_by_another_thread_is_handled() -> None:
+    code = f"""
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from server.embedding.bfloat import Bfloat16Session
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+sessions = [Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1)]
+with ThreadPoolExecutor(1) as pool:
+    pool.submit(sessions.clear).result()
+signal.raise_signal(signal.SIGUSR1)
+assert heard
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
