@@ -24,8 +24,8 @@ from benchmarks.harness.process import Process
 from benchmarks.harness.session import RawSession, either_way
 from benchmarks.harness.statistics import alternate, ratio
 from models.card import Card, Precision
-from server.embedding.bfloat import bfloat_is_fast
 from server.embedding.cores import usable_cores
+from server.embedding.processor import bfloat_is_fast
 
 __all__ = ["measure", "measure_model"]
 

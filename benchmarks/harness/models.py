@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.harness.machine import ROOT
 from models.card import Card, InputSpec, Modality, Precision, TrainingFacts, Variant
-from server.embedding.bfloat import bfloat_is_fast
+from server.embedding.processor import bfloat_is_fast
 from vireid.drawing import draw_person
 
 __all__ = ["CACHE", "LIGHT", "file_of", "precisions_of", "resnet50"]

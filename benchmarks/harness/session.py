@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from server.embedding.cores import usable_cores
 
 __all__ = ["BATCHES", "RawSession", "either_way"]
 
-Run = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
-
 BATCHES = (1, 2, 4, 8, LARGEST)
 
 
@@ -31,14 +28,16 @@ class RawSession:
 
     def __init__(self, folder: Path, precision: Precision, threads: int | None = None) -> None:
         card = Card.read(folder / "card.json")
-        file, threads = file_of(folder, precision), threads or usable_cores()
-        self._run = _in_bfloat(file, threads) if precision is Precision.BF16 else _in_onnxruntime(file, threads)
+        graph, threads = file_of(folder, precision).read_bytes(), threads or usable_cores()
+        open_session = Bfloat16Session if precision is Precision.BF16 else _in_onnxruntime
+        self._session = open_session(graph, threads)
         self._images, self._modalities = pixels(card.input.height, card.input.width)
         self.run(LARGEST)
 
     def run(self, batch: int) -> NDArray[np.float32]:
         """Embed once: the vectors ``[batch, D]``."""
-        return self._run(self._images[:batch], self._modalities[:batch])
+        inputs = {"image": self._images[:batch], "modality": self._modalities[:batch]}
+        return np.asarray(self._session.run(["embedding"], inputs)[0], np.float32)
 
     def rate(self, batch: int, seconds: float) -> float:
         """Crops a second."""
@@ -55,21 +54,12 @@ class RawSession:
         return 1e3 * statistics.median(sample(lambda: self.run(batch), seconds))
 
 
-def _in_onnxruntime(file: Path, threads: int) -> Run:
+def _in_onnxruntime(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(
-        file, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
+    return onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(KEEPS_FLOAT)
     )
-
-    def run(images: NDArray[np.uint8], modalities: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.asarray(session.run(["embedding"], {"image": images, "modality": modalities})[0], np.float32)
-
-    return run
-
-
-def _in_bfloat(file: Path, threads: int) -> Run:
-    return Bfloat16Session(file.read_bytes(), threads).run
 
 
 def either_way(folder: Path, precision: Precision) -> dict[int, RawSession]:

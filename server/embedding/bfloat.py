@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -12,19 +12,15 @@ from numpy.typing import NDArray
 
 from models.bfloat import openvino_core
 from server.embedding.cores import usable_cores
-from server.embedding.processor import has_bfloat_tiles
-from server.embedding.resize import Pixels
+from server.embedding.providers import OPENVINO
 
-__all__ = ["Bfloat16Session", "bfloat_is_fast"]
-
-
-def bfloat_is_fast() -> bool:
-    """Whether OpenVINO is installed, and this processor has tiles for it to compute with."""
-    return has_bfloat_tiles() and find_spec("openvino") is not None
+__all__ = ["Bfloat16Session"]
 
 
 class Bfloat16Session:
-    """Runs a float32 graph in bfloat16, but for what it keeps itself, with ``threads`` for each batch.
+    """Runs an exported float32 graph in bfloat16, but for what it keeps itself, with ``threads`` for each batch.
+
+    What is asked of it is named as in ``onnxruntime.InferenceSession``, whose place it takes.
 
     For any number of callers at once: each runs in a copy that nobody else is in. One of a single thread runs in the
     caller's, with that thread's priority, and begins with a copy a core. Without tiles it computes in float32.
@@ -45,15 +41,19 @@ class Bfloat16Session:
         for _ in range(usable_cores() if threads == 1 else 1):  # making one takes up to seconds
             self._idle.put(self._copy())
 
-    def run(self, images: Pixels, modalities: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors ``[N, D]`` of uint8 ``[N, H, W, 3]`` and int64 ``[N]``."""
+    def get_providers(self) -> list[str]:
+        """What runs it."""
+        return [OPENVINO]
+
+    def run(self, _outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """The one output, vectors ``[N, D]``, of ``image`` uint8 ``[N, H, W, 3]`` and ``modality`` int64 ``[N]``."""
         try:
             request = self._idle.get_nowait()
         except Empty:
             request = self._copy()
         try:
-            request.infer({"image": images, "modality": modalities}, share_inputs=True)
-            return np.array(request.get_output_tensor(0).data, np.float32)
+            request.infer(inputs, share_inputs=True)
+            return [np.array(request.get_output_tensor(0).data, np.float32)]
         finally:
             self._idle.put(request)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["has_bfloat_tiles", "vnni_flags"]
+__all__ = ["bfloat_is_fast", "has_bfloat_tiles", "vnni_flags"]
 
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _TILES = frozenset({"amx_tile", "amx_bf16"})
@@ -18,6 +19,11 @@ def vnni_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 def has_bfloat_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this processor multiplies tiles of bfloat16 (AMX); no where it cannot be told."""
     return _flags(cpuinfo) >= _TILES
+
+
+def bfloat_is_fast() -> bool:
+    """Whether OpenVINO is installed, and this processor has tiles for it to compute with."""
+    return has_bfloat_tiles() and find_spec("openvino") is not None
 
 
 def _flags(cpuinfo: Path) -> frozenset[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.card import Card, Precision
-from server.embedding.bfloat import bfloat_is_fast
-from server.embedding.processor import vnni_flags
+from server.embedding.processor import bfloat_is_fast, vnni_flags
 
 __all__ = [
     "CPU",

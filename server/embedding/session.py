@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
 from server.cuda import page_locked
-from server.embedding.bfloat import Bfloat16Session, bfloat_is_fast
+from server.embedding.bfloat import Bfloat16Session
 from server.embedding.cores import usable_cores
+from server.embedding.processor import bfloat_is_fast
 from server.embedding.providers import (
-    OPENVINO,
     TENSORRT,
     Device,
     Gpu,
@@ -111,10 +111,6 @@ class OnnxEmbedder:
             place = Device("cpu")
             self.precision, self._session = self._load(directory, precision, place, threads, gpu)
         self.provider: str = self._session.get_providers()[0]
-        _check_graph(self._session, self.card)
-        self._bfloat: Bfloat16Session | None = None
-        if self.precision is Precision.BF16:
-            self.provider, self._bfloat = OPENVINO, self._in_bfloat(directory, place, threads)
         sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
         self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
         self.largest_batch = sizes[-1]
@@ -129,29 +125,26 @@ class OnnxEmbedder:
         self._check_batch(images, modalities)
         if self._buffers is not None:
             return self._buffers.run(images, modalities)
-        if self._bfloat is not None:
-            return self._bfloat.run(np.stack(images), modalities)
         (vectors,) = self._session.run(["embedding"], {"image": np.stack(images), "modality": modalities})
         return np.asarray(vectors, np.float32)
 
     def _load(
         self, directory: Path, asked: Precision | Literal["auto"], place: Device, threads: int | None, gpu: Gpu
-    ) -> tuple[Precision, onnxruntime.InferenceSession]:
+    ) -> tuple[Precision, onnxruntime.InferenceSession | Bfloat16Session]:
         precision = choose_precision(self.card, place) if asked == "auto" else asked
-        graph = _read_graph(directory, self.card, precision)
+        if precision is Precision.BF16 and not (place.kind == "cpu" and bfloat_is_fast()):
+            reason = f"bf16 needs OpenVINO and a processor with tiles (amx_bf16), not {place}"
+            raise ModelRefused(self.card.name, reason)
+        graph, threads = _read_graph(directory, self.card, precision), threads or usable_cores()
         providers = provider_options(place, self.card, precision, gpu)
-        session = _open(self.card.name, graph, place, providers, threads or usable_cores())
+        session = _open(self.card.name, graph, place, providers, threads)
         check_provider(self.card.name, place, session.get_providers()[0])
-        return precision, session
-
-    def _in_bfloat(self, directory: Path, place: Device, threads: int | None) -> Bfloat16Session:
-        if place.kind != "cpu" or not bfloat_is_fast():
-            raise ModelRefused(
-                self.card.name,
-                f"bf16 needs OpenVINO and a processor with tiles (amx_bf16), not {place}",
-            )
+        _check_graph(session, self.card)
+        if precision is not Precision.BF16:
+            return precision, session
+        del session  # OpenVINO needs its memory
         try:
-            return Bfloat16Session(_read_graph(directory, self.card, self.precision), threads or usable_cores())
+            return precision, Bfloat16Session(graph, threads)
         except RuntimeError as error:
             raise ModelRefused(self.card.name, f"OpenVINO cannot run the graph: {error}") from error
 

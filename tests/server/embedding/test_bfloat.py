@@ -29,8 +29,12 @@ def test_vectors_are_near_those_of_fp32_whatever_the_batch_and_however_many_call
     images, modalities = people(8)
     exact = OnnxEmbedder(MODEL, Precision.FP32, "cpu", 1).embed(images, modalities)
     ours = Bfloat16Session((MODEL / "model.onnx").read_bytes(), 1)
+
+    def run(rows: int) -> np.ndarray:
+        return ours.run(["embedding"], {"image": images[:rows], "modality": modalities[:rows]})[0]
+
     with ThreadPoolExecutor(3) as pool:
-        parts = list(pool.map(lambda rows: ours.run(images[:rows], modalities[:rows]), (1, 8, 3, 5, 8, 2)))
+        parts = list(pool.map(run, (1, 8, 3, 5, 8, 2)))
     for vectors in parts:
         assert vectors.dtype == np.float32
         assert (vectors * exact[: len(vectors)]).sum(axis=1).min() > 0.999
