@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,11 +28,13 @@ from benchmarks.harness.models import LIGHT, file_of, precisions_of, resnet50
 from benchmarks.harness.process import Process
 from benchmarks.harness.server import serving
 from benchmarks.harness.session import BATCHES, RawSession, either_way
-from benchmarks.harness.statistics import alternate, difference, ratio
+from benchmarks.harness.statistics import alternate, difference, ratio, sample
 from benchmarks.harness.wrk import Load, check_wrk, post
 from models.card import Card, Modality, Precision
 from server.embedding.batcher import Batcher, Lanes, Priority
 from server.embedding.cores import usable_cores
+from server.embedding.decode import open_upright
+from server.embedding.resize import resize
 from server.embedding.session import OnnxEmbedder
 
 __all__ = ["measure"]
@@ -126,6 +128,7 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
         raw: dict[Any, Callable[[], Any]] = {
             "rate": lambda: max(sessions[callers].rate_of(callers, batch, seconds) for callers, batch in best.items()),
             "one": partial(sessions[1].latency_ms, 1, seconds / 2),
+            "decoding": partial(_decoding, sessions[usable_cores()], folder, best[usable_cores()], seconds),
             "batcher": partial(batching, seconds),
         }
         taken = alternate(raw | {key: partial(loads[key], seconds) for key in compared}, effort.rounds)
@@ -142,8 +145,10 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
         }
         for (callers, batch), rate in rates.items()
     ]
-    batcher = {"what": "batcher", "crops/s": round(statistics.median(taken["batcher"]), 1)}
-    found.tables[f"{title}: in process"] = [*rows, batcher]
+    decoding = f"{_described(usable_cores(), best[usable_cores()])}, who decode them"
+    for what, key in ((decoding, "decoding"), ("batcher", "batcher")):
+        rows.append({"what": what, "crops/s": round(statistics.median(taken[key]), 1)})
+    found.tables[f"{title}: in process"] = rows
     found.tables[f"{title}: over HTTP"] = [
         {"server": key[0], "clients": key[1], **_median(taken[key])} for key in sorted(loads, key=str) if key in taken
     ]
@@ -167,6 +172,18 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
             if peer in targets
         ),
     ]
+
+
+def _decoding(session: RawSession, folder: Path, batch: int, seconds: float) -> float:
+    """Crops a second when a caller on each core decodes what it embeds: more, no server gives that has to decode."""
+    spec, files = Card.read(folder / "card.json").input, drawn(batch)
+
+    def run() -> None:
+        session.embed(np.stack([resize(open_upright(file, max_pixels=2**20), spec) for file in files]))
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        took = pool.map(lambda _: sample(run, seconds), range(usable_cores()))
+        return sum(batch * len(each) / sum(each) for each in took)
 
 
 def _described(callers: int, batch: int) -> str:

@@ -36,7 +36,11 @@ class RawSession:
 
     def run(self, batch: int) -> NDArray[np.float32]:
         """Embed once: the vectors ``[batch, D]``."""
-        inputs = {"image": self._images[:batch], "modality": self._modalities[:batch]}
+        return self.embed(self._images[:batch])
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed visible crops of the right size."""
+        inputs = {"image": images, "modality": self._modalities[: len(images)]}
         return np.asarray(self._session.run(["embedding"], inputs)[0], np.float32)
 
     def rate(self, batch: int, seconds: float) -> float:
