@@ -64,15 +64,24 @@ INT8_TO_FP32 = {"light": 1.5, "ResNet-50": 3.0}
 class Target:
     """A server that stands still except while it is asked."""
 
+    name: str
     url: str
     process: Process
     body: Body
     crops: int = 1
 
     def load(self, clients: int, seconds: float) -> Load:
-        """Ask it; the rate counts crops."""
-        with self.process.running():
-            found = post(self.url, self.body.content, self.body.headers, clients, seconds)
+        """Ask it; the rate counts crops.
+
+        Raises:
+            RuntimeError: a request failed, or none was answered.
+        """
+        try:
+            with self.process.running():
+                found = post(self.url, self.body.content, self.body.headers, clients, seconds)
+                self._ask()  # answered after what wrk has left behind, which would count against the next round
+        except RuntimeError as error:
+            raise RuntimeError(f"{self.name} with {clients} clients: {error}") from error
         return Load(found.rate * self.crops, found.p50_ms, found.p95_ms, found.p99_ms)
 
     def warm_up(self) -> None:
@@ -83,8 +92,11 @@ class Target:
         """
         with self.process.running():
             for _ in range(_WARM_UP):
-                with urlopen(Request(self.url, self.body.content, self.body.headers), timeout=60) as answer:
-                    answer.read()
+                self._ask()
+
+    def _ask(self) -> None:
+        with urlopen(Request(self.url, self.body.content, self.body.headers), timeout=60) as answer:
+            answer.read()
 
 
 def measure(effort: Effort) -> Found:
@@ -219,8 +231,8 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
     accepted = {"Accept": "application/x-npy"}
     one, many = (form(part, modality="visible") for part in (crops[:1], crops))
     targets = {
-        OURS: Target(address, ours.process, Body(one.content, one.headers | accepted)),
-        OURS_LARGE: Target(address, ours.process, Body(many.content, many.headers | accepted), CROPS),
+        OURS: Target(OURS, address, ours.process, Body(one.content, one.headers | accepted)),
+        OURS_LARGE: Target(OURS_LARGE, address, ours.process, Body(many.content, many.headers | accepted), CROPS),
     }
     ours.process.pause()
     others = {
@@ -232,7 +244,7 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
         try:
             url, process = stack.enter_context(start(file))
             process.pause()
-            targets[name] = Target(url, process, body)
+            targets[name] = Target(name, url, process, body)
             targets[name].warm_up()
         except (OSError, RuntimeError) as error:
             found.missing.append(f"{name} over {card.name} in {precision}: {error}")

@@ -154,7 +154,7 @@ def _own_figures(effort: Effort, found: Found, ours: Searcher, seconds: float) -
     size = f"{count:,} × {dimension}"
     read = [2 * count * dimension / ms * 1e3 for ms in taken["one"]]
     each = [ms / 16 for ms in taken["sixteen"]]
-    speeds = {f"one query over {size}, stored bytes": read, "read by all cores (memchr)": taken["bandwidth"]}
+    speeds = {f"one query over {size}, stored bytes": read, "read by all cores": taken["bandwidth"]}
     found.tables["memory"] = [
         {"what": what, "GB/s": round(statistics.median(speed) / 1e9, 1)} for what, speed in speeds.items()
     ]
