@@ -21,8 +21,9 @@ _SMALLEST, _LARGEST = 1024, 65536
 """Rows of a segment."""
 _ALONE = 2**22
 """Bytes of vectors that one thread looks at sooner than it could share them: 0.4 ms of work."""
-_PART, _TURNS = 2**23, 4
-"""Bytes of vectors that a thread takes at a time, at most, and how often each takes some, at least."""
+_PART = 2**21
+"""Bytes of allowed vectors that a thread takes at a time, at least. It takes its share of what is left: first large
+parts, which cost Python little, then small ones, so that no thread waits long for another."""
 _GATHERED = 2**20
 """Bytes of vectors that are copied together at a time: they stay in a core's cache."""
 
@@ -99,8 +100,8 @@ class FaissFlat:
         begin = partial(kind, self._vector_type, queries, min(k, count), allowed)
         total = count * self._row_bytes
         threads = min(_CORES, 1 + total // _ALONE)
-        step = size if threads == 1 else 1 + size * min(_PART, total // (_TURNS * threads)) // total
-        scans = _together(partial(_scan, begin, iter(self._parts(size, step)), allowed), threads)
+        parts = self._parts(size, 1 + size * _PART // total, threads)
+        scans = _together(partial(_scan, begin, iter(parts), allowed), threads)
         scores, rows = (
             np.concatenate(found, axis=1) for found in zip(*((s.scores, s.rows) for s in scans), strict=True)
         )
@@ -110,12 +111,15 @@ class FaissFlat:
     def _row_bytes(self) -> int:
         return self._dimension * self._dtype.itemsize
 
-    def _parts(self, size: int, step: int) -> list[_Part]:
-        """The first ``size`` rows, at most ``step`` of them in each."""
-        parts = []
+    def _parts(self, size: int, least: int, threads: int) -> list[_Part]:
+        """The first ``size`` rows; a part has what lies together of a thread's share of those left, or of ``least``."""
+        parts, left = [], size
         for start, segment in zip(self._starts, self._segments, strict=False):  # one may be appended meanwhile
             here = segment[: max(0, size - start)]
-            parts += [_Part(start + place, here[place : place + step]) for place in range(0, len(here), step)]
+            while len(here):
+                count = min(len(here), max(least, left // threads))
+                parts.append(_Part(size - left, here[:count]))
+                here, left = here[count:], left - count
         return parts
 
     def vectors(self, rows: Rows) -> Vectors:
