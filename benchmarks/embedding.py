@@ -80,7 +80,7 @@ class Target:
             with self.process.running():
                 found = post(self.url, self.body.content, self.body.headers, clients, seconds)
                 self._ask()  # answered after what wrk has left behind, which would count against the next round
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise RuntimeError(f"{self.name} with {clients} clients: {error}") from error
         return Load(found.rate * self.crops, found.p50_ms, found.p95_ms, found.p99_ms)
 
@@ -257,7 +257,10 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
 @contextmanager
 def _batching(folder: Path, precision: Precision) -> Iterator[Callable[[float], float]]:
     """For so many seconds, crops a second through the batcher, with as many in work as there are clients otherwise."""
-    embedder, lane = OnnxEmbedder(folder, precision, "cpu"), OnnxEmbedder(folder, precision, "cpu", threads=1)
+    embedder, lane = (
+        OnnxEmbedder(folder, precision, "cpu"),
+        OnnxEmbedder(folder, precision, "cpu", 1, callers=usable_cores()),
+    )
     crop = np.zeros((embedder.card.input.height, embedder.card.input.width, 3), np.uint8)
     model = embedder.card.name
     with closing(Batcher([{model: embedder}], lanes=Lanes({model: lane}, usable_cores()))) as batcher:

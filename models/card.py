@@ -95,7 +95,7 @@ class InputSpec(_Part):
 
 
 class Variant(_Part):
-    """One exported file of the model."""
+    """One way to run the model: an exported file, in its precision (bf16: the fp32 file)."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     sha256: Sha256

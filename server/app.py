@@ -143,7 +143,12 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
     gpu = Gpu(settings.gpu_memory, settings.data_dir / "engines")
     embedders = [
         load_embedders(
-            settings.model_dir, precision=settings.precision, device=device, threads=settings.threads, gpu=gpu
+            settings.model_dir,
+            precision=settings.precision,
+            device=device,
+            threads=settings.threads,
+            gpu=gpu,
+            callers=3 if _cores(settings) == 1 else 1,  # lone queries, and the lanes of both priorities
         )
         for device in each_device(settings.device)
     ]
@@ -198,10 +203,16 @@ def _open(settings: Settings, stack: ExitStack) -> Service:
 
 def _lanes_beside(settings: Settings, embedders: Mapping[str, Embedder]) -> Lanes:
     """A lane a core, over sessions of one thread each: where there is one core, those that run there anyway."""
-    count = settings.threads or usable_cores()
+    count = _cores(settings)
     if count == 1:
         return Lanes(embedders, count)
-    return Lanes(load_embedders(settings.model_dir, precision=settings.precision, device="cpu", threads=1), count)
+    callers = count + 1  # while queries come, one lane of the imports' goes on
+    found = load_embedders(settings.model_dir, precision=settings.precision, device="cpu", threads=1, callers=callers)
+    return Lanes(found, count)
+
+
+def _cores(settings: Settings) -> int:
+    return settings.threads or usable_cores()
 
 
 def _announce_access(settings: Settings, known: Keys) -> None:

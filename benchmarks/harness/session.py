@@ -29,8 +29,10 @@ class RawSession:
     def __init__(self, folder: Path, precision: Precision, threads: int | None = None) -> None:
         card = Card.read(folder / "card.json")
         graph, threads = file_of(folder, precision).read_bytes(), threads or usable_cores()
-        open_session = Bfloat16Session if precision is Precision.BF16 else _in_onnxruntime
-        self._session = open_session(graph, threads)
+        if precision is Precision.BF16:
+            self._session = Bfloat16Session(graph, threads, copies=usable_cores() if threads == 1 else 1)
+        else:
+            self._session = _in_onnxruntime(graph, threads)
         self._images, self._modalities = pixels(card.input.height, card.input.width)
         self.run(LARGEST)
 

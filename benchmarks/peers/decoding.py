@@ -1,4 +1,4 @@
-"""What a person would write in front of the model: the same decoding and resizing as ours, without our checks."""
+"""What a person would write in front of the model: Pillow, as one finds it everywhere, and no checks."""
 
 from __future__ import annotations
 

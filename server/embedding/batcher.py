@@ -103,7 +103,7 @@ class Batcher:
        to the embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
     2. With ``lanes`` the one device, which has all cores, runs lone queries. Several go to lanes: threads that do not
        wait for one another at every layer do more in all. Imports have as many lanes of their own, so that no query
-       waits for an import's batch; while queries come, one of those goes on, at half of its speed.
+       waits for an import's batch; while queries come, one of those goes on, with its share, at half of its speed.
     3. A cancelled image is dropped when its batch is formed.
     4. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
     5. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for

@@ -86,8 +86,8 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours in _PLAIN_COLOURS and width * height <= max_pixels:
             return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-    except ValueError:
-        pass
+    except Exception:  # it has no name for some kinds of sampling, for one
+        return None
     return None
 
 

@@ -29,8 +29,11 @@ def load_embedders(
     device: str,
     threads: int | None,
     gpu: Gpu | None = None,
+    callers: int = 1,
 ) -> dict[str, OnnxEmbedder]:
     """Load ``NAME/card.json`` and its graph for each NAME in ``directory`` onto one device, by name.
+
+    ``callers``: see :class:`OnnxEmbedder`.
 
     Raises:
         ModelRefused: the directory holds no model, or one of them is not what it must be.
@@ -40,7 +43,7 @@ def load_embedders(
         raise ModelRefused(f"in {directory}", "no NAME/card.json there; set VIREID_MODEL_DIR to a folder of models")
     embedders = {}
     for folder in folders:
-        embedder = OnnxEmbedder(folder, precision, device, threads, gpu)
+        embedder = OnnxEmbedder(folder, precision, device, threads, gpu, callers)
         if embedder.card.name != folder.name:
             raise ModelRefused(folder.name, f"the folder and its card ({embedder.card.name}) must have one name")
         embedders[folder.name] = embedder

@@ -1,4 +1,4 @@
-"""A model of the zoo, loaded into ONNX Runtime and checked against its card before it serves anybody."""
+"""A model of the zoo, loaded into the engine that runs it and checked against its card before it serves anybody."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Embedder(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """Which of the model's files is loaded."""
+        """What it computes in."""
 
     @property
     def largest_batch(self) -> int:
@@ -86,7 +86,7 @@ class OnnxEmbedder:
     Runtime, or ``auto``: :func:`choose_precision`. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``,
     ``tensorrt`` or ``tensorrt:N``; ``auto`` takes what starts. On a GPU a batch is padded to one of a few sizes, in
     buffers of its own there, so that memory is taken once, at the warm-up; on the CPU it runs as it comes, for any
-    number of threads at once.
+    number of threads at once. In bf16 as many as ``callers`` do not wait for one another.
 
     Raises:
         ModelRefused: a file is missing or altered, graph and card disagree, the provider asked for is not the one that
@@ -100,21 +100,25 @@ class OnnxEmbedder:
         device: str = "auto",
         threads: int | None = None,
         gpu: Gpu | None = None,
+        callers: int = 1,
     ) -> None:
         self.card, gpu = _read_card(directory), gpu or Gpu()
         place = one_device(device, onnxruntime.get_available_providers())
         try:
-            self.precision, self._session = self._load(directory, precision, place, threads, gpu)
+            self.precision, self._session = self._load(directory, precision, place, threads, gpu, callers)
         except ModelRefused:
             if device != "auto" or place.kind == "cpu":
                 raise
             place = Device("cpu")
-            self.precision, self._session = self._load(directory, precision, place, threads, gpu)
+            self.precision, self._session = self._load(directory, precision, place, threads, gpu, callers)
         self.provider: str = self._session.get_providers()[0]
         sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
-        self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
+        try:
+            self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
+        except RuntimeError as error:
+            raise ModelRefused(self.card.name, f"{place} has no room for its batches: {error}") from error
         self.largest_batch = sizes[-1]
-        self._warm_up(sizes)
+        self._warm_up(sizes, callers if self.precision is Precision.BF16 else 1)
 
     def embed(self, images: Sequence[Pixels], modalities: Modalities) -> Vectors:
         """Embed one batch; see :class:`Embedder`.
@@ -129,11 +133,17 @@ class OnnxEmbedder:
         return np.asarray(vectors, np.float32)
 
     def _load(
-        self, directory: Path, asked: Precision | Literal["auto"], place: Device, threads: int | None, gpu: Gpu
+        self,
+        directory: Path,
+        asked: Precision | Literal["auto"],
+        place: Device,
+        threads: int | None,
+        gpu: Gpu,
+        callers: int,
     ) -> tuple[Precision, onnxruntime.InferenceSession | Bfloat16Session]:
         precision = choose_precision(self.card, place) if asked == "auto" else asked
         if precision is Precision.BF16 and not (place.kind == "cpu" and bfloat_is_fast()):
-            reason = f"bf16 needs OpenVINO and a processor with tiles (amx_bf16), not {place}"
+            reason = "bf16 runs on the CPU alone, by OpenVINO and with tiles (amx_bf16): one of these is not there"
             raise ModelRefused(self.card.name, reason)
         graph, threads = _read_graph(directory, self.card, precision), threads or usable_cores()
         providers = provider_options(place, self.card, precision, gpu)
@@ -144,9 +154,9 @@ class OnnxEmbedder:
             return precision, session
         del session  # OpenVINO needs its memory
         try:
-            return precision, Bfloat16Session(graph, threads)
-        except RuntimeError as error:
-            raise ModelRefused(self.card.name, f"OpenVINO cannot run the graph: {error}") from error
+            return precision, Bfloat16Session(graph, threads, callers)
+        except (ImportError, RuntimeError) as error:
+            raise ModelRefused(self.card.name, f"OpenVINO cannot be loaded or cannot run the graph: {error}") from error
 
     def _check_batch(self, images: Sequence[Pixels], modalities: Modalities) -> None:
         shape = (self.card.input.height, self.card.input.width, 3)
@@ -158,13 +168,13 @@ class OnnxEmbedder:
         if modalities.dtype != np.int64 or modalities.shape != (len(images),):
             raise ValueError(f"expected int64 [{len(images)}], found {modalities.dtype} {modalities.shape}")
 
-    def _warm_up(self, sizes: Sequence[int]) -> None:
-        """Run every batch size, the largest first, and require unit vectors of both modalities."""
+    def _warm_up(self, sizes: Sequence[int], copies: int) -> None:
+        """Run every batch size, the largest first, in every copy, and require unit vectors of both modalities."""
         height, width = self.card.input.height, self.card.input.width
         ramp = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
         for size in reversed(sizes):
             images = [np.roll(ramp, row, axis=0) for row in range(size)]
-            for modality in Modality:
+            for modality in [*Modality] * copies:
                 vectors = self.embed(images, np.full(size, modality.index, np.int64))
                 lengths = np.linalg.norm(vectors, axis=1)
                 if not np.all(np.abs(lengths - 1) <= _NORM_TOLERANCE):  # a NaN fails, too
@@ -236,9 +246,10 @@ def _read_card(directory: Path) -> Card:
 
 
 def _read_graph(directory: Path, card: Card, precision: Precision) -> bytes:
-    variant = card.precisions.get(Precision.FP32 if precision is Precision.BF16 else precision)
+    needed = Precision.FP32 if precision is Precision.BF16 else precision
+    variant = card.precisions.get(needed)
     if variant is None:
-        raise ModelRefused(card.name, f"no {precision} file; the card has {', '.join(card.precisions) or 'none'}")
+        raise ModelRefused(card.name, f"no {needed} file; the card has {', '.join(card.precisions) or 'none'}")
     try:
         graph = (directory / variant.file).read_bytes()
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from server.embedding.providers import OPENVINO
 from server.embedding.session import ModelRefused, OnnxEmbedder
 from tests.drawing import draw_person
 
+pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="there is no OpenVINO for this processor")
+
 MODEL = Path(__file__).parents[3] / "models" / "zoo" / "baseline-lite"
 
 
@@ -28,7 +31,7 @@ def people(count: int) -> tuple[np.ndarray, np.ndarray]:
 def test_vectors_are_near_those_of_fp32_whatever_the_batch_and_however_many_call() -> None:
     images, modalities = people(8)
     exact = OnnxEmbedder(MODEL, Precision.FP32, "cpu", 1).embed(images, modalities)
-    ours = Bfloat16Session((MODEL / "model.onnx").read_bytes(), 1)
+    ours = Bfloat16Session((MODEL / "model.onnx").read_bytes(), 1, 2)
 
     def run(rows: int) -> np.ndarray:
         return ours.run(["embedding"], {"image": images[:rows], "modality": modalities[:rows]})[0]
@@ -60,7 +63,7 @@ def test_what_would_send_data_about_its_use_is_never_loaded() -> None:
 import sys
 from pathlib import Path
 from server.embedding.bfloat import Bfloat16Session
-Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1)
+Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1, 2)
 sys.exit(sys.modules["openvino_telemetry"] is not None)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -74,7 +77,7 @@ from pathlib import Path
 from server.embedding.bfloat import Bfloat16Session
 heard = []
 signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
-sessions = [Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1)]
+sessions = [Bfloat16Session(Path({str(MODEL / "model.onnx")!r}).read_bytes(), 1, 2)]
 with ThreadPoolExecutor(1) as pool:
     pool.submit(sessions.clear).result()
 signal.raise_signal(signal.SIGUSR1)

@@ -11,7 +11,7 @@ from PIL import Image
 from models.card import Modality
 from server.embedding.decode import open_upright, thumbnail
 from server.embedding.resize import Pixels
-from server.errors import ImageRejected, ImageTooLarge, ImageTypeUnsupported
+from server.errors import ImageRejected, ImageTooLarge, ImageTypeUnsupported, ServiceError
 from tests.drawing import draw_person
 from tests.server.pictures import TEXT, encode, giant_png, truncated
 
@@ -50,6 +50,19 @@ def test_every_kind_of_jpeg_decodes_to_what_pillow_decodes(options: dict[str, ob
         data = encode(picture, "JPEG", **options)
         oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         np.testing.assert_array_equal(opened(data), oracle)
+
+
+@pytest.mark.parametrize("sampling", range(0x11, 0x45))
+def test_any_sampling_of_colours_is_read_as_pillow_reads_it_or_refused(sampling: int) -> None:
+    data = bytearray(encode(PERSON, "JPEG", subsampling="4:4:4"))
+    data[data.index(b"\xff\xc0") + 11] = sampling
+    try:
+        oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except OSError:
+        with pytest.raises(ServiceError):
+            opened(bytes(data))
+    else:
+        np.testing.assert_array_equal(opened(bytes(data)), oracle)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

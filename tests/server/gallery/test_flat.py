@@ -30,6 +30,7 @@ def _cut_small() -> Iterator[None]:
         patch.setattr(flat, "_CORES", CORES)
         patch.setattr(flat, "_POOL", pool)
         patch.setattr(flat, "_ALONE", 512)
+        patch.setattr(flat, "_PART", 128)
         patch.setattr(flat, "_GATHERED", 256)
         patch.setattr(scans, "_BLOCK", 20)
         patch.setattr(scans, "_SELECTED", 32)
@@ -50,6 +51,18 @@ cases = st.fixed_dictionaries(
         "seed": st.integers(0, 1000),
     }
 )
+
+
+@given(st.integers(1, 3000), st.integers(1, 200), st.integers(1, 5))
+def test_parts_are_all_rows_once_in_their_order(size: int, least: int, threads: int) -> None:
+    index = FaissFlat(1)
+    index.add(np.arange(3000, dtype=np.float32)[:, np.newaxis])
+    index.add(np.arange(3000, 3500, dtype=np.float32)[:, np.newaxis])
+    parts = index._parts(size, least, threads)
+    rows = [np.arange(part.first, part.first + len(part.vectors)) for part in parts]
+    np.testing.assert_array_equal(np.concatenate(rows), np.arange(size))
+    np.testing.assert_array_equal(np.concatenate([part.vectors[:, 0] for part in parts]), np.arange(size))
+    assert len(parts) > 1 or size <= max(least, size // threads)
 
 
 def _mask(count: int, share: float, *, together: bool, seed: int) -> Mask:
