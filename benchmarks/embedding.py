@@ -257,10 +257,8 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
 @contextmanager
 def _batching(folder: Path, precision: Precision) -> Iterator[Callable[[float], float]]:
     """For so many seconds, crops a second through the batcher, with as many in work as there are clients otherwise."""
-    embedder, lane = (
-        OnnxEmbedder(folder, precision, "cpu"),
-        OnnxEmbedder(folder, precision, "cpu", 1, callers=usable_cores()),
-    )
+    embedder = OnnxEmbedder(folder, precision, "cpu")
+    lane = OnnxEmbedder(folder, precision, "cpu", threads=1, callers=usable_cores())
     crop = np.zeros((embedder.card.input.height, embedder.card.input.width, 3), np.uint8)
     model = embedder.card.name
     with closing(Batcher([{model: embedder}], lanes=Lanes({model: lane}, usable_cores()))) as batcher:

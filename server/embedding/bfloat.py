@@ -21,8 +21,9 @@ class Bfloat16Session:
 
     What is asked of it is named as in ``onnxruntime.InferenceSession``, whose place it takes.
 
-    As many callers as ``copies`` run at once, each in one that nobody else is in; more wait for their turn. A single
-    thread is the caller's own, with its priority. Without tiles it computes in float32.
+    As many callers as ``copies`` run at once, each in one that nobody else is in; more wait for their turn. Copies
+    take turns, too, so that as many runs as there are copies warm up all. A single thread is the caller's own, with its
+    priority. Without tiles it computes in float32.
 
     Raises:
         RuntimeError: OpenVINO cannot run the graph.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import numpy as np
 import simplejpeg
@@ -82,12 +83,10 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
     """
     if not data.startswith(_JPEG) or _APP1 in data:
         return None
-    try:
+    with suppress(Exception):  # not ValueError alone: it has no name for some kinds of sampling, for one
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours in _PLAIN_COLOURS and width * height <= max_pixels:
             return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-    except Exception:  # it has no name for some kinds of sampling, for one
-        return None
     return None
 
 

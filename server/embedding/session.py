@@ -142,9 +142,10 @@ class OnnxEmbedder:
         callers: int,
     ) -> tuple[Precision, onnxruntime.InferenceSession | Bfloat16Session]:
         precision = choose_precision(self.card, place) if asked == "auto" else asked
-        if precision is Precision.BF16 and not (place.kind == "cpu" and bfloat_is_fast()):
-            reason = "bf16 runs on the CPU alone, by OpenVINO and with tiles (amx_bf16): one of these is not there"
-            raise ModelRefused(self.card.name, reason)
+        if precision is Precision.BF16 and place.kind != "cpu":
+            raise ModelRefused(self.card.name, f"bf16 runs on the CPU, not on {place}")
+        if precision is Precision.BF16 and not bfloat_is_fast():
+            raise ModelRefused(self.card.name, "bf16 needs OpenVINO and a processor with tiles (amx_bf16)")
         graph, threads = _read_graph(directory, self.card, precision), threads or usable_cores()
         providers = provider_options(place, self.card, precision, gpu)
         session = _open(self.card.name, graph, place, providers, threads)
