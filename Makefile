@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 UV      = $(VENV)/uv/bin/uv
+SPELLED = "*.py" "*.md" "*.js" "*.html" "*.yaml" "*.yml" ":!results" ":!benchmarks/report"
 PEERS  ?= .venv-bench# what `make bench` compares with
 EXTRA  ?= cpu# what `make serve` installs: cpu or gpu
+TRAIN  ?=# further options of `make train-gpu`; a rehearsal: --set batch.per_epoch=2 --set epochs=2 --set precision=fp32
 
-.PHONY: serve test test-slow lint format bench lock docs results clean
+.PHONY: serve train-gpu test test-slow lint format bench lock docs results clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/vireid serve
+
+# Needs datasets/ and weights/ as the head of training/configs/baseline/osnet.yaml says.
+train-gpu: $(VENV)/.dev
+	$(BIN)/vireid train baseline/gpu --out runs/baseline-gpu --resume $(TRAIN)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --max-worker-restart 0
@@ -21,6 +27,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.language.banned_words
+	$(BIN)/codespell $$(git ls-files -- $(SPELLED))
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -33,6 +41,8 @@ bench: $(VENV)/.dev $(PEERS)/.made
 docs: $(VENV)/.dev
 	$(BIN)/python -m server.api.openapi > docs/openapi.json
 	$(BIN)/python -m server.settings_page > docs/settings.md
+	cp benchmarks/report/clients.svg docs/assets/clients.svg
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 results: $(VENV)/.dev
 	$(BIN)/vireid results render

@@ -1,7 +1,7 @@
-"""What a crop's vector costs: the bare session, the batcher, HTTP, and the servers that one would write instead.
+"""Embedding throughput and latency: bare session, batcher, HTTP, and comparable servers (LitServe, BentoML).
 
-What has a limit is taken once a round, in turns; whoever is not being measured stands still meanwhile. The load
-generator runs on the same cores, which counts against every server alike.
+Figures with a limit are measured alternately, once per round; the processes that are not being measured are stopped
+meanwhile. The load generator uses the same cores, which slows every server equally.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from benchmarks.harness import peers
-from benchmarks.harness.crops import Body, drawn, form, in_json
-from benchmarks.harness.effort import Effort, Found, Row
+from benchmarks.harness.crops import Body, draw_crops, form, json_body
+from benchmarks.harness.effort import BenchmarkResult, Effort, Row
 from benchmarks.harness.models import LIGHT, file_of, precisions_of, resnet50
 from benchmarks.harness.process import Process
 from benchmarks.harness.server import serving
-from benchmarks.harness.session import BATCHES, RawSession, either_way
+from benchmarks.harness.session import BATCHES, RawSession, sessions_by_callers
 from benchmarks.harness.statistics import alternate, difference, ratio, sample
 from benchmarks.harness.wrk import Load, check_wrk, post
 from models.card import Card, Modality, Precision
-from server.embedding.batcher import Batcher, Lanes, Priority
-from server.embedding.cores import usable_cores
-from server.embedding.decode import open_upright
+from server.embedding.batcher import Batcher, CpuLanes, Priority
+from server.embedding.decode import decode_image
 from server.embedding.resize import resize
 from server.embedding.session import OnnxEmbedder
+from server.hardware.cpu import usable_cores
 
 __all__ = ["measure"]
 
@@ -43,10 +43,10 @@ CLIENTS = (1, 8, 32, 128)
 COMPARED = 32
 """Clients at which servers are compared."""
 CROPS, LARGE_CLIENTS = 16, 4
-"""Crops of a large request, and how many send such ones."""
+"""Crops per large request, and number of clients that send large requests."""
 _WARM_UP = 5
 ENOUGH = 500
-"""Crops of one figure, at least: what is in work when the time is up is not counted."""
+"""Minimum number of crops per figure; crops in progress when the time is up are not counted."""
 
 OURS, OURS_LARGE = "vireid", f"vireid, {CROPS} crops a request"
 LITSERVE, LITSERVE_BYTES, BENTOML = "LitServe", "LitServe, raw bytes", "BentoML"
@@ -56,13 +56,13 @@ LARGE_TO_RAW = 0.90
 ADDED_MS = 3.0
 TO_PEERS = {"light": 1.5, "ResNet-50": 1.15}
 TO_BYTES = 1.0
-"""Against LitServe with neither form nor JSON, which no client of it would write: not slower."""
+"""Compared with LitServe receiving raw bytes, its cheapest but unusual input: not slower."""
 INT8_TO_FP32 = {"light": 1.5, "ResNet-50": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server that stands still except while it is asked."""
+    """A server that is stopped (SIGSTOP) except while it is measured."""
 
     name: str
     url: str
@@ -71,55 +71,55 @@ class Target:
     crops: int = 1
 
     def load(self, clients: int, seconds: float) -> Load:
-        """Ask it; the rate counts crops.
+        """Measure the server under load; the rate is in crops per second.
 
         Raises:
             RuntimeError: a request failed, or none was answered.
         """
         try:
             with self.process.running():
-                found = post(self.url, self.body.content, self.body.headers, clients, seconds)
-                self._ask()  # answered after what wrk has left behind, which would count against the next round
+                result = post(self.url, self.body.content, self.body.headers, clients, seconds)
+                self._send()  # waits for the requests that wrk left unfinished, which would slow the next round
         except (OSError, RuntimeError) as error:
             raise RuntimeError(f"{self.name} with {clients} clients: {error}") from error
-        return Load(found.rate * self.crops, found.p50_ms, found.p95_ms, found.p99_ms)
+        return Load(result.rate * self.crops, result.p50_ms, result.p95_ms, result.p99_ms)
 
     def warm_up(self) -> None:
-        """Ask it a few times.
+        """Send a few requests.
 
         Raises:
-            OSError: it does not answer, or with an error.
+            OSError: the server does not respond, or responds with an error.
         """
         with self.process.running():
             for _ in range(_WARM_UP):
-                self._ask()
+                self._send()
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         with urlopen(Request(self.url, self.body.content, self.body.headers), timeout=60) as answer:
             answer.read()
 
 
-def measure(effort: Effort) -> Found:
-    """Both models, in every precision that they have."""
+def measure(effort: Effort) -> BenchmarkResult:
+    """Measure both models in each of their precisions."""
     check_wrk()
-    found = Found()
+    result = BenchmarkResult()
     for name, folder in {"light": LIGHT, "ResNet-50": resnet50()}.items():
         precisions = precisions_of(folder)
         for precision in precisions:
             try:
-                _measure(effort, found, name, folder, precision)
-            except RuntimeError as error:  # an hour of other figures is worth keeping
-                found.missing.append(f"{name} in {precision}: {error}")
+                _measure(effort, result, name, folder, precision)
+            except RuntimeError as error:  # keep the other figures, which took an hour
+                result.missing.append(f"{name} in {precision}: {error}")
         if Precision.INT8 in precisions:
-            _measure_int8(effort, found, name, folder)
+            _measure_int8(effort, result, name, folder)
         else:
-            found.missing.append(f"{name} in int8: the model has no such file")
-    return found
+            result.missing.append(f"{name} in int8: the model has no such file")
+    return result
 
 
-def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: Precision) -> None:
-    """Add the tables and figures of one graph."""
-    sessions = either_way(folder, precision)
+def _measure(effort: Effort, result: BenchmarkResult, name: str, folder: Path, precision: Precision) -> None:
+    """Add the tables and figures of one model graph."""
+    sessions = sessions_by_callers(folder, precision)
     rates = {
         (callers, batch): session.rate_of(callers, batch, effort.seconds / 2)
         for callers, session in sessions.items()
@@ -129,7 +129,7 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
     seconds = max(effort.seconds, ENOUGH / max(rates.values()))
     with ExitStack() as stack:
         batching = stack.enter_context(_batching(folder, precision))
-        targets = _targets(stack, found, folder, precision)
+        targets = _targets(stack, result, folder, precision)
         compared = [
             (OURS, 1),
             (OURS_LARGE, LARGE_CLIENTS),
@@ -144,31 +144,31 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
             "batcher": partial(batching, seconds),
         }
         taken = alternate(raw | {key: partial(loads[key], seconds) for key in compared}, effort.rounds)
-        for key in others:  # every client is to be answered more than once
+        for key in others:  # long enough for several responses to every client
             if targets[key[0]].crops == 1 and not (effort.quick and key[0] != OURS):
                 taken[key] = [loads[key](max(seconds, 3 * key[1] / max(rates.values())))]
 
     title = f"{name}, {precision}"
     rows: list[Row] = [
         {
-            "what": _described(callers, batch),
+            "what": _session_label(callers, batch),
             "crops/s": round(rate, 1),
             "ms a batch": round(1e3 * callers * batch / rate, 1),
         }
         for (callers, batch), rate in rates.items()
     ]
-    decoding = f"{_described(usable_cores(), best[usable_cores()])}, who decode them"
+    decoding = f"{_session_label(usable_cores(), best[usable_cores()])}, who decode them"
     for what, key in ((decoding, "decoding"), ("batcher", "batcher")):
         rows.append({"what": what, "crops/s": round(statistics.median(taken[key]), 1)})
-    found.tables[f"{title}: in process"] = rows
-    found.tables[f"{title}: over HTTP"] = [
+    result.tables[f"{title}: in process"] = rows
+    result.tables[f"{title}: over HTTP"] = [
         {"server": key[0], "clients": key[1], **_median(taken[key])} for key in sorted(loads, key=str) if key in taken
     ]
     rate, one = taken["rate"], taken["one"]
     crops = {key: [load.rate for load in taken[key]] for key in compared}
     ours = crops[OURS, COMPARED]
     p50 = [load.p50_ms for load in taken[OURS, 1]]
-    found.figures += [
+    result.figures += [
         ratio(f"{title}: HTTP at {COMPARED} clients / bare session", ours, rate, "at least", HTTP_TO_RAW[name]),
         ratio(
             f"{title}: requests of {CROPS} crops / bare session",
@@ -187,31 +187,31 @@ def _measure(effort: Effort, found: Found, name: str, folder: Path, precision: P
 
 
 def _decoding(session: RawSession, folder: Path, batch: int, seconds: float) -> float:
-    """Crops a second when a caller on each core decodes what it embeds: more, no server gives that has to decode."""
-    spec, files = Card.read(folder / "card.json").input, drawn(batch)
+    """Return crops per second with one caller per core that decodes and embeds: the upper bound for a server."""
+    spec, files = Card.read(folder / "card.json").input, draw_crops(batch)
 
     def run() -> None:
-        session.embed(np.stack([resize(open_upright(file, max_pixels=2**20), spec) for file in files]))
+        session.embed(np.stack([resize(decode_image(file, max_pixels=2**20), spec) for file in files]))
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         took = pool.map(lambda _: sample(run, seconds), range(usable_cores()))
         return sum(batch * len(each) / sum(each) for each in took)
 
 
-def _described(callers: int, batch: int) -> str:
+def _session_label(callers: int, batch: int) -> str:
     of_one = f" of one thread, {callers} callers" if callers > 1 else ""
     return f"bare session{of_one}, batches of {batch}"
 
 
-def _measure_int8(effort: Effort, found: Found, name: str, folder: Path) -> None:
+def _measure_int8(effort: Effort, result: BenchmarkResult, name: str, folder: Path) -> None:
     def rate(sessions: Mapping[int, RawSession]) -> float:
         ways = product(sessions.items(), (4, 8))
         return max(session.rate_of(callers, batch, effort.seconds) for (callers, session), batch in ways)
 
-    both = {precision: either_way(folder, precision) for precision in (Precision.FP32, Precision.INT8)}
+    both = {precision: sessions_by_callers(folder, precision) for precision in (Precision.FP32, Precision.INT8)}
     rates = {precision: partial(rate, sessions) for precision, sessions in both.items()}
     taken = alternate(rates, effort.rounds)
-    found.figures.append(
+    result.figures.append(
         ratio(
             f"{name}: bare session, int8 / fp32",
             taken[Precision.INT8],
@@ -222,10 +222,10 @@ def _measure_int8(effort: Effort, found: Found, name: str, folder: Path) -> None
     )
 
 
-def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision) -> dict[str, Target]:
-    """The servers over one graph, warmed up and standing still; a peer that does not start is noted."""
+def _targets(stack: ExitStack, result: BenchmarkResult, folder: Path, precision: Precision) -> dict[str, Target]:
+    """Start the servers of one graph, warmed up and stopped; record a peer that does not start as missing."""
     card, file = Card.read(folder / "card.json"), file_of(folder, precision).resolve()
-    crops = drawn(CROPS)
+    crops = draw_crops(CROPS)
     ours = stack.enter_context(serving(folder, VIREID_PRECISION=precision, VIREID_DEVICE="cpu"))
     address = f"{ours.url}/v1/embeddings"
     accepted = {"Accept": "application/x-npy"}
@@ -236,7 +236,7 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
     }
     ours.process.pause()
     others = {
-        LITSERVE: (partial(peers.litserve, form="json"), in_json(crops[0])),
+        LITSERVE: (partial(peers.litserve, form="json"), json_body(crops[0])),
         LITSERVE_BYTES: (partial(peers.litserve, form="bytes"), Body(crops[0], {"Content-Type": "image/jpeg"})),
         BENTOML: (peers.bentoml, form(crops[:1])),
     }
@@ -247,7 +247,7 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
             targets[name] = Target(name, url, process, body)
             targets[name].warm_up()
         except (OSError, RuntimeError) as error:
-            found.missing.append(f"{name} over {card.name} in {precision}: {error}")
+            result.missing.append(f"{name} over {card.name} in {precision}: {error}")
             targets.pop(name, None)
     for target in (targets[OURS], targets[OURS_LARGE]):
         target.warm_up()
@@ -256,12 +256,12 @@ def _targets(stack: ExitStack, found: Found, folder: Path, precision: Precision)
 
 @contextmanager
 def _batching(folder: Path, precision: Precision) -> Iterator[Callable[[float], float]]:
-    """For so many seconds, crops a second through the batcher, with as many in work as there are clients otherwise."""
+    """Yield a function that measures the batcher in crops per second, with ``COMPARED`` crops in progress."""
     embedder = OnnxEmbedder(folder, precision, "cpu")
     lane = OnnxEmbedder(folder, precision, "cpu", threads=1, callers=usable_cores())
     crop = np.zeros((embedder.card.input.height, embedder.card.input.width, 3), np.uint8)
     model = embedder.card.name
-    with closing(Batcher([{model: embedder}], lanes=Lanes({model: lane}, usable_cores()))) as batcher:
+    with closing(Batcher([{model: embedder}], lanes=CpuLanes({model: lane}, usable_cores()))) as batcher:
 
         def rate(seconds: float) -> float:
             begun = [batcher.submit(model, crop, Modality.VISIBLE, Priority.QUERY) for _ in range(COMPARED)]

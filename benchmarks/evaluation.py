@@ -1,14 +1,15 @@
-"""How fast and how small the evaluator is: ``python -m benchmarks.evaluation [--large] [--dimension D]``.
+"""Speed and memory of the evaluator: ``python -m benchmarks.evaluation [--large] [--dimension D]``.
 
-Prints one JSON object. Scores come from random vectors, since speed and memory do not depend on how good they are.
+Prints one JSON object. Scores come from random vectors, because speed and memory do not depend on their quality.
 
-``sysu``: SYSU-MM01's multi-shot size, 3,803 × 3,010 images of 96 identities with the cam3/cam2 rule, from ready
-scores: our evaluator against three loops over the queries; all must agree. ``plain_loop`` is Python alone, like the
-tests' oracle; ``python_loop`` sorts with NumPy and counts in Python, as public evaluators do; ``numpy_loop`` leaves
-to Python nothing but the loop. ``from_vectors_s`` adds our inner product. Our evaluator uses every core, a loop one.
+``sysu``: the multi-shot size of SYSU-MM01, 3,803 × 3,010 images of 96 identities with the cam3/cam2 rule, from
+precomputed scores. The evaluator is compared with three loops over the queries, and all results must agree.
+``plain_loop`` is pure Python, like the tests' oracle; ``python_loop`` sorts with NumPy and counts in Python, as public
+evaluators do; ``numpy_loop`` uses NumPy for each query. ``from_vectors_s`` includes the inner products. The evaluator
+uses all cores, a loop only one.
 
-``large`` (``--large``): 100,000 × 100,000 images of 1,000 identities, from vectors; ``peak_mib`` is the most memory
-the process ever held, ``inputs_mib`` the part of it that are the vectors themselves.
+``large`` (``--large``): 100,000 × 100,000 images of 1,000 identities, from vectors. ``peak_mib`` is the peak memory of
+the process, ``inputs_mib`` the part that the vectors take.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="measure 100,000 x 100,000 too (minutes)")
     parser.add_argument("--dimension", type=int, default=256, help="length of a vector (default 256)")
-    parser.add_argument("--repeats", type=int, default=3, help="the best time of so many is reported")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs; the best time is reported")
     options = parser.parse_args()
     report = {"sysu": sysu(options.dimension, options.repeats)}
     if options.large:
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def sysu(dimension: int, repeats: int) -> dict[str, object]:
-    """Speed at 3,803 × 3,010."""
+    """Measure the speed at 3,803 × 3,010 images."""
     query = random_embeddings(3803, 96, ("cam3", "cam6"), dimension, seed=0)
     gallery = random_embeddings(3010, 96, ("cam1", "cam2", "cam4", "cam5"), dimension, seed=1)
     scores = Similarity(query.vectors, gallery.vectors)(slice(0, len(query)))
@@ -73,7 +74,7 @@ def sysu(dimension: int, repeats: int) -> dict[str, object]:
 
 
 def large(dimension: int, count: int = 100_000) -> dict[str, object]:
-    """Time and memory at 100,000 × 100,000."""
+    """Measure time and memory at 100,000 × 100,000 images."""
     query = random_embeddings(count, 1000, ("cam1", "cam2", "cam3"), dimension, seed=2)
     gallery = random_embeddings(count, 1000, ("cam1", "cam2", "cam3"), dimension, seed=3)
     before = peak_mib()
@@ -93,7 +94,7 @@ def large(dimension: int, count: int = 100_000) -> dict[str, object]:
 def loop_in_numpy(
     scores: Scores, query: NDArray[np.str_], gallery: NDArray[np.str_], mask: NDArray[np.bool_]
 ) -> Triple:
-    """One query after the other, each with NumPy."""
+    """Evaluate one query after the other with NumPy."""
     identity_of = np.unique(gallery, return_inverse=True)
     codes, own = identity_of[1], np.searchsorted(identity_of[0], query)
     results = []
@@ -111,7 +112,7 @@ def loop_in_numpy(
 
 
 def loop_in_python(scores: Scores, query: Names, gallery: Names, mask: NDArray[np.bool_]) -> Triple:
-    """One query after the other: sorted by NumPy, counted by Python."""
+    """Evaluate one query after the other: sorted by NumPy, counted in Python."""
     results: list[Triple] = []
     for q in range(len(query)):
         order = np.argsort(-scores[q], kind="stable")
@@ -121,7 +122,7 @@ def loop_in_python(scores: Scores, query: Names, gallery: Names, mask: NDArray[n
 
 
 def loop_in_plain_python(scores: Scores, query: Names, gallery: Names, mask: NDArray[np.bool_]) -> Triple:
-    """One query after the other: sorted and counted by Python."""
+    """Evaluate one query after the other: sorted and counted in Python."""
     results: list[Triple] = []
     names = gallery.tolist()
     for q in range(len(query)):
@@ -145,7 +146,7 @@ def count_hits(own: str, ranked: list[str], results: list[Triple]) -> None:
 
 
 def best(function: Callable[[], T], repeats: int) -> tuple[float, T]:
-    """Shortest of several times, in seconds, and what the function returned."""
+    """Return the shortest time of several calls, in seconds, and the function's result."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -163,7 +164,7 @@ def random_embeddings(count: int, people: int, cameras: tuple[str, ...], dimensi
 
 
 def peak_mib() -> int:
-    """Most memory this process ever held (Linux)."""
+    """Return the peak memory of this process (Linux)."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

@@ -1,10 +1,10 @@
-"""What a large gallery costs: the time until a server that holds it is ready, its memory, a search, an erasure.
+"""Cost of a large gallery: time until the server is ready, memory, a search, and an erasure.
 
     python -m benchmarks.galleries start [--items 1000000] [--dimension 512] [--type float16] [--directory DIR]
 
-Fills a store through the classes of the server, closes it (which writes the snapshot), and starts `vireid serve` over
-it: once with the snapshot and, after killing it, once without. DIR is left as it is filled, and used again if it is.
-Prints JSON. Times count from the start of the process; its modules and the data lie in the page cache.
+Fills a store with the classes of the server, closes it (which writes the snapshot), and starts `vireid serve` on it:
+once with the snapshot and, after killing the server, once without. A DIR that is already filled is reused unchanged.
+Prints JSON. Times are measured from the start of the process; its modules and the data are in the page cache.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from benchmarks.harness.effort import Effort, Found, Row
+from benchmarks.harness.effort import BenchmarkResult, Effort, Row
 from benchmarks.harness.machine import available_bytes
 from benchmarks.harness.models import CACHE
 from benchmarks.harness.server import Server, serving
 from models.card import Modality
-from server.gallery.flat import FaissFlat
-from server.gallery.service import Galleries
-from server.gallery.snapshots import Snapshots
-from server.gallery.store import SqlStore
-from server.gallery.types import Item, NewItem, VectorType
+from server.domain.types import Item, NewItem, VectorType
+from server.gallery.galleries import Galleries
+from server.gallery.snapshots import SnapshotDirectory
+from server.index.exact import ExactIndex
+from server.storage.sql_store import SqlStore
 
-__all__ = ["CAMERAS", "GALLERY", "copied", "filled", "measure"]
+__all__ = ["CAMERAS", "GALLERY", "filled_data_dir", "measure", "temporary_copy"]
 
 GALLERY, FINGERPRINT = "large", "f" * 64
 BATCH, CROPS, CAMERAS = 2000, 20, 100
@@ -45,29 +45,31 @@ PERSON = 1000
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def filled(count: int, dimension: int, vector_type: VectorType, directory: Path | None = None) -> Path:
-    """A data directory with a gallery; filled when it is not there, by default in a cache."""
+def filled_data_dir(count: int, dimension: int, vector_type: VectorType, directory: Path | None = None) -> Path:
+    """Return a data directory with a gallery, by default in the cache; create it if it does not exist."""
     directory = directory or CACHE / "galleries" / f"{count}x{dimension}-{vector_type}"
     if not (directory / "vireid.db").exists():
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:  # half a gallery is none
+        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:  # complete or absent
             _fill(Path(scratch) / "data", count, dimension, vector_type)
             (Path(scratch) / "data").rename(directory)
     return directory
 
 
 def _fill(directory: Path, count: int, dimension: int, vector_type: VectorType) -> None:
-    """Items of people seen by cameras, ``CROPS`` each and one of ``PERSON``, with random unit vectors."""
+    """Store ``CROPS`` items per person, and ``PERSON`` items of one person, with random unit vectors."""
     galleries = Galleries(
-        SqlStore(f"sqlite:///{directory}/vireid.db"), FaissFlat, Snapshots(directory / "index", least=1)
+        SqlStore(f"sqlite:///{directory}/vireid.db"), ExactIndex, SnapshotDirectory(directory / "index", least=1)
     )
-    galleries.create(GALLERY, model="none", fingerprint=FINGERPRINT, dimension=dimension, vector_type=vector_type)
+    galleries.catalog.create(
+        GALLERY, model="none", fingerprint=FINGERPRINT, dimension=dimension, vector_type=vector_type
+    )
     for start in range(0, count, BATCH):
         numbers = range(start, min(start + BATCH, count))
         vectors = np.random.default_rng(start).standard_normal((len(numbers), dimension), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         items = [NewItem(_item(number), vector) for number, vector in zip(numbers, vectors, strict=True)]
-        galleries.put(GALLERY, items, fingerprint=FINGERPRINT)
+        galleries.writer.put(GALLERY, items, fingerprint=FINGERPRINT)
     galleries.close()
 
 
@@ -83,33 +85,33 @@ def _item(number: int) -> Item:
 
 
 @contextmanager
-def copied(directory: Path) -> Iterator[Path]:
-    """A copy beside it, for a server to use up."""
+def temporary_copy(directory: Path) -> Iterator[Path]:
+    """Yield a temporary copy of the directory, which a server may change."""
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         yield Path(shutil.copytree(directory, Path(scratch) / "data"))
 
 
 def start(count: int, dimension: int, vector_type: VectorType, directory: Path | None = None) -> dict[str, Any]:
-    """The figures of one size."""
+    """Return the figures of one gallery size."""
     vectors = count * dimension * vector_type.dtype.itemsize
-    with copied(filled(count, dimension, vector_type, directory)) as used:
+    with temporary_copy(filled_data_dir(count, dimension, vector_type, directory)) as used:
         with serving(data=used) as server:
             figures: dict[str, Any] = {
                 "items": count,
                 "dimension": dimension,
                 "type": vector_type.value,
                 "vectors_bytes": vectors,
-                "with snapshot": _begun(server),
+                "with snapshot": _startup_metrics(server),
             }
             if count > PERSON:
-                figures |= _used(server)
+                figures |= _request_metrics(server)
             server.process.popen.kill()
         with serving(data=used) as server:
-            figures["without"] = _begun(server)
+            figures["without"] = _startup_metrics(server)
     return figures
 
 
-def _begun(server: Server) -> dict[str, Any]:
+def _startup_metrics(server: Server) -> dict[str, Any]:
     return {
         "ready_s": round(server.ready_s, 2),
         "cpu_s": round(server.process.cpu(), 2),
@@ -117,21 +119,21 @@ def _begun(server: Server) -> dict[str, Any]:
     }
 
 
-def _used(server: Server) -> dict[str, Any]:
+def _request_metrics(server: Server) -> dict[str, Any]:
     query = {"query": {"k": 10}, "item_id": _item(PERSON).id}
     some = {"query": {"k": 10, "filter": {"cameras": ["camera-7"]}}, "item_id": _item(PERSON).id}
     with httpx2.Client(base_url=server.url, timeout=120) as client:
         return {
-            "search_ms": _timed(client, "POST", "/search", 9, json=query),
-            "search_of_one_camera_ms": _timed(client, "POST", "/search", 9, json=some),
-            f"erase_of_{PERSON}_ms": _timed(client, "DELETE", "/items", params={"identity": "erased"}),
-            "erase_of_one_more_ms": _timed(client, "DELETE", f"/items/{_item(PERSON).id}"),
+            "search_ms": _request_ms(client, "POST", "/search", 9, json=query),
+            "search_of_one_camera_ms": _request_ms(client, "POST", "/search", 9, json=some),
+            f"erase_of_{PERSON}_ms": _request_ms(client, "DELETE", "/items", params={"identity": "erased"}),
+            "erase_of_one_more_ms": _request_ms(client, "DELETE", f"/items/{_item(PERSON).id}"),
             "resident_bytes_after": server.process.memory(),
         }
 
 
-def _timed(client: httpx2.Client, method: str, path: str, times: int = 1, **options: Any) -> float:
-    """Median milliseconds of a request, as its client sees it."""
+def _request_ms(client: httpx2.Client, method: str, path: str, times: int = 1, **options: Any) -> float:
+    """Return the median milliseconds of a request, measured by the client."""
     durations = []
     for _ in range(times):
         started = time.perf_counter()
@@ -140,30 +142,30 @@ def _timed(client: httpx2.Client, method: str, path: str, times: int = 1, **opti
     return round(statistics.median(durations), 1)
 
 
-def measure(effort: Effort) -> Found:
-    """Start and memory: empty, 100,000 and, unless it must be quick, a million items of 512 numbers in float16."""
-    found = Found()
+def measure(effort: Effort) -> BenchmarkResult:
+    """Measure start and memory with 0, 100,000 and (unless quick) a million items, 512 dimensions in float16."""
+    result = BenchmarkResult()
     rows: list[Row] = []
     for count in (0, 100_000) if effort.quick else (0, 100_000, 1_000_000):
         if available_bytes() < 4 * 2 * count * 512:
-            found.missing.append(f"a server over {count:,} items: not enough memory")
+            result.missing.append(f"a server over {count:,} items: not enough memory")
             continue
         figures = start(count, 512, VectorType.FLOAT16)
         for how in ("with snapshot", "without"):
-            begun = figures[how]
+            startup = figures[how]
             rows.append(
                 {
                     "items": count,
                     "snapshot": "yes" if how == "with snapshot" else "no",
-                    "ready, s": begun["ready_s"],
-                    "CPU, s": begun["cpu_s"],
-                    "resident MiB": begun["resident_bytes"]["now"] // 2**20,
-                    "highest MiB": begun["resident_bytes"]["highest"] // 2**20,
+                    "ready, s": startup["ready_s"],
+                    "CPU, s": startup["cpu_s"],
+                    "resident MiB": startup["resident_bytes"]["now"] // 2**20,
+                    "highest MiB": startup["resident_bytes"]["highest"] // 2**20,
                     "vectors MiB": figures["vectors_bytes"] // 2**20,
                 }
             )
-    found.tables["start and memory"] = rows
-    return found
+    result.tables["start and memory"] = rows
+    return result
 
 
 def main() -> None:

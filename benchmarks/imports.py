@@ -1,10 +1,10 @@
-"""What imports cost: crops by tar beside the bare session and beside queries, ready-made vectors by NDJSON and Parquet.
+"""Import throughput: crops by tar compared with the bare session and during queries; vectors by NDJSON and Parquet.
 
     python -m benchmarks.imports crops [--crops 2000] [--model FOLDER]
     python -m benchmarks.imports vectors [--vectors 100000] [--dimension 512]
 
-Starts `vireid serve` over an empty data directory. Prints JSON: items a second, CPU milliseconds an item of the server,
-its resident memory before, at the peak and after, and for crops the latency of queries while the import runs.
+Starts `vireid serve` on an empty data directory. Prints JSON: items per second, CPU milliseconds per item, resident
+memory before, at the peak and after, and for crops the latency of queries while the import runs.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet
 
-from benchmarks.harness.crops import drawn, form, tar
-from benchmarks.harness.effort import Effort, Found
+from benchmarks.harness.crops import draw_crops, form, tar
+from benchmarks.harness.effort import BenchmarkResult, Effort
 from benchmarks.harness.models import LIGHT, precisions_of, resnet50
 from benchmarks.harness.process import Process
 from benchmarks.harness.server import serving
-from benchmarks.harness.session import either_way
+from benchmarks.harness.session import sessions_by_callers
 from benchmarks.harness.statistics import ratio
 from benchmarks.harness.wrk import Load, check_wrk, post
 from models.card import Precision
-from tests.server import standin
+from tests.server import stub_model
 from vireid.client import Client
 
 __all__ = ["measure"]
@@ -43,13 +43,13 @@ DURING_TO_IDLE = 2.0
 BATCHES = (1, 4, 8)
 PERCENTILES = ("p50", "p95", "p99")
 DRAWN = 2000
-"""Crops that differ; more would only take time to draw."""
+"""Number of different crops; drawing more would only take time."""
 IMPORTED = {"light": 4000, "ResNet-50": 400}
-"""Crops of an import: so many that its beginning and its end weigh little."""
+"""Crops per import, enough that its start and end hardly matter."""
 
 
 def run(client: Client, process: Process, gallery: str, body: Any, kind: Any, **options: Any) -> dict[str, Any]:
-    """Import, and say what it took.
+    """Run an import and return its figures.
 
     Raises:
         RuntimeError: not everything was imported.
@@ -76,17 +76,17 @@ def run(client: Client, process: Process, gallery: str, body: Any, kind: Any, **
 
 
 def crops(count: int, model: Path, seconds: float, precision: Precision = Precision.FP32) -> dict[str, Any]:
-    """A tar of drawn crops, the same again, then another one of three times as many while queries come."""
-    sessions = either_way(model, precision)
+    """Import a tar of drawn crops twice, then one three times as large while queries run."""
+    sessions = sessions_by_callers(model, precision)
 
     def bare() -> float:
         ways = product(sessions.items(), BATCHES)
         return max(session.rate_of(callers, batch, seconds / 2) for (callers, session), batch in ways)
 
-    files = drawn(min(count, DRAWN), size=(128, 64))
+    files = draw_crops(min(count, DRAWN), size=(128, 64))
     files = [files[number % len(files)] for number in range(count)]
     query = form(files[:1], query=json.dumps({"k": 10}))
-    found: dict[str, Any] = {"batch_ms": sessions[1].latency_ms(8, seconds / 2)}
+    result: dict[str, Any] = {"batch_ms": sessions[1].latency_ms(8, seconds / 2)}
     with serving(model, VIREID_PRECISION=precision) as server, Client(server.url) as client:
 
         def queries() -> Load:
@@ -94,21 +94,21 @@ def crops(count: int, model: Path, seconds: float, precision: Precision = Precis
 
         client.create_gallery("g", model=model.name)
         client.create_gallery("h", model=model.name)
-        found["bare_before"] = bare()
-        found["tar"] = run(client, server.process, "g", [tar(files)], "tar", modality="visible")
-        found["bare_after"] = bare()
-        found["tar_again"] = run(client, server.process, "g", [tar(files)], "tar", modality="visible")
+        result["bare_before"] = bare()
+        result["tar"] = run(client, server.process, "g", [tar(files)], "tar", modality="visible")
+        result["bare_after"] = bare()
+        result["tar_again"] = run(client, server.process, "g", [tar(files)], "tar", modality="visible")
         queries()
-        found["idle"] = queries()
-        longer = 3 * max(count, int(seconds * found["tar"]["items_per_s"]))
+        result["idle"] = queries()
+        longer = 3 * max(count, int(seconds * result["tar"]["items_per_s"]))
         job = client.import_file("h", [tar(_repeated(files, longer))], "tar", modality="visible")
         while client.job(job.id).done == 0:
             time.sleep(0.05)
-        found["during"] = queries()
+        result["during"] = queries()
         if client.job(job.id).finished_at is not None:
             raise RuntimeError("the import had ended before the queries did: ask for more crops")
         client.cancel_job(job.id)
-    return found
+    return result
 
 
 def _repeated(files: list[bytes], count: int) -> list[bytes]:
@@ -116,24 +116,24 @@ def _repeated(files: list[bytes], count: int) -> list[bytes]:
 
 
 def vectors(count: int, dimension: int) -> dict[str, Any]:
-    """The same random unit vectors as NDJSON, as Parquet, and once more."""
+    """Import the same random unit vectors as NDJSON (twice) and as Parquet."""
     with tempfile.TemporaryDirectory() as folder:
-        standin.DIMENSION = dimension  # no model runs: a gallery is bound to one all the same
+        stub_model.DIMENSION = dimension  # the model never runs, but a gallery needs one
         wide = Path(folder) / "wide"
-        standin.write_model(wide)
+        stub_model.write_model(wide)
         with serving(wide) as server, Client(server.url) as client:
-            found: dict[str, Any] = {}
+            result: dict[str, Any] = {}
             for name, path, again in _files(Path(folder), count, dimension):
                 client.create_gallery(name)
-                found[name] = run(client, server.process, name, path, name)
+                result[name] = run(client, server.process, name, path, name)
                 if again:
-                    found[f"{name}_again"] = run(client, server.process, name, path, name)
+                    result[f"{name}_again"] = run(client, server.process, name, path, name)
                 client.delete_gallery(name)
-            return found
+            return result
 
 
 def _files(folder: Path, count: int, dimension: int) -> Iterator[tuple[str, Path, bool]]:
-    """Kind of file, the file, and whether to import it twice."""
+    """Yield the kind of a file, its path, and whether to import it twice."""
     draw = np.random.default_rng(0).standard_normal((count, dimension)).astype(np.float32)
     draw /= np.linalg.norm(draw, axis=1, keepdims=True)
     lines, columns = folder / "a.ndjson", folder / "a.parquet"
@@ -154,26 +154,28 @@ def _files(folder: Path, count: int, dimension: int) -> Iterator[tuple[str, Path
     yield "parquet", columns, False
 
 
-def measure(effort: Effort) -> Found:
-    """Crops with the light model and a ResNet-50 in every precision that they have, and vectors."""
+def measure(effort: Effort) -> BenchmarkResult:
+    """Measure imports of crops, with both models in each of their precisions, and of vectors."""
     check_wrk()
-    found = Found()
-    found.tables |= {"imports": [], "queries": []}
+    result = BenchmarkResult()
+    result.tables |= {"imports": [], "queries": []}
     for name, folder in {"light": LIGHT, "ResNet-50": resnet50()}.items():
         for precision in precisions_of(folder):
-            _measure_crops(effort, found, f"{name}, {precision}", IMPORTED[name], folder, precision)
+            _measure_crops(effort, result, f"{name}, {precision}", IMPORTED[name], folder, precision)
     for kind, each in vectors(20_000 if effort.quick else 100_000, 512).items():
         peak = each["resident_mib"]["peak"]
         row = {"what": f"vectors, 512: {kind}", "items/s": each["items_per_s"], "peak MiB": peak}
-        found.tables["imports"].append(row)
-    return found
+        result.tables["imports"].append(row)
+    return result
 
 
-def _measure_crops(effort: Effort, found: Found, title: str, count: int, model: Path, precision: Precision) -> None:
+def _measure_crops(
+    effort: Effort, result: BenchmarkResult, title: str, count: int, model: Path, precision: Precision
+) -> None:
     taken = [crops(count, model, effort.seconds, precision) for _ in range(2 if effort.quick else effort.rounds)]
     rates = [each["tar"]["items_per_s"] for each in taken]
     bare = [max(each["bare_before"], each["bare_after"]) for each in taken]
-    found.tables["imports"].append(
+    result.tables["imports"].append(
         {
             "what": f"crops by tar, {title}",
             "items/s": _middle(rates),
@@ -185,10 +187,10 @@ def _measure_crops(effort: Effort, found: Found, title: str, count: int, model: 
     for when, key in (("idle", "idle"), ("while an import runs", "during")):
         loads: list[Load] = [each[key] for each in taken]
         latencies = {f"{name} ms": _middle(getattr(load, f"{name}_ms") for load in loads) for name in PERCENTILES}
-        found.tables["queries"].append({"model": title, "queries": when, **latencies})
+        result.tables["queries"].append({"model": title, "queries": when, **latencies})
     during = [each["during"].p95_ms - each["batch_ms"] for each in taken]
     idle = [each["idle"].p95_ms for each in taken]
-    found.figures += [
+    result.figures += [
         ratio(f"{title}: bulk import / bare session", rates, bare, "at least", IMPORT_TO_RAW),
         ratio(f"{title}: (query p95 in an import - one batch) / idle", during, idle, "at most", DURING_TO_IDLE),
     ]
@@ -199,22 +201,26 @@ def _middle(values: Iterable[float]) -> float:
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run one of the two modes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = parser.add_subparsers(dest="which", required=True)
-    pictures = which.add_parser("crops")
-    pictures.add_argument("--crops", type=int, default=2000)
-    pictures.add_argument("--model", type=Path, default=LIGHT)
-    numbers = which.add_parser("vectors")
-    numbers.add_argument("--vectors", type=int, default=100_000)
-    numbers.add_argument("--dimension", type=int, default=512)
-    asked = parser.parse_args()
-    found = crops(asked.crops, asked.model, 5) if asked.which == "crops" else vectors(asked.vectors, asked.dimension)
-    json.dump(found, sys.stdout, indent=2, default=vars_of)
+    mode_parsers = parser.add_subparsers(dest="mode", required=True)
+    crop_parser = mode_parsers.add_parser("crops")
+    crop_parser.add_argument("--crops", type=int, default=2000)
+    crop_parser.add_argument("--model", type=Path, default=LIGHT)
+    vector_parser = mode_parsers.add_parser("vectors")
+    vector_parser.add_argument("--vectors", type=int, default=100_000)
+    vector_parser.add_argument("--dimension", type=int, default=512)
+    arguments = parser.parse_args()
+    result = (
+        crops(arguments.crops, arguments.model, 5)
+        if arguments.mode == "crops"
+        else vectors(arguments.vectors, arguments.dimension)
+    )
+    json.dump(result, sys.stdout, indent=2, default=load_as_json)
 
 
-def vars_of(load: Load) -> dict[str, float]:
-    """A load as JSON."""
+def load_as_json(load: Load) -> dict[str, float]:
+    """Return a load as JSON."""
     return {"queries_per_s": load.rate, "p50_ms": load.p50_ms, "p95_ms": load.p95_ms, "p99_ms": load.p99_ms}
 
 

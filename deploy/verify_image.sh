@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Proves the container image: builds it, runs it as docker-compose.yml does, uses it, stops it and kills it.
-# Exits with 0 only if everything held; leaves no container, volume or image behind.
+# Verifies the container image: builds it, runs it as docker-compose.yml does, uses it, stops it and kills it.
+# Exits with 0 only if every check passes; removes its containers, volumes and images.
 #
-#   deploy/verify_image.sh          with docker, or with podman where there is no docker
-#   HERE=1 deploy/verify_image.sh   where no image can be pulled: makes the base image of Debian's packages, and runs
-#                                   containers without systemd. Needs root on Debian 12 and its packages podman (which
-#                                   builds by buildah), runc, netavark, iptables and debootstrap
+#   deploy/verify_image.sh          uses docker, or podman if there is no docker
+#   HERE=1 deploy/verify_image.sh   if no image can be pulled: builds the base image from Debian packages and runs
+#                                   containers without systemd. Needs root on Debian 12 and the packages podman (which
+#                                   builds with buildah), runc, netavark, iptables and debootstrap
 #
-#   EXTRA=gpu    the image for NVIDIA GPUs (built and used on the CPU where there is none)
-#   BASE=IMAGE   another base image than the Dockerfile's
-#   MODELS=DIR   models to serve instead of the image's own
-#   STATE=DIR    with HERE: keeps the base and the build cache for the next time
+#   EXTRA=gpu    verify the image for NVIDIA GPUs (on the CPU if there is no GPU)
+#   BASE=IMAGE   base image to use instead of the Dockerfile's
+#   MODELS=DIR   models to serve instead of the image's
+#   STATE=DIR    with HERE: folder that keeps the base image and the build cache for the next run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ engine=docker
 options=()
 if ! command -v docker >/dev/null; then
     engine=podman
-    options=(--read-only-tmpfs=false) # as docker has it: nothing else becomes writable
+    options=(--read-only-tmpfs=false) # as in docker: no other folder becomes writable
 fi
 
 say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
@@ -44,7 +44,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-# Containers and images in a folder of their own, and Debian's packages as the base.
+# Store containers and images in a separate folder, and build the base image from Debian packages.
 prepare_here() {
     local state=${STATE:-}
     [[ -n $state ]] || state=$(mktemp --directory) scratch=$state
@@ -64,17 +64,17 @@ graphroot = "$state/images"
 runroot = "$state/run"
 CONF
     export CONTAINERS_CONF=$state/containers.conf CONTAINERS_STORAGE_CONF=$state/storage.conf
-    engine=podman options=(--read-only-tmpfs=false --no-healthcheck) # without systemd nothing would run it at intervals
+    engine=podman options=(--read-only-tmpfs=false --no-healthcheck) # without systemd no timer would run it
     BASE=localhost/vireid-base
     if ! "$engine" image exists "$BASE"; then
         rm -rf --one-file-system "$state/base"
         debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$state/base" \
             >"$state/debootstrap.log" || { tail "$state/debootstrap.log" >&2 && exit 1; }
-        cp /etc/ssl/certs/ca-certificates.crt "$state/base/etc/ssl/certs/" # whom this machine trusts
+        cp /etc/ssl/certs/ca-certificates.crt "$state/base/etc/ssl/certs/" # the certificates that this machine trusts
         rm -rf "$state"/base/var/{cache/apt,lib/apt/lists}/* "$state"/base/usr/share/{doc,info,locale,man}/*
         tar -C "$state/base" -c . | "$engine" import --quiet - "$BASE" >/dev/null
         rm -rf --one-file-system "$state/base"
-        say "base image made of Debian's packages, $(size_of "$BASE")"
+        say "base image built from Debian packages, $(size_of "$BASE")"
     fi
 }
 
@@ -87,11 +87,11 @@ start() {
     local from=$SECONDS address
     address=$("$engine" port "$container" "$port")
     until get "$address" /readyz; do
-        [[ $("$engine" inspect --format '{{.State.Running}}' "$container") == true ]] || fail "it ended while starting"
+        [[ $("$engine" inspect --format '{{.State.Running}}' "$container") == true ]] || fail "the server ended while starting"
         ((SECONDS - from < 120)) || fail "/readyz is not 200 after 120 s"
         sleep 0.5
     done
-    say "ready $((SECONDS - from)) s after the start, seen from outside at $address"
+    say "ready $((SECONDS - from)) s after the start, reached from outside at $address"
 }
 
 get() {
@@ -101,14 +101,14 @@ c.request("GET", sys.argv[2])
 sys.exit(c.getresponse().status != 200)' "$@" 2>/dev/null
 }
 
-# The image without a server, its root file system writable: what the user may do is up to permissions alone.
+# Runs the image without a server and with a writable root file system, so that only permissions restrict the user.
 in_image() { "$engine" run --rm --interactive --network none --no-healthcheck --entrypoint python3 "$@"; }
 
 in_container() { "$engine" exec --interactive "$container" "$@"; }
 
 admin_keys() { "$engine" logs "$container" 2>&1 | grep -oE 'vireid_[A-Za-z0-9_-]{43}' || true; }
 
-# Through the Python client of the image: `fill` makes a gallery first; both print how many items and which hits.
+# Searches with the Python client of the image; `fill` creates the gallery first. Prints the items and the hits.
 use() {
     in_container env KEY="$key" python3 - "$1" <<'PYTHON'
 import io, json, os, sys
@@ -117,14 +117,14 @@ from vireid.client import ApiError, Client, Filter, ItemFields
 from vireid.drawing import draw_person
 from models.card import Modality
 
-def picture(identity, modality, seed):
+def image(identity, modality, seed):
     file = io.BytesIO()
     Image.fromarray(draw_person(identity, modality, seed=seed)).save(file, "PNG")
     return file.getvalue()
 
 try:
     list(Client().galleries())
-    sys.exit("it answers without a key")
+    sys.exit("the server answers without a key")
 except ApiError as error:
     assert error.status == 401, error
 
@@ -132,12 +132,12 @@ client = Client(key=os.environ["KEY"])
 if sys.argv[1] == "fill":
     client.create_gallery("night")
     written = client.add_items("night", (
-        (picture(identity, Modality.INFRARED, seed),
+        (image(identity, Modality.INFRARED, seed),
          ItemFields(id=f"{identity}-{seed}", identity=str(identity), modality="infrared", camera=f"c{seed}"))
         for identity in range(8) for seed in range(2)
     ))
     assert [item.status for item in written] == ["added"] * 16, written
-answer = client.search("night", [picture(3, Modality.VISIBLE, 7)], modality="visible", k=5,
+answer = client.search("night", [image(3, Modality.VISIBLE, 7)], modality="visible", k=5,
                        filter=Filter(modality="opposite"))
 assert len(answer.hits) == 5 and answer.searched == 16, answer
 ids = [item.id for item in client.items("night")]
@@ -148,7 +148,7 @@ PYTHON
 # --- the image ---------------------------------------------------------------------------------------------------
 
 [[ -z ${HERE:-} ]] || prepare_here
-# Docker's image format, since the other one has no health check; --network host, for builders without a bridge.
+# Docker's image format, because OCI has no health check; --network host for builders without a bridge.
 export BUILDAH_FORMAT=docker
 "$engine" build --network host --tag "$image" --build-arg EXTRA="$extra" \
     ${BASE:+--build-arg BASE="$BASE"} . >&2
@@ -156,7 +156,7 @@ say "image built, $(size_of "$image") with its base"
 
 [[ -z ${MODELS:-} ]] || options+=(--volume "$(realpath "$MODELS"):/models:ro" --env VIREID_MODEL_DIR=/models)
 
-in_image --user 0 "$image" - <<'PYTHON' || fail "the image holds what it should not"
+in_image --user 0 "$image" - <<'PYTHON' || fail "the image contains unneeded files"
 import importlib.util, pathlib, shutil, sys
 tools = [t for t in ("cc", "gcc", "g++", "make", "git", "curl", "pip", "pip3", "uv") if shutil.which(t)]
 modules = [m for m in ("pip", "torch", "pytest") if importlib.util.find_spec(m)]
@@ -165,19 +165,19 @@ files = [p for p in home.rglob("*") if p.name in ("tests", ".git", ".cache", "vi
 files += [p for p in map(pathlib.Path, ("/root/.cache", "/src", "/pip")) if p.exists()]
 sys.exit(print("found:", tools, modules, files) or 1 if tools or modules or files else 0)
 PYTHON
-say "no build tools, installer, cache or tests in it"
+say "the image has no build tools, installer, cache or tests"
 
-in_image "$image" - <<'PYTHON' || fail "the user of the image may write where it should not"
+in_image "$image" - <<'PYTHON' || fail "the image's user can write outside its folders"
 import os, sys
-meant = {"/data", "/tmp", "/var/tmp", "/run/lock", "/dev", "/proc", "/sys"}
+allowed = {"/data", "/tmp", "/var/tmp", "/run/lock", "/dev", "/proc", "/sys"}
 writable = []
 for folder, folders, files in os.walk("/"):
-    folders[:] = [name for name in folders if os.path.join(folder, name) not in meant]
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in allowed]
     paths = [folder, *(os.path.join(folder, name) for name in files)]
     writable += [path for path in paths if not os.path.islink(path) and os.access(path, os.W_OK)]
-sys.exit(print("user", os.getuid(), "may write", writable[:20]) or 1 if writable or os.getuid() == 0 else 0)
+sys.exit(print("user", os.getuid(), "can write", writable[:20]) or 1 if writable or os.getuid() == 0 else 0)
 PYTHON
-say "its user is not root and may write nowhere but in /data and the folders for temporary files"
+say "its user is not root and can write only to /data and the folders for temporary files"
 
 # --- in use ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ key=$(admin_keys)
 [[ $(wc -w <<<"$key") == 1 ]] || fail "expected the admin key once in the log, found $(wc -w <<<"$key")"
 say "admin key printed once"
 
-in_container python3 - <<'PYTHON' || fail "the server's process has more rights than it should"
+in_container python3 - <<'PYTHON' || fail "the server process has too many privileges"
 import os, sys
 status = dict(line.split(":\t", 1) for line in open("/proc/1/status").read().splitlines())
 command = open("/proc/1/cmdline").read().split("\0")[:-1]
@@ -202,7 +202,7 @@ for folder in ("/", "/opt/vireid", "/var/tmp", "/data", "/tmp"):
     except OSError:
         assert folder not in ("/data", "/tmp"), f"{folder} is not writable"
 PYTHON
-say "process 1 is 'vireid serve' as user 10001, without capabilities; only /data and /tmp can be written"
+say "process 1 is 'vireid serve' as user 10001, without capabilities; only /data and /tmp are writable"
 
 mapfile -t check < <("$engine" image inspect "$image" | python3 -c 'import json, sys
 image = json.load(sys.stdin)[0]
@@ -212,7 +212,7 @@ in_container "${check[@]}" || fail "the health check fails"
 say "health check passes"
 
 before=$(use fill) || fail "the gallery cannot be used"
-say "used: $before"
+say "gallery created and searched: $before"
 
 from=$SECONDS
 "$engine" stop --time 20 "$container" >/dev/null
@@ -226,7 +226,7 @@ for end in stop kill; do
     "$engine" rm --force "$container" >/dev/null
     start
     [[ -z $(admin_keys) ]] || fail "a later start prints a key"
-    after=$(use search) || fail "the gallery cannot be used after the $end"
+    after=$(use search) || fail "the gallery cannot be searched after the $end"
     [[ $after == "$before" ]] || fail "after the $end: $after"
     say "a new container over the same volume, after the $end: the same items, the same hits"
 done

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.heads import BNNeck, GeM, classifier
+from models.heads import classifier
 from models.trunk import Trunk
 
 __all__ = ["Baseline", "Output"]
@@ -26,7 +26,7 @@ class Output:
 
 
 class Baseline(nn.Module):
-    """Trunk → GeM → BN neck → classifier.
+    """Trunk → pooling → neck → classifier; the pooling and neck are those of :meth:`models.trunk.Trunk.take_head`.
 
     Args:
         backbone: see :class:`models.trunk.Trunk`.
@@ -37,17 +37,17 @@ class Baseline(nn.Module):
     training_only: ClassVar[tuple[str, ...]] = ("classifier.",)
     """What the names of parameters begin with that take no part in an embedding."""
 
+    has_pretrained_head: bool = False
+    """The parameters of pooling and neck come with the backbone's weights."""
+
     def __init__(self, backbone: str, identities: int, weights: str | Path | None = None) -> None:
         super().__init__()
         self.trunk = Trunk(backbone, weights)
-        self.pool = GeM()
-        self.neck = BNNeck(self.trunk.channels)
-        self.classifier = classifier(self.trunk.channels, identities)
-
-    @property
-    def dimension(self) -> int:
+        head = self.trunk.take_head()
+        self.pool, self.neck, self.has_pretrained_head = head.pool, head.neck, head.pretrained
+        self.dimension = head.dimension
         """Length of an embedding."""
-        return self.trunk.channels
+        self.classifier = classifier(head.dimension, identities)
 
     def forward(self, image: Tensor, modality: Tensor) -> Output:
         """``image`` uint8 RGB ``[N, H, W, 3]``, ``modality`` int64 ``[N]``; the modalities may be mixed at will."""
@@ -60,7 +60,7 @@ class Baseline(nn.Module):
         return F.normalize(self.neck(self.pool(self.feature_map(image, modality))), dim=1)
 
     def feature_map(self, image: Tensor, modality: Tensor) -> Tensor:
-        """What is pooled: the trunk's last map, ``[N, dimension, h, w]``."""
+        """What is pooled: the trunk's last map, ``[N, trunk.channels, h, w]``."""
         out: Tensor = self.trunk(image, modality).out
         return out
 
@@ -69,8 +69,11 @@ class Baseline(nn.Module):
         return sum(p.numel() for name, p in self.named_parameters() if not name.startswith(self.training_only))
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
-        """Stems and stages, which start from the backbone's weights and learn more slowly."""
-        return self.trunk.parameters()
+        """Those that start from the backbone's weights and learn more slowly."""
+        yield from self.trunk.parameters()
+        if self.has_pretrained_head:
+            yield from self.pool.parameters()
+            yield from self.neck.parameters()
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """Everything that starts from nothing."""

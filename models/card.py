@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "Calibration",
     "Card",
     "DataSource",
+    "DepthRule",
     "Evaluation",
     "InputSpec",
     "Measure",
@@ -85,13 +87,31 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class DepthRule(_Part):
+    """How grey images deeper than 8 bits (16-bit, floating point) become 8-bit ones before they are resized.
+
+    The range of the frame, where it is known, else the ``low`` and ``high`` percentiles of the crop's finite pixels
+    become 0 and 255, linearly between; 8-bit images stay as they are. ``tests/vectors/deep_infrared.py`` states the
+    rule to the last bit.
+    """
+
+    name: Literal["percentile-stretch"] = "percentile-stretch"
+    version: Literal[1] = 1
+    low: float = Field(default=1.0, ge=0, lt=100)
+    """Percent of the pixels."""
+    high: float = Field(default=99.0, gt=0, le=100)
+    """Percent of the pixels."""
+
+
 class InputSpec(_Part):
-    """How a decoded picture becomes a row of the graph's ``image`` input: uint8 RGB, resized, nothing else."""
+    """How a decoded image becomes a row of the graph's ``image`` input: uint8 RGB, resized."""
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     resize: Literal["bilinear", "bicubic", "lanczos"]
     """Pillow's filter of that name."""
+    depth: DepthRule = DepthRule()
+    """Rule for images deeper than 8 bits; cards written before it was recorded mean the same."""
 
 
 class Variant(_Part):
@@ -179,7 +199,7 @@ class Evaluation(_Part):
 
 
 class Calibration(_Part):
-    """Impostor scores of one modality pair: what a score means as a false match rate.
+    """Impostor scores of one modality pair on one data set: what a score means as a false match rate.
 
     ``rates`` fall and ``scores`` rise: of the impostor pairs, the share ``rates[i]`` scores at least ``scores[i]``.
     """
@@ -187,9 +207,18 @@ class Calibration(_Part):
     query: Modality
     gallery: Modality
     data: str
+    """Name of the data set: the domain that the rates hold for."""
+    real: bool | None = None
+    """Whether both modalities were recorded by cameras; False where infrared crops were translated from visible ones,
+    None in cards written before this was recorded."""
     impostor_pairs: int = Field(gt=0)
+    identities: int | None = Field(default=None, gt=1)
+    """How many people the pairs are of; None in cards written before this was recorded."""
     rates: tuple[Rate, ...] = Field(min_length=2)
     scores: tuple[float, ...] = Field(min_length=2)
+    intervals: tuple[tuple[Rate, Rate], ...] = ()
+    """95 % interval of each of ``rates``, bootstrapped over people (not over pairs, which are not independent); empty
+    in cards written before this was recorded."""
     thresholds: dict[str, float | None]
     """Rate (``"0.01"``, ``"0.001"``, ``"0.0001"``) → smallest score with at most that rate; None: too few pairs."""
 
@@ -199,20 +228,46 @@ class Calibration(_Part):
             raise ValueError(f"{len(self.rates)} rates for {len(self.scores)} scores")
         if any(a <= b for a, b in pairwise(self.rates)) or any(a > b for a, b in pairwise(self.scores)):
             raise ValueError("rates must fall and scores must rise")
+        if self.intervals and len(self.intervals) != len(self.rates):
+            raise ValueError(f"{len(self.intervals)} intervals for {len(self.rates)} rates")
+        if any(low > high for low, high in self.intervals):
+            raise ValueError("the lower end of an interval must not exceed its upper end")
         return self
 
+    @property
+    def smallest_rate(self) -> float:
+        """The smallest rate that so many impostor pairs can show: one pair among all of them."""
+        return 1 / self.impostor_pairs
+
     def false_match_rate(self, score: float) -> float:
-        """Share of impostor pairs that score at least ``score``, interpolated; never below 1 / impostor_pairs."""
-        floor = 1 / self.impostor_pairs
+        """Share of impostor pairs that score at least ``score``, interpolated; never below ``smallest_rate``."""
+        return self._interpolate(self.rates, score)
+
+    def interval(self, score: float) -> tuple[float, float] | None:
+        """95 % interval of the false match rate at ``score``, interpolated likewise; None if none was measured.
+
+        Above the highest score no pair was seen: the upper end stays that of the smallest rate measured.
+        """
+        if not self.intervals:
+            return None
+        if score > self.scores[-1]:
+            return min(self.smallest_rate, self.intervals[-1][0]), self.intervals[-1][1]
+        lower, upper = zip(*self.intervals, strict=True)
+        return self._interpolate(lower, score), self._interpolate(upper, score)
+
+    def _interpolate(self, rates: Sequence[float], score: float) -> float:
+        """The value of falling ``rates`` at ``score``, geometric between two scores."""
+        floor = self.smallest_rate
         place = bisect_left(self.scores, score)
         if place == 0:
-            return self.rates[0]
+            return rates[0]
         if place == len(self.scores):
             return floor
         low, high = self.scores[place - 1 : place + 1]
-        above, below = self.rates[place - 1 : place + 1]
+        above, below = rates[place - 1 : place + 1]
         share = (score - low) / (high - low)
-        return math.exp((1 - share) * math.log(max(above, floor)) + share * math.log(max(below, floor)))
+        rate = math.exp((1 - share) * math.log(max(above, floor)) + share * math.log(max(below, floor)))
+        return max(floor, rate)  # the logarithm may round below it
 
 
 class Card(_Part):
@@ -241,8 +296,13 @@ class Card(_Part):
     limits: str
 
     def calibration(self, query: Modality, gallery: Modality) -> Calibration | None:
-        """The calibration of that modality pair, if the card has one."""
-        return next((c for c in self.calibrations if (c.query, c.gallery) == (query, gallery)), None)
+        """The calibration of that modality pair: one on real crops if the card has any, else its first; or None."""
+        fitting = self.calibrations_of(query, gallery)
+        return next((c for c in fitting if c.real), fitting[0] if fitting else None)
+
+    def calibrations_of(self, query: Modality, gallery: Modality) -> tuple[Calibration, ...]:
+        """Every calibration of that modality pair, one for each data set, in the order of the card."""
+        return tuple(c for c in self.calibrations if (c.query, c.gallery) == (query, gallery))
 
     def embedded(self) -> Card:
         """The card as it stands in the ONNX metadata: without ``precisions``, since no file can hold its own hash."""

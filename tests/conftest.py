@@ -1,7 +1,7 @@
-"""What every test is run with.
+"""Settings of all tests.
 
-One thread for every numerics library: on few cores their spinning threads cost more than they bring. No deadline for
-Hypothesis: on a loaded machine anything may take long once.
+Numerics libraries use one thread, because on few cores their spinning threads cost more than they gain. Hypothesis has
+no deadline, because single examples may take long on a loaded machine.
 """
 
 from __future__ import annotations

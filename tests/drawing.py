@@ -1,4 +1,4 @@
-"""Folders of drawn people, laid out as users lay theirs out."""
+"""Folders of drawn people in the layout of the documentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def write_people(
     modalities: Iterable[Modality] = tuple(Modality),
     size: tuple[int, int] = (128, 64),
 ) -> Path:
-    """Write ``root/MODALITY/IDENTITY/IDENTITY_cCAMERA_NUMBER.png``: visible of cameras 1 and 2, infrared of 3 and 4."""
+    """Write crops as ``root/MODALITY/IDENTITY/IDENTITY_cCAMERA_NUMBER.png``, and return ``root``.
+
+    Visible crops are of cameras 1 and 2, infrared ones of 3 and 4.
+    """
     for identity in identities:
         for modality in modalities:
             folder = root / modality / f"{identity:04d}"

@@ -1,10 +1,11 @@
-"""What the container files promise, read from the files; deploy/verify_image.sh builds and runs the image itself."""
+"""Checks of the container files. deploy/verify_image.sh builds and runs the image itself."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.settings import PREFIX, Settings, refuse_unknown
+from server.environment import PREFIX, unknown_names
+from server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -28,7 +30,7 @@ SCRIPT = ROOT / "deploy" / "verify_image.sh"
 
 
 def stages() -> list[list[tuple[str, str]]]:
-    """(INSTRUCTION, rest) of each line of the Dockerfile, by stage; what stands before the first FROM is stage 0."""
+    """Return (INSTRUCTION, rest) of each line of the Dockerfile by stage; lines before the first FROM are stage 0."""
     lines = [line for line in (ROOT / "Dockerfile").read_text("utf-8").splitlines() if not line.startswith("#")]
     found: list[list[tuple[str, str]]] = [[]]
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
@@ -40,28 +42,28 @@ def stages() -> list[list[tuple[str, str]]]:
     return found
 
 
-def of_the_image(word: str) -> list[str]:
+def final_stage(word: str) -> list[str]:
     return [rest for found, rest in stages()[-1] if found == word]
 
 
-def pairs(word: str) -> dict[str, str]:
-    """What ENV or LABEL of the shipped stage sets."""
-    found = re.findall(r'([\w.]+)=("[^"]*"|\S+)', " ".join(of_the_image(word)))
+def final_stage_pairs(word: str) -> dict[str, str]:
+    """Return the names and values that ENV or LABEL sets in the final stage."""
+    found = re.findall(r'([\w.]+)=("[^"]*"|\S+)', " ".join(final_stage(word)))
     return {name: value.strip('"') for name, value in found}
 
 
-# --- what goes in ------------------------------------------------------------------------------------------------
+# --- build context ------------------------------------------------------------------------------------------------
 
 
 def ignored(path: str) -> bool:
-    """Whether .dockerignore keeps ``path`` out: the last pattern wins that fits it or a folder above it."""
-    verdict = False
+    """Return whether .dockerignore excludes ``path``: the last pattern that matches it or a parent folder decides."""
+    excluded = False
     for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
             pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
             if any(re.fullmatch(pattern, str(part)) for part in (path, *PurePosixPath(path).parents)):
-                verdict = not line.startswith("!")
-    return verdict
+                excluded = not line.startswith("!")
+    return excluded
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def ignored(path: str) -> bool:
         "data/crop.png",
         "runs/1/checkpoint.pt",
         "vireid-data/vireid.db",
-        "tests/test_walls.py",
+        "tests/test_import_rules.py",
         "benchmarks/search.py",
         "deploy/verify_image.sh",
         "secret.pem",
@@ -82,11 +84,11 @@ def ignored(path: str) -> bool:
         "requirements/notes.txt",
     ],
 )
-def test_what_the_image_is_not_made_of_is_kept_out_of_the_build(path: str) -> None:
+def test_unneeded_files_are_excluded_from_the_build(path: str) -> None:
     assert ignored(path)
 
 
-def test_every_package_every_model_of_the_zoo_and_every_lock_file_goes_in() -> None:
+def test_packages_models_and_lock_files_are_in_the_build_context() -> None:
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     needed = [path for package in packages for path in (ROOT / package).rglob("*") if "__pycache__" not in path.parts]
     needed += [*(ROOT / "requirements").glob("*.lock"), ROOT / "models/zoo/mtrl-lite/model.onnx"]
@@ -94,49 +96,49 @@ def test_every_package_every_model_of_the_zoo_and_every_lock_file_goes_in() -> N
     assert not [path for path in needed if ignored(path.relative_to(ROOT).as_posix())]
 
 
-def test_only_the_installed_environment_is_copied_into_the_shipped_stage() -> None:
-    assert of_the_image("COPY") == ["--from=build /opt/vireid /opt/vireid"]
+def test_final_stage_copies_only_the_environment() -> None:
+    assert final_stage("COPY") == ["--from=build /opt/vireid /opt/vireid"]
 
 
-# --- the image ---------------------------------------------------------------------------------------------------
+# --- image ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_fetched_by_address() -> None:
+def test_build_downloads_nothing_by_url() -> None:
     assert "ADD" not in {word for stage in stages() for word, _ in stage}
     for name in ("Dockerfile", "docker-compose.yml", ".dockerignore", "deploy/verify_image.sh"):
         assert "://" not in (ROOT / name).read_text("utf-8"), name
 
 
-def test_dependencies_are_installed_by_hash_and_for_each_extra_there_is_a_lock_file() -> None:
+def test_dependencies_are_installed_by_hash_from_lock_files() -> None:
     (install,) = [rest for word, rest in stages()[1] if word == "RUN" and "-r requirements.lock" in rest]
     assert "--require-hashes" in install
     for service in SERVICES.values():
         assert (ROOT / "requirements" / f"{service['build']['args']['EXTRA']}.lock").is_file()
 
 
-def test_the_user_is_a_number_and_not_root() -> None:
-    (user,) = of_the_image("USER")
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number lets a cluster check that it is not root"
+def test_user_is_numeric_and_not_root() -> None:
+    (user,) = final_stage("USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "with a number, a cluster can check that it is not root"
 
 
-def test_the_command_is_process_1_without_a_shell() -> None:
-    (entry,), (command,) = of_the_image("ENTRYPOINT"), of_the_image("CMD")
+def test_command_is_process_1_without_a_shell() -> None:
+    (entry,), (command,) = final_stage("ENTRYPOINT"), final_stage("CMD")
     assert [*json.loads(entry), *json.loads(command)] == ["vireid", "serve"]
     assert entry.removeprefix("[").removesuffix("]").strip('"') in PROJECT["project"]["scripts"]
 
 
-def test_labels_tell_the_version_and_licence_of_the_project() -> None:
-    labels = pairs("LABEL")
+def test_labels_match_the_project_version_and_licence() -> None:
+    labels = final_stage_pairs("LABEL")
     assert labels["org.opencontainers.image.version"] == PROJECT["project"]["version"]
     assert labels["org.opencontainers.image.licenses"] == PROJECT["project"]["license"]
 
 
-def test_every_setting_of_image_and_services_is_one_of_the_server_and_makes_keys_compulsory(
+def test_image_and_service_settings_are_valid_and_require_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for service in SERVICES.values():
-        values = pairs("ENV") | service["environment"]
-        refuse_unknown(values, Settings.model_fields)
+        values = final_stage_pairs("ENV") | service["environment"]
+        assert not unknown_names(values, Settings.model_fields)
         with monkeypatch.context() as environment:
             for name in [name for name in os.environ if name.startswith(PREFIX)]:
                 environment.delenv(name)
@@ -144,12 +146,12 @@ def test_every_setting_of_image_and_services_is_one_of_the_server_and_makes_keys
                 environment.setenv(name, values[name])
             settings = Settings()
         assert settings.auth_required
-        assert [str(settings.data_dir)] == of_the_image("VOLUME")
+        assert [str(settings.data_dir)] == final_stage("VOLUME")
 
 
 @contextmanager
-def answering(status: int) -> Iterator[int]:
-    """A server on loopback that answers /healthz with ``status``; gives its port."""
+def health_server(status: int, host: str = "127.0.0.1") -> Iterator[int]:
+    """Run a server that answers /healthz with ``status``; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -160,7 +162,10 @@ def answering(status: int) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(HTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -170,43 +175,57 @@ def answering(status: int) -> Iterator[int]:
             thread.join()
 
 
-def health_check(port: int) -> int:
-    (check,) = of_the_image("HEALTHCHECK")
+def health_check(port: int, **settings: str) -> int:
+    (check,) = final_stage("HEALTHCHECK")
     python, *arguments = json.loads(check[check.index("CMD") + len("CMD") :])
     assert python == "python3"
-    environment = {**os.environ, "VIREID_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
+    environment = {**os.environ, "VIREID_PORT": str(port), "http_proxy": "http://127.0.0.1:9"} | settings
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, timeout=20).returncode
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
-def test_the_health_check_tells_a_healthy_server_from_another(status: int, code: int) -> None:
-    with answering(status) as port:
+def test_health_check_follows_the_status(status: int, code: int) -> None:
+    with health_server(status) as port:
         assert health_check(port) == code
 
 
-def test_the_health_check_fails_where_nothing_listens() -> None:
-    with answering(200) as port:
+@pytest.mark.parametrize(
+    ("listening", "setting"),
+    [("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "::"), ("::1", "::"), ("::1", "::1"), ("127.0.0.2", "127.0.0.2")],
+)
+def test_health_check_finds_the_server_at_any_address(listening: str, setting: str) -> None:
+    with health_server(200, listening) as port:
+        assert health_check(port, VIREID_HOST=setting) == 0
+
+
+def test_health_check_ignores_a_port_set_by_a_service_link() -> None:
+    with health_server(200) as port:
+        assert health_check(port, VIREID_PORT=f"tcp://10.0.0.12:{port}", VIREID_HOST="127.0.0.1") == 1, "default port"
+
+
+def test_health_check_fails_if_nothing_listens() -> None:
+    with health_server(200) as port:
         pass
     assert health_check(port) == 1
 
 
-# --- the services ------------------------------------------------------------------------------------------------
+# --- services ------------------------------------------------------------------------------------------------
 
 
-def test_a_plain_up_starts_the_cpu_service_alone_and_the_profile_gpu_adds_the_other() -> None:
+def test_default_profile_starts_only_the_cpu_service() -> None:
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
     assert profiles == {"cpu": [], "gpu": ["gpu"]}
     assert all(service["build"]["args"]["EXTRA"] == name for name, service in SERVICES.items())
 
 
-def test_the_gpu_service_reserves_an_nvidia_gpu_and_refuses_to_do_without() -> None:
+def test_gpu_service_requires_an_nvidia_gpu() -> None:
     (device,) = SERVICES["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert SERVICES["gpu"]["environment"]["VIREID_DEVICE"] == "cuda"
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_each_service_is_confined_and_keeps_its_data(name: str) -> None:
+def test_services_are_confined_and_persist_their_data(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -214,31 +233,32 @@ def test_each_service_is_confined_and_keeps_its_data(name: str) -> None:
     assert [entry.split(":")[0] for entry in service["tmpfs"]] == ["/tmp"]
     assert service["restart"] == "unless-stopped"
     assert service["mem_limit"]
+    assert 100 <= service["pids_limit"] <= 4096
     (mount,) = service["volumes"]
     volume, _, folder = mount.partition(":")
     assert volume in COMPOSE["volumes"]
-    assert [folder] == of_the_image("VOLUME")
+    assert [folder] == final_stage("VOLUME")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_each_service_is_published_on_loopback_unless_told_otherwise(name: str) -> None:
+def test_services_are_published_on_loopback_by_default(name: str) -> None:
     (published,) = SERVICES[name]["ports"]
     default = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", published)
-    port = pairs("ENV")["VIREID_PORT"]
+    port = final_stage_pairs("ENV")["VIREID_PORT"]
     assert default == f"127.0.0.1:8000:{port}"
-    assert of_the_image("EXPOSE") == [port]
+    assert final_stage("EXPOSE") == [port]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_each_build_argument_of_a_service_exists(name: str) -> None:
+def test_build_arguments_are_declared(name: str) -> None:
     declared = {rest.split("=")[0] for stage in stages() for word, rest in stage if word == "ARG"}
     assert SERVICES[name]["build"]["args"].keys() <= declared
 
 
-# --- the script that proves the image ----------------------------------------------------------------------------
+# --- verification script ----------------------------------------------------------------------------
 
 
-def test_the_script_can_be_run_and_runs_the_image_as_the_services_do() -> None:
+def test_verification_script_runs_the_image_like_the_services() -> None:
     subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
     assert os.access(SCRIPT, os.X_OK)
     text = SCRIPT.read_text("utf-8")

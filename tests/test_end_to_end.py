@@ -1,4 +1,4 @@
-"""The whole length of the house: drawn crops → training → export → server → the right person over HTTP."""
+"""From drawn crops through training, export and server to the right person over HTTP."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from models.card import Card, Modality
 from server.app import create_app
 from server.settings import Settings
 from tests.drawing import write_people
-from vireid.learning import app as learning
+from vireid.cli import app
 
 PEOPLE = range(12)
 
 
 def vireid(*words: str) -> str:
-    """Run a command as typed and return what it printed."""
-    done = CliRunner().invoke(learning, words)
+    """Run a command and return its standard output."""
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network, trained for a few steps on drawn people, judged and exported by the commands of the README."""
+    """Folder of a tiny network, trained on drawn people, evaluated and exported by the commands of the README."""
     root = tmp_path_factory.mktemp("end_to_end")
     write_people(root / "crops", PEOPLE, images=4, size=(64, 32))
     config = {
@@ -52,12 +52,13 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_card_tells_where_the_model_comes_from_and_what_it_can_do(released: Path) -> None:
+def test_the_card_holds_training_data_evaluations_and_calibrations(released: Path) -> None:
     card = Card.read(released / "zoo" / "drawn" / "card.json")
     assert card.training.data[0].name == "drawn people"
     assert {evaluation.protocol_id for evaluation in card.evaluations} == {
         "custom-ir_to_vis-same_id_same_cam",
         "custom-vis_to_ir-same_id_same_cam",
+        "custom-vis_to_vis-same_id_same_cam",
     }
     for query in Modality:
         for gallery in Modality:
@@ -66,12 +67,10 @@ def test_the_card_tells_where_the_model_comes_from_and_what_it_can_do(released: 
             assert "kept-out" in calibration.data
 
 
-def test_an_exported_model_is_judged_like_the_network_it_came_from(released: Path) -> None:
+def test_an_exported_model_evaluates_like_its_network(released: Path) -> None:
     vireid("evaluate", str(released / "zoo" / "drawn"), "--cache", str(released / "cache"))
-    for path in sorted((released / "run" / "results").glob("*.json")):
-        ours, exported = (
-            json.loads((released / folder / "results" / path.name).read_text()) for folder in ("run", "zoo/drawn")
-        )
+    both = (json.loads((released / folder / "results.json").read_text()) for folder in ("run", "zoo/drawn"))
+    for ours, exported in zip(*both, strict=True):
         assert exported["protocol_id"] == ours["protocol_id"]
         for name, measure in ours["metrics"].items():
             assert exported["metrics"][name]["trials"] == pytest.approx(measure["trials"])
@@ -80,15 +79,15 @@ def test_an_exported_model_is_judged_like_the_network_it_came_from(released: Pat
 def test_the_served_model_finds_the_right_person_across_modalities(released: Path, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", model_dir=released / "zoo", device="cpu", threads=1)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
-        client.app.state.service.galleries.loading.result(60)  # type: ignore[attr-defined]
+        client.app.state.service.galleries.loader.loading.result(60)  # type: ignore[attr-defined]
         assert client.get("/readyz").status_code == 200
         assert client.post("/v1/galleries", json={"name": "night", "model": "drawn"}).status_code == 201
         crops = sorted((released / "crops" / "infrared").rglob("*.png"))
-        facts = [{"id": p.name, "identity": p.parent.name, "modality": "infrared"} for p in crops]
+        metadata = [{"id": p.name, "identity": p.parent.name, "modality": "infrared"} for p in crops]
         added = client.post(
             "/v1/galleries/night/items",
             files=[("images", (p.name, p.read_bytes(), "image/png")) for p in crops],
-            data={"items": json.dumps(facts)},
+            data={"items": json.dumps(metadata)},
         )
         assert added.status_code == 201, added.text
         assert added.json()["added"] == len(crops)

@@ -1,30 +1,32 @@
-"""RESULTS.md says what the result files say, and the zoo's cards what the zoo's results say."""
+"""The report shows the result files, and the cards of the zoo show the zoo's results."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from models.card import Card
+from training.evaluation.result import read_results
 from training.evaluation.table import markdown
-from training.release import read_results
-from training.reporting import CURVES, Report
-from training.study import PLAN
+from training.experiments.report import CURVES, SCORES, Report
+from training.experiments.study import PLAN
 
 ROOT = Path(__file__).resolve().parents[1]
+REPORT = ROOT / "results" / "report" / "README.md"
 ZOO = sorted(path.parent for path in (ROOT / "models" / "zoo").glob("*/card.json"))
 
 
 @pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder.name)
-def test_the_table_of_a_model_is_the_one_its_results_give(folder: Path) -> None:
+def test_report_shows_the_results_of_every_model(folder: Path) -> None:
     results = read_results(folder)
     assert results
-    assert markdown(results, mixed=True).strip() in (ROOT / "RESULTS.md").read_text("utf-8")
+    assert markdown(results, mixed=True).strip() in REPORT.read_text("utf-8")
 
 
 @pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder.name)
-def test_the_results_beside_a_card_were_measured_on_its_weights(folder: Path) -> None:
+def test_results_of_a_model_were_measured_on_the_weights_of_its_card(folder: Path) -> None:
     card = Card.read(folder / "card.json")
     assert {checkpoint for result in read_results(folder) for checkpoint in result.model.checkpoints} == {
         card.fingerprint
@@ -35,12 +37,18 @@ def test_the_zoo_stays_small() -> None:
     assert sum(path.stat().st_size for path in (ROOT / "models" / "zoo").rglob("*") if path.is_file()) < 80e6
 
 
-def test_the_tables_between_markers_are_those_that_the_results_give() -> None:
-    report = Report(ROOT / "RESULTS.md")
+def test_report_is_up_to_date() -> None:
+    report = Report(REPORT)
     assert report.rendered() == report.file.read_text("utf-8"), "run `vireid results render`"
 
 
-def test_the_pictures_of_a_study_are_there_and_nothing_kept_of_it_is_large() -> None:
-    kept = ROOT / "results"
-    assert all((plan.parent / CURVES).is_file() for plan in kept.rglob(PLAN))
-    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 3e6
+def test_studies_have_their_charts_and_stay_small() -> None:
+    results = ROOT / "results"
+    assert all((plan.parent / CURVES).is_file() for plan in results.rglob(PLAN))
+    assert (results / "methods" / SCORES).is_file()
+    assert sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) < 3e6
+
+
+def test_tracked_file_names_are_shorter_than_100_characters() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in listed.splitlines() if len(name) >= 100] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,13 @@ import torch
 
 from models.baseline import Baseline
 from models.card import DataSource
+from models.fused import Fused
 from models.registry import build
 from training.config import TrainingConfig
-from training.evaluation.environment import Environment
+from training.environment import Environment
 from training.methods import build_method
 
-__all__ = ["Trained", "config_differences", "load_trained", "save", "start_from"]
+__all__ = ["Trained", "config_differences", "fingerprint", "load_trained", "start_from"]
 
 FREE_TO_CHANGE = frozenset({"workers", "checkpoint_minutes"})
 """Keys of a configuration that change no result, and so may differ when a run goes on."""
@@ -43,18 +44,8 @@ class Trained:
     environment: Environment
 
 
-def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` so that the file is either the old one or the whole new one, even after power loss."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
 def load_trained(path: Path) -> Trained:
-    """Read the file that :func:`training.engine.train` gives out; the network is in evaluation mode on the CPU.
+    """Read the file that :func:`training.trainer.train` gives out; the network is in evaluation mode on the CPU.
 
     Raises:
         OSError: the file cannot be read.
@@ -81,6 +72,16 @@ def load_trained(path: Path) -> Trained:
     )
 
 
+def fingerprint(network: Baseline | Fused) -> str:
+    """sha256 over name, type, shape and bytes of every tensor that takes part in an embedding."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if not name.startswith(network.training_only):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def start_from(network: Baseline, path: Path) -> None:
     """Give ``network`` the weights of another run's ``model.pt``; parts that only one of them has stay as they are.
 
@@ -101,7 +102,8 @@ def start_from(network: Baseline, path: Path) -> None:
 
 def config_differences(stored: Mapping[str, Any], config: TrainingConfig) -> list[str]:
     """Dotted keys, each with both values, in which a stored configuration differs in a way that matters."""
-    old, new = _flat(stored), _flat(config.model_dump(mode="json"))
+    known = TrainingConfig.model_validate(stored)  # so that former names of keys are no difference
+    old, new = _flat(known.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     return [
         f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())

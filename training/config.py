@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -22,26 +17,22 @@ from pydantic import (
     model_validator,
 )
 
-from models.card import Modality
-from training.data import llcm, regdb, sysu_mm01
+from training.config_base import ConfigPart, Fraction, NonNegative, kind_discriminator, suggestion
 from training.data.augmentation import IMAGENET_MEAN, Augmentation, Stream
-from training.data.folder import CAMERA_PATTERN
-from training.data.folds import FRAME_PATTERN, frames_of_pairs
-from training.data.statistics import StatisticsTranslation, infrared_pictures
-from training.data.translation import ChannelTranslation, Translator
+from training.data.sources import Source
+from training.data.training_data import TrainingData, read_data
+from training.data.translator import Translator
 from training.methods import read_options
-from training.translator.translation import LearntTranslation
+from training.optimisation import Optimiser, Schedule, Sgd, Steps
+from training.translation.channel import ChannelTranslation
+from training.translation.learnt import LearntTranslation
+from training.translation.mixed import MixedTranslation
+from training.translation.statistics import StatisticsTranslation, infrared_pictures
 
 __all__ = [
     "CONFIGS",
-    "AdamW",
-    "Augmentation",
     "BatchShape",
-    "Cosine",
     "InputSize",
-    "Sgd",
-    "Source",
-    "Steps",
     "TrainingConfig",
     "Validation",
     "find_config",
@@ -51,141 +42,10 @@ __all__ = [
 CONFIGS = Path(__file__).parent / "configs"
 """Configurations that come with the package, ``METHOD/NAME.yaml``."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
-def _with_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-    if not groups:
-        raise ValueError(f"{pattern!r} has no group")
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_with_group)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _kind(default: str) -> Discriminator:
-    """Choose the class by ``kind``, which may be left out for the default one."""
-
-    def of(part: object) -> str | None:
-        return part.get("kind", default) if isinstance(part, dict) else getattr(part, "kind", None)
-
-    return Discriminator(of)
-
-
-class _Source(_Part):
-    root: Path
-    """Where it lies; relative to the working directory."""
-    name: str
-    """How model cards call it."""
-    licence: str = "unknown"
-    classify: bool = True
-    """Whether the identity losses have a class for each of its identities. Windows of frames are too many for that, and
-    each too seldom seen: they take part in the losses between pictures alone."""
-    per_batch: PositiveInt | None = None
-    """How many of a batch's identities are of this source; given for all sources or for none, who then share alike."""
-    images: PositiveInt | None = None
-    """Pictures of each of these identities in a stream; none: ``batch.images``."""
-    split_as: str | None = None
-    """Name of the source whose groups are kept out here too: that of windows cut from the same frames as these."""
-
-
-class LeftOut(_Part):
-    """Frames that take no part, because real pairs cut from them are what the network is judged on."""
-
-    pairs: Path
-    """Folder of the pairs, ``PAIRS/{visible,infrared}/NAME``."""
-    pattern: Pattern = FRAME_PATTERN
-    """Its first group in a pair's name is the frame, the same word as a window's group (``group_pattern``)."""
-    fold: Annotated[int, Field(ge=0)] = 0
-    """Which of the ``folds`` that the pairs' frames are divided into is left out."""
-    folds: PositiveInt = 1
-    """1: all frames of the pairs are left out."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.fold >= self.folds:
-            raise ValueError(f"expected a fold below {self.folds}, found {self.fold}")
-        return self
-
-    def frames(self) -> frozenset[str]:
-        """The frames left out."""
-        return frames_of_pairs(self.pairs, self.fold, self.folds, self.pattern)
-
-
-class Folder(_Source):
-    """Crops in ``ROOT/{visible,infrared}/IDENTITY/*``, or in ``ROOT/IDENTITY/*`` when ``modality`` is given."""
-
-    kind: Literal["folder"]
-    modality: Modality | None = None
-    camera_pattern: Pattern = CAMERA_PATTERN
-    imitate: Literal["channel"] | None = None
-    """Make infrared pictures for identities that have none, out of their visible ones."""
-    group_pattern: Pattern | None = None
-    """Identities for which this regular expression's first group is the same are kept out together or not at all."""
-    leave_out: LeftOut | None = None
-    """Groups that take no part at all."""
-    aligned: bool = False
-    """The modalities show an identity at one moment and place, as windows of aligned frames do: it is validated with
-    infrared mirrored and re-cropped."""
-
-    @model_validator(mode="after")
-    def _grouped(self) -> Self:
-        if self.leave_out and self.group_pattern is None:
-            raise ValueError("leave_out needs a group_pattern, whose first group is the frame of an identity")
-        return self
-
-
-class Pairs(_Source):
-    """Aligned pictures of equal name in ``ROOT/visible`` and ``ROOT/infrared``, each an identity of its own."""
-
-    kind: Literal["pairs"]
-
-
-class Manifest(_Source):
-    """A CSV file with the columns path, identity, modality and camera; ``root`` is the file."""
-
-    kind: Literal["manifest"]
-    imitate: Literal["channel"] | None = None
-    group_pattern: Pattern | None = None
-
-
-class SysuMM01(_Source):
-    """The training part of SYSU-MM01: 395 identities as in the literature, or 296 without those of validation."""
-
-    kind: Literal["sysu_mm01"]
-    name: str = sysu_mm01.NAME
-    identities: Literal[296, 395] = 395
-
-
-class RegDB(_Source):
-    """The training part of one trial of RegDB."""
-
-    kind: Literal["regdb"]
-    name: str = regdb.NAME
-    trial: Annotated[int, Field(ge=regdb.TRIALS[0], le=regdb.TRIALS[-1])] = 1
-
-
-class LLCM(_Source):
-    """The training part of LLCM."""
-
-    kind: Literal["llcm"]
-    name: str = llcm.NAME
-
-
-Source = Annotated[Folder | Pairs | Manifest | SysuMM01 | RegDB | LLCM, Field(discriminator="kind")]
-
-
-class InputSize(_Part):
+class InputSize(ConfigPart):
     """Size of the network's input and Pillow's filter that makes it."""
 
     height: PositiveInt = 288
@@ -193,7 +53,7 @@ class InputSize(_Part):
     resize: Literal["bilinear", "bicubic", "lanczos"] = "lanczos"
 
 
-class BatchShape(_Part):
+class BatchShape(ConfigPart):
     """One step sees ``identities`` x ``images`` pictures in each stream."""
 
     identities: PositiveInt = 8
@@ -207,7 +67,7 @@ class BatchShape(_Part):
     """Leave identities seen in one modality only out, instead of refusing them."""
 
 
-class ChannelTranslator(_Part):
+class ChannelTranslator(ConfigPart):
     """One colour channel or luma with a drawn gamma: no training needed."""
 
     kind: Literal["channel"] = "channel"
@@ -217,7 +77,7 @@ class ChannelTranslator(_Part):
         return ChannelTranslation()
 
 
-class StatisticsTranslator(_Part):
+class StatisticsTranslator(ConfigPart):
     """As channel, then the statistics of real infrared pictures: no training needed either."""
 
     kind: Literal["statistics"]
@@ -230,7 +90,7 @@ class StatisticsTranslator(_Part):
         return StatisticsTranslation(infrared_pictures(self.infrared), self.match)
 
 
-class LearntTranslator(_Part):
+class LearntTranslator(ConfigPart):
     """A network that learnt it on aligned frames, frozen."""
 
     kind: Literal["learnt"]
@@ -242,29 +102,54 @@ class LearntTranslator(_Part):
         return LearntTranslation(self.path)
 
 
+class MixedTranslator(ConfigPart):
+    """Random mixture of channels, gamma and negative, then perhaps the low frequencies of real infrared."""
+
+    kind: Literal["mixed"]
+    gamma: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    inversion: Fraction = 0.3
+    infrared: Path | None = None
+    """Folder with real infrared images of the training part, whose low frequencies are taken; none: not taken."""
+    exchange: Fraction = 0.3
+    """Probability that the low frequencies are taken."""
+
+    def build(self) -> Translator:
+        """The translator itself."""
+        mixed = MixedTranslation(self.gamma, self.inversion)
+        if self.infrared is None:
+            return mixed
+        return StatisticsTranslation(infrared_pictures(self.infrared), "amplitude", base=mixed, share=self.exchange)
+
+
 Translation = Annotated[
     Annotated[ChannelTranslator, Tag("channel")]
+    | Annotated[MixedTranslator, Tag("mixed")]
     | Annotated[StatisticsTranslator, Tag("statistics")]
     | Annotated[LearntTranslator, Tag("learnt")],
-    _kind("channel"),
+    kind_discriminator("channel"),
 ]
 """How infrared pictures are made of visible ones."""
 
 
-class Augmenting(_Part):
+class AugmentationConfig(ConfigPart):
     """What is drawn for a training picture; :class:`training.data.augmentation.Augmentation` says how."""
 
-    pad: NotNegative = 10 / 288
+    pad: NonNegative = 10 / 288
     """Padding of every side as a share of the height."""
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     cut: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    erasing: Share = 0.5
-    erased_area: tuple[Share, Share] = (0.02, 0.4)
+    erasing: Fraction = 0.5
+    erased_area: tuple[Fraction, Fraction] = (0.02, 0.4)
     fill: tuple[Level, Level, Level] = IMAGENET_MEAN
+    grey: Fraction = 0.0
+    visible_gain: tuple[NonNegative, NonNegative] = (1.0, 1.0)
+    visible_offset: tuple[float, float] = (0.0, 0.0)
     infrared_gain: tuple[float, float] = (0.98, 1.02)
     infrared_offset: tuple[float, float] = (-18.0, 18.0)
     translator: Translation = ChannelTranslator()
-    """Makes the infrared pictures of identities that have none (``imitate``), in training and validation."""
+    """Makes the infrared pictures of identities that have none (``translate``), in training and validation."""
+    training_translator: Translation | None = None
+    """Makes them in training; as ``translator`` where none is given."""
     transition: Translation | None = None
     """Makes the transition stream t; as ``translator`` where none is given."""
 
@@ -273,61 +158,22 @@ class Augmenting(_Part):
         parameters = {name: getattr(self, name) for name in type(self).model_fields}
         translator = self.translator.build()
         transition = self.transition.build() if self.transition else translator
-        return Augmentation(**parameters | {"translator": translator, "transition": transition})
+        training = self.training_translator.build() if self.training_translator else None
+        translators = {"translator": translator, "training_translator": training, "transition": transition}
+        return Augmentation(**parameters | translators)
 
 
-class Sgd(_Part):
-    """Nesterov SGD, the ResNet-50 default of the field."""
-
-    kind: Literal["sgd"] = "sgd"
-    learning_rate: PositiveFloat = 0.1
-    pretrained_factor: PositiveFloat = 0.1
-    """Learning rate of stems and stages relative to that of the new modules."""
-    weight_decay: NotNegative = 5e-4
-    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
-
-
-class AdamW(_Part):
-    """AdamW, for the small backbones."""
-
-    kind: Literal["adamw"] = "adamw"
-    learning_rate: PositiveFloat = 3.5e-4
-    pretrained_factor: PositiveFloat = 0.5
-    weight_decay: NotNegative = 1e-4
-
-
-class Steps(_Part):
-    """Rise over the first epochs, then fall by ``gamma`` at each milestone; constant within an epoch."""
-
-    kind: Literal["steps"] = "steps"
-    warmup_epochs: Annotated[int, Field(ge=0)] = 10
-    milestones: tuple[PositiveInt, ...] = (20, 50)
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise, found {self.milestones}")
-        return self
-
-
-class Cosine(_Part):
-    """Rise linearly over the first epochs, then fall as half a cosine to ``floor`` of the peak; set every step."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup_epochs: Annotated[int, Field(ge=0)] = 3
-    floor: Share = 0.01
-
-
-class Validation(_Part):
+class Validation(ConfigPart):
     """Identities kept out of training to judge it by; never those of a test set."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the training identities that is kept out; 0 for none."""
+    """Fraction of the training identities that is kept out; 0 for none."""
     every: PositiveInt = 5
     """Epochs between two validations; the last epoch is always validated."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides which identities; the same over runs that are to be compared."""
+    images: PositiveInt | None = None
+    """Crops of an identity in a modality, at most; none: all."""
     select: Literal["last", "best"] = "last"
     """Whose weights are released: those of the last epoch, or those with the best validation mAP."""
 
@@ -338,11 +184,11 @@ class Validation(_Part):
         return self
 
 
-class TrainingConfig(_Part):
+class TrainingConfig(ConfigPart):
     """Everything that decides the outcome of a run."""
 
     method: str = "baseline"
-    options: Annotated[dict[str, Any], Field(validate_default=True)] = {}
+    options: dict[str, Any] = Field(default={}, validate_default=True)
     """Switches of the method, ``training.methods.METHOD``; those not given are filled in."""
     backbone: str = "resnet50"
     weights: str = "none"
@@ -352,9 +198,9 @@ class TrainingConfig(_Part):
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     input: InputSize = InputSize()
     batch: BatchShape = BatchShape()
-    augmentation: Augmenting = Augmenting()
-    optimiser: Annotated[Annotated[Sgd, Tag("sgd")] | Annotated[AdamW, Tag("adamw")], _kind("sgd")] = Sgd()
-    schedule: Annotated[Annotated[Steps, Tag("steps")] | Annotated[Cosine, Tag("cosine")], _kind("steps")] = Steps()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimiser: Optimiser = Sgd()
+    schedule: Schedule = Steps()
     epochs: PositiveInt = 81
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's forward and backward pass; losses are always computed in float32."""
@@ -396,11 +242,27 @@ class TrainingConfig(_Part):
                 raise ValueError(f"{source.name}: split_as {source.split_as!r} is none of the data sets {names}")
         return self
 
+    def read_data(self) -> TrainingData:
+        """Read the data sets and hold the validation identities out of training."""
+        split = self.validation
+        return read_data(
+            self.data, self.batch.identities, held_out=split.share, seed=split.seed, held_out_images=split.images
+        )
+
 
 def find_config(name: str) -> Path:
-    """The file of that name, or else ``METHOD/NAME`` of those in the package if there is one."""
+    """Return the file of that name, else the packaged configuration ``METHOD/NAME``.
+
+    Raises:
+        FileNotFoundError: there is neither; the message names the nearest packaged one and all of them.
+    """
     given, packaged = Path(name), CONFIGS / f"{name}.yaml"
-    return packaged if packaged.is_file() and not given.is_file() else given
+    if given.is_file():
+        return given
+    if packaged.is_file():
+        return packaged
+    known = [path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")]
+    raise FileNotFoundError(f"no configuration {suggestion(name, known)}, or a YAML file")
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:

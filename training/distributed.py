@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Process", "first_alone", "gather", "processes", "replicate", "synchronise"]
+__all__ = ["Process", "first_process_first", "gather", "join_processes", "replicate", "synchronise"]
 
 Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ class Process:
 
 
 @contextmanager
-def processes() -> Iterator[Process]:
+def join_processes() -> Iterator[Process]:
     """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on CPU) and leave it at the end.
 
     Outside torchrun: one process, on the first GPU if there is one.
@@ -72,7 +72,7 @@ def synchronise(network: Network, process: Process) -> Network:
     return converted
 
 
-def first_alone(process: Process, work: Callable[[], Result]) -> Result:
+def first_process_first(process: Process, work: Callable[[], Result]) -> Result:
     """Do the work in the first process, then in the others, which find what it left on disk."""
     if process.world_size == 1:
         return work()

@@ -1,13 +1,74 @@
-"""Optimiser over two groups of parameters, and the learning rate of a step."""
+"""Optimisers over two groups of parameters, and the learning rate over time as a pure function of the step."""
 
 from __future__ import annotations
 
+import math
+from typing import Annotated, Literal, Self
+
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from models.baseline import Baseline
-from training.config import AdamW, Sgd
+from training.config_base import ConfigPart, Fraction, NonNegative, kind_discriminator
 
-__all__ = ["build_optimiser", "set_learning_rate"]
+__all__ = [
+    "AdamW",
+    "Cosine",
+    "Optimiser",
+    "Schedule",
+    "Sgd",
+    "Steps",
+    "build_optimiser",
+    "learning_rate_factor",
+    "set_learning_rate",
+]
+
+
+class Sgd(ConfigPart):
+    """Nesterov SGD, the ResNet-50 default of the field."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    pretrained_factor: PositiveFloat = 0.1
+    """Learning rate of stems and stages relative to that of the new modules."""
+    weight_decay: NonNegative = 5e-4
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+class AdamW(ConfigPart):
+    """AdamW, for the small backbones."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: PositiveFloat = 3.5e-4
+    pretrained_factor: PositiveFloat = 0.5
+    weight_decay: NonNegative = 1e-4
+
+
+class Steps(ConfigPart):
+    """Rise over the first epochs, then fall by ``gamma`` at each milestone; constant within an epoch."""
+
+    kind: Literal["steps"] = "steps"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    milestones: tuple[PositiveInt, ...] = (20, 50)
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise, found {self.milestones}")
+        return self
+
+
+class Cosine(ConfigPart):
+    """Rise linearly over the first epochs, then fall as half a cosine to ``floor`` of the peak; set every step."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 3
+    floor: Fraction = 0.01
+
+
+Optimiser = Annotated[Annotated[Sgd, Tag("sgd")] | Annotated[AdamW, Tag("adamw")], kind_discriminator("sgd")]
+Schedule = Annotated[Annotated[Steps, Tag("steps")] | Annotated[Cosine, Tag("cosine")], kind_discriminator("steps")]
 
 
 def build_optimiser(config: Sgd | AdamW, network: Baseline) -> torch.optim.Optimizer:
@@ -35,3 +96,23 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to ``factor`` times its peak."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * factor
+
+
+def learning_rate_factor(schedule: Steps | Cosine, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Share of the peak learning rate at ``step`` (counted from 0 over the whole run), in (0, 1].
+
+    With e the epoch (from 0), s = step + 1 and w the warm-up:
+
+        steps:   (e + 1) / w while e < w, then gamma ** (number of milestones <= e)
+        cosine:  s / (w · steps_per_epoch) in the warm-up, then half a cosine, ``floor`` at the last step
+    """
+    if isinstance(schedule, Steps):
+        epoch = step // steps_per_epoch
+        if epoch < schedule.warmup_epochs:
+            return (epoch + 1) / schedule.warmup_epochs
+        return schedule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
+    warmup, total = schedule.warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step + 1 - warmup) / (total - warmup)
+    return schedule.floor + (1 - schedule.floor) * (1 + math.cos(math.pi * progress)) / 2

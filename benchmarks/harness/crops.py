@@ -1,4 +1,4 @@
-"""Drawn crops as JPEG files, and the bodies that carry them."""
+"""Drawn crops as JPEG files, and request bodies that contain them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from PIL import Image
 from models.card import Modality
 from vireid.drawing import draw_person
 
-__all__ = ["Body", "drawn", "form", "in_json", "tar"]
+__all__ = ["Body", "draw_crops", "form", "json_body", "tar"]
 
 _BOUNDARY = "vireid-benchmark"
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A request's body with its headers."""
+    """A request body with its headers."""
 
     content: bytes
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def drawn(count: int, size: tuple[int, int] = (256, 128)) -> list[bytes]:
-    """JPEG files of drawn people, ``size`` = (height, width)."""
+def draw_crops(count: int, size: tuple[int, int] = (256, 128)) -> list[bytes]:
+    """Return JPEG files of drawn people; ``size`` is (height, width)."""
     crops = []
     for number in range(count):
         out = io.BytesIO()
-        picture = draw_person(number // 4, Modality.VISIBLE, seed=number, size=size)
-        Image.fromarray(picture).save(out, "JPEG", quality=90)
+        crop = draw_person(number // 4, Modality.VISIBLE, seed=number, size=size)
+        Image.fromarray(crop).save(out, "JPEG", quality=90)
         crops.append(out.getvalue())
     return crops
 
 
 def form(crops: list[bytes], name: str = "images", **fields: str) -> Body:
-    """A multipart form of files, all of one name, and of text fields."""
+    """Return a multipart form with files, all of the same field name, and text fields."""
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
         for key, value in fields.items()
@@ -50,13 +50,13 @@ def form(crops: list[bytes], name: str = "images", **fields: str) -> Body:
     return Body(b"".join(parts), {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"})
 
 
-def in_json(crop: bytes) -> Body:
-    """``{"image": base64}``."""
+def json_body(crop: bytes) -> Body:
+    """Return ``{"image": base64}``."""
     return Body(json.dumps({"image": base64.b64encode(crop).decode()}).encode(), {"Content-Type": "application/json"})
 
 
 def tar(crops: list[bytes]) -> bytes:
-    """A tar archive of the files."""
+    """Return a tar archive of the files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for number, crop in enumerate(crops):

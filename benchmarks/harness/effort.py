@@ -1,4 +1,4 @@
-"""How long a benchmark may take, and what it found."""
+"""The duration of a benchmark, and its result."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from benchmarks.harness.statistics import Figure
 
-__all__ = ["FULL", "QUICK", "Effort", "Found", "Row"]
+__all__ = ["FULL", "QUICK", "BenchmarkResult", "Effort", "Row"]
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """``rounds`` of what a figure with a limit needs, each of at least ``seconds``; ``quick`` leaves out much."""
+    """Figures with a limit take ``rounds`` rounds of at least ``seconds`` each; ``quick`` omits large cases."""
 
     quick: bool
     rounds: int
@@ -27,8 +27,8 @@ FULL = Effort(quick=False, rounds=5, seconds=5)
 
 
 @dataclass(slots=True)
-class Found:
-    """Tables by their title, figures with a limit, and what could not be measured and why."""
+class BenchmarkResult:
+    """Tables by title, figures with a limit, and reasons why something was not measured."""
 
     tables: dict[str, list[Row]] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)

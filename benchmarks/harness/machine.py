@@ -1,4 +1,4 @@
-"""What the figures were taken on: processor, memory, versions, commit, and what else ran."""
+"""Description of the machine and software that produced the figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.embedding.cores import usable_cores
+from server.hardware.cpu import usable_cores
 
 __all__ = ["ROOT", "available_bytes", "describe", "read_bandwidth"]
 
@@ -26,11 +26,11 @@ _PACKAGES = (
     *("onnxruntime", "onnxruntime-gpu", "faiss-cpu", "faiss-gpu-cuvs"),  # the environment has one of each pair
     *("numpy", "pillow", "fastapi", "uvicorn"),
 )
-_PROBE = 2**30  # bytes: more than a cache holds, as many as the vectors of the search that is compared
+_PROBE = 2**30  # bytes: larger than any cache, and equal to the vectors of the compared search
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the software, now."""
+    """Return processor, memory, versions, commit, date and load."""
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -44,18 +44,18 @@ def describe() -> dict[str, Any]:
 
 
 def available_bytes() -> int:
-    """Memory that a new process may take."""
+    """Return the memory available to a new process."""
     return _meminfo("MemAvailable")
 
 
 def read_bandwidth(seconds: float = 0.5) -> float:
-    """Bytes a second that all cores together read from memory, a part a core: the best of two ways.
+    """Return the bytes per second that all cores together read from memory, the better of two methods.
 
-    ``memchr`` of a byte that is not there, and NumPy's sum of 64-bit numbers: which one is faster depends on the
-    processor. Both keep nothing and run without Python's lock.
+    The methods are ``memchr`` for an absent byte and NumPy's sum of 64-bit numbers; which is faster depends on the
+    processor. Neither writes to memory or holds the interpreter lock.
 
     Raises:
-        RuntimeError: a way has not looked at all of it.
+        RuntimeError: a method did not read everything.
     """
     cores = usable_cores()
     parts = np.array_split(np.ones(_PROBE // 8, np.uint64), cores)
@@ -89,9 +89,9 @@ def _versions() -> dict[str, str]:
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    facts = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    name = facts.get("model name", platform.machine()).strip("\t: ")
-    flags = facts.get("flags", "").split()
+    fields = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    name = fields.get("model name", platform.machine()).strip("\t: ")
+    flags = fields.get("flags", "").split()
     return f"{name}, {'AVX-512 VNNI' if 'avx512_vnni' in flags else 'no AVX-512 VNNI'}"
 
 
@@ -101,7 +101,7 @@ def _meminfo(name: str) -> int:
 
 
 def _commit() -> str:
-    """The commit, and whether the tree differs from it."""
+    """Return the commit, and whether the working tree differs from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()

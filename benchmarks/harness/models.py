@@ -1,9 +1,9 @@
-"""The models that are measured: those of the zoo, and a ResNet-50 that is made here.
+"""The measured models: the light model of the zoo, and a ResNet-50 with random weights.
 
     python -m benchmarks.harness.models FOLDER
 
-writes that ResNet-50 at 288 × 144, with random weights, exported and quantised as any model is. It runs in a process of
-its own: PyTorch's threads stay out of the measurement.
+creates that ResNet-50 at 288 × 144, exported and quantised like any model. It runs in a separate process, so that
+PyTorch's threads do not affect the measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.harness.machine import ROOT
 from models.card import Card, InputSpec, Modality, Precision, TrainingFacts, Variant
-from server.embedding.processor import bfloat_is_fast
+from server.hardware.cpu_features import bfloat_is_fast
 from vireid.drawing import draw_person
 
 __all__ = ["CACHE", "LIGHT", "file_of", "precisions_of", "resnet50"]
@@ -30,7 +30,7 @@ _CALIBRATION = 12
 
 
 def resnet50() -> Path:
-    """Folder of the ResNet-50; made when it is not there."""
+    """Return the folder of the ResNet-50; create it if it does not exist."""
     folder = CACHE / "models" / "resnet50"
     if not (folder / "card.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def resnet50() -> Path:
 
 
 def precisions_of(folder: Path) -> list[Precision]:
-    """Those of a model's precisions that are for this CPU."""
+    """Return the model's precisions that this CPU supports."""
     there = {*Card.read(folder / "card.json").precisions} - {Precision.BF16}
     if bfloat_is_fast():
         there.add(Precision.BF16)
@@ -47,19 +47,20 @@ def precisions_of(folder: Path) -> list[Precision]:
 
 
 def file_of(folder: Path, precision: Precision) -> Path:
-    """The graph that a precision runs."""
+    """Return the graph file that a precision runs."""
     files = Card.read(folder / "card.json").precisions
     return folder / files[Precision.FP32 if precision is Precision.BF16 else precision].file
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     import torch
 
     from models.registry import build
-    from training.export import export, fingerprint, random_crops
-    from training.half import halve
-    from training.quantisation import Crops, Quantiser
-    from training.variants import write_variant
+    from training.checkpoint import fingerprint
+    from training.export.fp16 import to_fp16
+    from training.export.int8 import Crops, Quantiser
+    from training.export.onnx import export, random_crops
+    from training.export.precision_variants import write_variant
 
     torch.manual_seed(0)
     network = build("baseline", "resnet50", 2).eval()
@@ -77,20 +78,20 @@ def _make(folder: Path) -> None:
         intended_use="benchmarks",
         limits="random weights",
     )
-    with TemporaryDirectory(dir=folder.parent) as scratch:  # half a model is none
-        made = Path(scratch) / folder.name
-        export(network, card, made, random_crops(4, 288, 144))
-        pictures = [
+    with TemporaryDirectory(dir=folder.parent) as scratch:  # complete or absent
+        exported = Path(scratch) / folder.name
+        export(network, card, exported, random_crops(4, 288, 144))
+        images = [
             draw_person(person, modality, size=(288, 144)) for person in range(_CALIBRATION) for modality in Modality
         ]
-        crops = Crops(np.stack(pictures), np.tile([modality.index for modality in Modality], _CALIBRATION))
-        exact = (made / "model.onnx").read_bytes()
+        crops = Crops(np.stack(images), np.tile([modality.index for modality in Modality], _CALIBRATION))
+        exact = (exported / "model.onnx").read_bytes()
         rounded = Quantiser(exact, crops, Path(scratch)).quantise()
-        for precision, graph in {Precision.INT8: rounded, Precision.FP16: halve(exact)}.items():
+        for precision, graph in {Precision.INT8: rounded, Precision.FP16: to_fp16(exact)}.items():
             variant = Variant(file=f"model.{precision}.onnx", sha256=hashlib.sha256(graph).hexdigest())
-            write_variant(made, precision, graph, variant)
-        made.rename(folder)
+            write_variant(exported, precision, graph, variant)
+        exported.rename(folder)
 
 
 if __name__ == "__main__":
-    _make(Path(sys.argv[1]))
+    _create(Path(sys.argv[1]))

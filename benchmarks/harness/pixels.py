@@ -1,4 +1,4 @@
-"""What bare engines are fed with, in whichever process and environment they run."""
+"""Input of the bare engines, the same in every process and environment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ LARGEST = 16
 
 
 def pixels(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The same noise every time, uint8 ``[16, height, width, 3]``, and its modalities: all visible."""
+    """Return reproducible noise, uint8 ``[16, height, width, 3]``, and its modalities, all visible."""
     shape = (LARGEST, height, width, 3)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8), np.zeros(LARGEST, np.int64)

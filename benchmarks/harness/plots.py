@@ -1,4 +1,4 @@
-"""How costs grow, on logarithmic axes: drawn from the tables of the results."""
+"""Plots of costs on logarithmic axes, drawn from the tables of the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZE = (6.4, 4.0)  # inches
 
 
 def gallery_sizes(result: Mapping[str, Any], file: Path) -> None:
-    """Milliseconds of one unfiltered query against the items of a gallery, a curve a program."""
+    """Plot milliseconds of one unfiltered query over the gallery size, one curve per program."""
     curves: dict[str, Curve] = defaultdict(list)
     for row in _rows(result, "in process"):
         if (row["queries"], row["filtered out"], row["dimension"]) == (1, "0 %", 512):
@@ -29,7 +29,7 @@ def gallery_sizes(result: Mapping[str, Any], file: Path) -> None:
 
 
 def clients(result: Mapping[str, Any], file: Path) -> None:
-    """Throughput and p95 latency against clients, a curve a graph."""
+    """Plot throughput and p95 latency over the number of clients, one curve per model graph."""
     rates: dict[str, Curve] = defaultdict(list)
     latencies: dict[str, Curve] = defaultdict(list)
     for title in result["tables"]:
@@ -59,5 +59,5 @@ def _draw(axes: Any, curves: Mapping[str, Curve], across: str, up: str) -> None:
 
 
 def _save(figure: Figure, file: Path) -> None:
-    with mpl.rc_context({"svg.hashsalt": "vireid"}):  # the same results, the same file
+    with mpl.rc_context({"svg.hashsalt": "vireid"}):  # reproducible files
         figure.savefig(file, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""A program beside the benchmark, with all its children: started, stopped while others are measured, ended."""
+"""A program and its children that a benchmark starts, pauses while others are measured, and ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PATIENCE_S = 180
 
 
 class Process:
-    """A program in a process group of its own."""
+    """A program in its own process group."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Process:
         log: IO[bytes],
         environment: Mapping[str, str] | None = None,
         *,
-        talks: bool = False,
+        piped: bool = False,
     ) -> None:
-        """``talks``: it is spoken to through pipes."""
+        """Start the program; with ``piped``, it exchanges lines of JSON through pipes."""
         self.began = time.perf_counter()
-        pipe = subprocess.PIPE if talks else None
+        pipe = subprocess.PIPE if piped else None
         self.popen = subprocess.Popen(
             [str(word) for word in command],
             env={**os.environ, **(environment or {})},
@@ -46,77 +46,77 @@ class Process:
         self.pid, self._log = self.popen.pid, log.name
 
     def pause(self) -> None:
-        """Let it stand still: what polls and spins disturbs nobody."""
+        """Stop the process group (SIGSTOP), so that polling does not disturb other measurements."""
         os.killpg(self.pid, signal.SIGSTOP)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Going on within the block, standing still after it."""
+        """Continue the process group within the block, and pause it afterwards."""
         os.killpg(self.pid, signal.SIGCONT)
         try:
             yield
         finally:
             self.pause()
 
-    def until(self, true: Callable[[], bool]) -> float:
-        """Seconds from the start until it is true.
+    def wait_until(self, true: Callable[[], bool]) -> float:
+        """Wait until the condition is true; return the seconds since the start.
 
         Raises:
             RuntimeError: the program has ended, or it takes too long.
         """
         while not true():
             if self.popen.poll() is not None:
-                raise RuntimeError(f"{self.popen.args} has ended with {self.popen.returncode}: {self.last_words()}")
+                raise RuntimeError(f"{self.popen.args} has ended with {self.popen.returncode}: {self.log_tail()}")
             if time.perf_counter() - self.began > _PATIENCE_S:
-                raise RuntimeError(f"{self.popen.args} is not ready after {_PATIENCE_S} s: {self.last_words()}")
+                raise RuntimeError(f"{self.popen.args} is not ready after {_PATIENCE_S} s: {self.log_tail()}")
             time.sleep(0.05)
         return time.perf_counter() - self.began
 
-    def until_answers(self, url: str) -> float:
-        """Seconds from the start until ``url`` is answered with 200."""
-        return self.until(lambda: _answers(url))
+    def wait_until_ready(self, url: str) -> float:
+        """Wait until ``url`` returns 200; return the seconds since the start."""
+        return self.wait_until(lambda: _answers(url))
 
-    def last_words(self) -> str:
-        """The end of its log, in one line."""
+    def log_tail(self) -> str:
+        """Return the end of its log, in one line."""
         return " ".join(Path(self._log).read_text("utf-8", "replace")[-600:].split())
 
-    def ask(self, wish: Any) -> Any:
-        """Say a line of JSON and hear the answer; for one that talks.
+    def call(self, request: Any) -> Any:
+        """Send a line of JSON and return the response; requires ``piped``.
 
         Raises:
-            RuntimeError: it has ended.
+            RuntimeError: the program has ended.
         """
-        say = self.popen.stdin
-        assert say
-        say.write(json.dumps(wish).encode() + b"\n")
-        say.flush()
-        return self.hear()
+        pipe = self.popen.stdin
+        assert pipe
+        pipe.write(json.dumps(request).encode() + b"\n")
+        pipe.flush()
+        return self.receive()
 
-    def hear(self) -> Any:
-        """Its next line of JSON.
+    def receive(self) -> Any:
+        """Return its next line of JSON.
 
         Raises:
-            RuntimeError: it has ended.
+            RuntimeError: the program has ended.
         """
-        hear = self.popen.stdout
-        assert hear
-        if not (answer := hear.readline()):
-            raise RuntimeError(self.last_words())
+        receive = self.popen.stdout
+        assert receive
+        if not (answer := receive.readline()):
+            raise RuntimeError(self.log_tail())
         return json.loads(answer)
 
     def memory(self) -> dict[str, int]:
-        """Resident bytes, now and at the highest."""
+        """Return the current and the highest resident memory in bytes."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         found = dict(line.split(":", 1) for line in lines)
         return {name: 1024 * int(found[key].split()[0]) for name, key in (("now", "VmRSS"), ("highest", "VmHWM"))}
 
     def cpu(self) -> float:
-        """Seconds of all cores that it has used."""
+        """Return the CPU seconds used so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def end(self) -> None:
-        """Tell the group to stop, and make it."""
+        """Terminate the process group, and kill it after 20 s."""
         for pipe in (self.popen.stdin, self.popen.stdout):
             if pipe:
                 pipe.close()
@@ -134,11 +134,11 @@ class Process:
 
 @contextmanager
 def started(
-    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, *, talks: bool = False
+    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, *, piped: bool = False
 ) -> Iterator[Process]:
-    """A program for the length of the block; what it prints goes to ``log``."""
+    """Run a program for the duration of the block; its output goes to ``log``."""
     with log.open("ab") as file:
-        process = Process(command, file, environment, talks=talks)
+        process = Process(command, file, environment, piped=piped)
         try:
             yield process
         finally:
@@ -146,7 +146,7 @@ def started(
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """Return an unused port of the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 

@@ -1,4 +1,4 @@
-"""Exact search as a graph of ONNX Runtime (a product, a mask, the largest): what a GPU could search with for FAISS."""
+"""Exact search as an ONNX Runtime graph (product, mask, top k): an alternative to FAISS on a GPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from server.gallery.gpu import Segment
-from server.gallery.index import Mask, Rows, Scores
-from server.gallery.types import Vectors
+from server.domain.types import Vectors
+from server.index.gpu import DeviceSegment
+from server.index.protocol import Mask, Rows, Scores
 
 __all__ = ["ProductDevice"]
 
@@ -18,9 +18,9 @@ _OPSET = 17
 
 
 class ProductDevice:
-    """A ``Device`` of ``server.gallery.gpu``, so that whole indexes can be compared.
+    """A ``GpuDevice`` of ``server.index.gpu``, so that whole indexes can be compared.
 
-    In float16 a score is rounded once more than by FAISS, to 11 bits; the rows found are those of the rounded scores.
+    In float16, scores are rounded once more than by FAISS, to 11 bits; the ranking is that of the rounded scores.
     """
 
     def __init__(self, provider: str, place: str = "cuda", number_type: type[np.floating] = np.float16) -> None:
@@ -32,10 +32,10 @@ class ProductDevice:
             raise RuntimeError(f"{provider} cannot be used here")
 
     def free(self) -> int:
-        """It does not know: whoever measures must choose galleries that fit."""
+        """Return a large number: free memory is unknown, so benchmarks must choose galleries that fit."""
         return 2**62
 
-    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> Segment:
+    def load(self, shape: tuple[int, int], parts: Iterable[Vectors]) -> DeviceSegment:
         """Copy ``[n, D]``, given in parts, to the device."""
         vectors, filled = np.empty(shape, self._type), 0
         for part in parts:
@@ -51,7 +51,7 @@ class _Segment:
         self._binding.bind_ortvalue_input("vectors", self._vectors)
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Scores, Rows]:
-        """See ``Segment``."""
+        """See ``DeviceSegment``."""
         allowed = np.ones(self._vectors.shape()[0], np.bool_) if allowed is None else allowed
         self._binding.bind_cpu_input("queries", queries)
         self._binding.bind_cpu_input("k", np.array([k], np.int64))
@@ -64,7 +64,8 @@ class _Segment:
 
 
 def _graph(number_type: type[np.floating]) -> bytes:
-    """``queries`` [q, D], ``vectors`` [n, D], ``allowed`` [n] and ``k`` [1] to ``scores`` and ``rows`` [q, k]."""
+    """Return the graph that maps ``queries`` [q, D], ``vectors`` [n, D], ``allowed`` [n] and ``k`` [1] to ``scores``
+    and ``rows`` [q, k]."""
     from onnx import TensorProto, helper, numpy_helper
 
     number = helper.np_dtype_to_tensor_dtype(np.dtype(number_type))

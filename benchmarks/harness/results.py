@@ -1,4 +1,4 @@
-"""Result files, and the Markdown that documents take from them."""
+"""Result files, and their presentation as Markdown."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.effort import Effort, Found, Row
+from benchmarks.harness.effort import BenchmarkResult, Effort, Row
 
-__all__ = ["figures", "inserted", "read", "table", "tables", "write"]
+__all__ = ["figures", "insert_parts", "read", "table", "tables", "write"]
 
 
-def write(path: Path, name: str, command: str, machine: Mapping[str, Any], effort: Effort, found: Found) -> None:
-    """Write what a benchmark found."""
+def write(
+    path: Path, name: str, command: str, machine: Mapping[str, Any], effort: Effort, found: BenchmarkResult
+) -> None:
+    """Write the result of a benchmark."""
     content = {
         "benchmark": name,
         "command": command,
@@ -30,19 +32,19 @@ def write(path: Path, name: str, command: str, machine: Mapping[str, Any], effor
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result of a folder, by name."""
+    """Return all results of a folder by name."""
     return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table; a column for every key that any row has, in the order in which they come."""
+    """Return a Markdown table with a column for every key of any row, in order of appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def figures(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every figure that has a limit, in one table."""
+    """Return a table of all figures with a limit."""
     rows = [
         {
             "benchmark": name,
@@ -59,7 +61,7 @@ def figures(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def tables(result: Mapping[str, Any]) -> str:
-    """Where a result comes from, then its tables and what is missing."""
+    """Return the origin of a result, its tables, and what was not measured."""
     machine = result["machine"]
     origin = (
         f"`{result['command']}` at {machine['commit']}, {machine['date']}; {machine['processor']}, "
@@ -70,8 +72,8 @@ def tables(result: Mapping[str, Any]) -> str:
     return "\n\n".join([origin, *parts, *missing])
 
 
-def inserted(document: str, parts: Mapping[str, str]) -> str:
-    """``document`` with each part between its marks, ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
+def insert_parts(document: str, parts: Mapping[str, str]) -> str:
+    """Return ``document`` with each part between its marks, ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
 
     Raises:
         ValueError: a mark is missing.

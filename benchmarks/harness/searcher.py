@@ -1,4 +1,4 @@
-"""A way to search in a process of its own, and the vectors that all of them hold."""
+"""Search programs in separate processes, and the vectors that all of them search."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from benchmarks.harness.models import CACHE
 from benchmarks.harness.peers import PYTHON
 from benchmarks.harness.process import Process, started
 
-__all__ = ["CAMERAS", "QUERIES", "Answer", "Searcher", "Vectors", "recall", "searching", "vectors_of"]
+__all__ = ["CAMERAS", "QUERIES", "Answer", "Searcher", "Vectors", "open_searcher", "random_vectors", "recall"]
 
 CAMERAS = 100
 QUERIES = 64
 _CROPS = 20  # of a person
 _SPREAD = 0.8
-"""Length of what tells a crop from its person, who is 1 long."""
+"""Length of a crop's random difference from its person's vector, which has length 1."""
 _BLOCK = 50_000
 
 
@@ -35,7 +35,7 @@ class Vectors:
     queries: Path
 
     def exact(self, cameras: int | None, k: int) -> NDArray[np.int64]:
-        """The k best rows of each query among the first ``cameras`` cameras, by brute force, in no order."""
+        """Return the k best rows of each query among the first ``cameras`` cameras, by brute force, unordered."""
         stored, queries = np.load(self.vectors, mmap_mode="r"), np.load(self.queries)
         scores = np.empty((len(queries), len(stored)), np.float32)
         for start in range(0, len(stored), _BLOCK):
@@ -55,37 +55,37 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Searcher:
-    """One that has everything in; it stands still except while it is asked."""
+    """A search program that has loaded all vectors; it is paused except during a search."""
 
     process: Process
     open_s: float
 
-    def ask(self, queries: int, cameras: int | None, seconds: float, k: int = 10) -> Answer:
-        """Let it search.
+    def search(self, queries: int, cameras: int | None, seconds: float, k: int = 10) -> Answer:
+        """Repeat a search for about ``seconds``.
 
         Raises:
-            RuntimeError: it cannot.
+            RuntimeError: the search failed.
         """
         with self.process.running():
-            wish = {"queries": queries, "k": k, "cameras": cameras, "seconds": seconds}
-            answer = self.process.ask(wish)
+            request = {"queries": queries, "k": k, "cameras": cameras, "seconds": seconds}
+            answer = self.process.call(request)
         return Answer(answer["ms"], np.array(answer["rows"], np.int64))
 
 
 def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Share of the exact rows that were found, over the queries that were asked."""
+    """Return the share of the exact rows among the found ones, averaged over the queries."""
     pairs = zip(found, exact, strict=False)
     return float(np.mean([len(np.intersect1d(*pair)) / exact.shape[1] for pair in pairs]))
 
 
 @contextmanager
-def searching(name: str, data: Vectors, *, ours: bool = False) -> Iterator[Searcher]:
-    """The searcher of ``benchmarks.searchers.NAME`` over ``data``.
+def open_searcher(name: str, data: Vectors, *, ours: bool = False) -> Iterator[Searcher]:
+    """Run ``benchmarks.searchers.NAME`` with ``data``.
 
     Raises:
         RuntimeError: it cannot be opened.
     """
-    with TemporaryDirectory(dir=_made(CACHE / "scratch")) as scratch:
+    with TemporaryDirectory(dir=_create_folder(CACHE / "scratch")) as scratch:
         words = [
             sys.executable if ours else PYTHON,
             "-m",
@@ -95,15 +95,15 @@ def searching(name: str, data: Vectors, *, ours: bool = False) -> Iterator[Searc
             data.queries,
             scratch,
         ]
-        with started(words, Path(scratch) / "log", {"PYTHONPATH": str(ROOT)}, talks=True) as process:
-            opened = process.hear()
+        with started(words, Path(scratch) / "log", {"PYTHONPATH": str(ROOT)}, piped=True) as process:
+            opened = process.receive()
             process.pause()
             yield Searcher(process, opened["open_s"])
 
 
-def vectors_of(count: int, dimension: int) -> Vectors:
-    """Random people with 20 crops each; kept in a cache. Queries are further crops of some of them."""
-    folder = _made(CACHE / "vectors")
+def random_vectors(count: int, dimension: int) -> Vectors:
+    """Return cached vectors of random people with 20 crops each. Queries are further crops of some of them."""
+    folder = _create_folder(CACHE / "vectors")
     files = Vectors(folder / f"{count}x{dimension}.npy", folder / f"{count}x{dimension}-queries.npy")
     if not files.queries.exists():
         draw = np.random.default_rng(0)
@@ -127,6 +127,6 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors / length
 
 
-def _made(folder: Path) -> Path:
+def _create_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -16,7 +16,7 @@ __all__ = ["Server", "serving"]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that is ready. ``ready_s``: seconds that it took from the start of its process."""
+    """A ready server. ``ready_s``: seconds from the start of its process until it was ready."""
 
     url: str
     process: Process
@@ -25,9 +25,9 @@ class Server:
 
 @contextmanager
 def serving(model: Path | None = None, data: Path | None = None, **settings: str) -> Iterator[Server]:
-    """A server over ``data``, or over an empty directory of its own; ``settings`` are ``VIREID_…`` variables.
+    """Run a server on ``data``, or on an empty directory; ``settings`` are ``VIREID_…`` variables.
 
-    ``model``: the folder of the only one that it loads; without it the server has all those of the zoo.
+    ``model`` is the folder of the only model; by default the server loads all models of the zoo.
 
     Raises:
         RuntimeError: it does not become ready.
@@ -43,4 +43,4 @@ def serving(model: Path | None = None, data: Path | None = None, **settings: str
         command = [Path(sys.executable).with_name("vireid"), "serve"]
         with started(command, Path(scratch) / "log", environment) as process:
             url = f"http://127.0.0.1:{port}"
-            yield Server(url, process, process.until_answers(f"{url}/readyz"))
+            yield Server(url, process, process.wait_until_ready(f"{url}/readyz"))

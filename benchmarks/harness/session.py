@@ -1,4 +1,4 @@
-"""The bare ONNX Runtime session: what everything around a model is measured against."""
+"""The bare inference session, the baseline for the overhead of everything around a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from benchmarks.harness.models import file_of
 from benchmarks.harness.pixels import LARGEST, pixels
 from benchmarks.harness.statistics import sample
 from models.card import KEEPS_FLOAT, Card, Precision
-from server.embedding.bfloat import Bfloat16Session
-from server.embedding.cores import usable_cores
+from server.embedding.openvino_session import Bfloat16Session
+from server.hardware.cpu import usable_cores
 
-__all__ = ["BATCHES", "RawSession", "either_way"]
+__all__ = ["BATCHES", "RawSession", "sessions_by_callers"]
 
 BATCHES = (1, 2, 4, 8, LARGEST)
 
 
 class RawSession:
-    """A model's graph in ONNX Runtime, or for bf16 in OpenVINO, with a thread a core unless told otherwise, fed from
-    memory; its options are the default ones, but that layers which the file leaves in float stay so."""
+    """A model graph in ONNX Runtime (for bf16 in OpenVINO) that embeds crops from memory.
+
+    It uses one thread per core unless ``threads`` is given.
+    The options are the defaults, except that layers that the file leaves in float stay in float.
+    """
 
     def __init__(self, folder: Path, precision: Precision, threads: int | None = None) -> None:
         card = Card.read(folder / "card.json")
@@ -37,26 +40,26 @@ class RawSession:
         self.run(LARGEST)
 
     def run(self, batch: int) -> NDArray[np.float32]:
-        """Embed once: the vectors ``[batch, D]``."""
+        """Embed one batch; return the vectors ``[batch, D]``."""
         return self.embed(self._images[:batch])
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed visible crops of the right size."""
+        """Embed visible crops of the model's input size."""
         inputs = {"image": images, "modality": self._modalities[: len(images)]}
         return np.asarray(self._session.run(["embedding"], inputs)[0], np.float32)
 
     def rate(self, batch: int, seconds: float) -> float:
-        """Crops a second."""
+        """Return crops per second."""
         took = sample(lambda: self.run(batch), seconds)
         return batch * len(took) / sum(took)
 
     def rate_of(self, callers: int, batch: int, seconds: float) -> float:
-        """Crops a second of several callers at once."""
+        """Return crops per second of several concurrent callers."""
         with ThreadPoolExecutor(callers) as pool:
             return sum(pool.map(lambda _: self.rate(batch, seconds), range(callers)))
 
     def latency_ms(self, batch: int, seconds: float) -> float:
-        """Median milliseconds of a batch."""
+        """Return the median milliseconds of a batch."""
         return 1e3 * statistics.median(sample(lambda: self.run(batch), seconds))
 
 
@@ -68,6 +71,6 @@ def _in_onnxruntime(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     )
 
 
-def either_way(folder: Path, precision: Precision) -> dict[int, RawSession]:
-    """By callers: a session with every core for one, and one of a single thread for as many callers as cores."""
+def sessions_by_callers(folder: Path, precision: Precision) -> dict[int, RawSession]:
+    """Return sessions by number of callers: one with all cores for 1, one with single threads for as many as cores."""
     return {1: RawSession(folder, precision), usable_cores(): RawSession(folder, precision, threads=1)}

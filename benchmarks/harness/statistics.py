@@ -1,4 +1,4 @@
-"""Medians, percentiles and ratios of figures that were taken in turns, so that both sides met the same machine."""
+"""Medians, percentiles and ratios of alternating measurements, so that both sides see the same machine load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Bound = Literal["at least", "at most"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Something with a limit: the median over the rounds, and the least and the largest of them."""
+    """A figure with a limit: the median over the rounds, and the smallest and the largest value."""
 
     name: str
     value: float
@@ -30,31 +30,31 @@ class Figure:
 
     @property
     def kept(self) -> bool:
-        """Whether the median keeps the limit."""
+        """Whether the median is within the limit."""
         return self.value >= self.limit if self.bound == "at least" else self.value <= self.limit
 
     def as_json(self) -> dict[str, Any]:
-        """What a result file holds."""
+        """Return the figure as an entry of a result file."""
         figures = {side: round(getattr(self, side), 4) for side in ("value", "low", "high")}
         return {"name": self.name, **figures, "bound": self.bound, "limit": self.limit, "kept": self.kept}
 
 
 def ratio(name: str, above: Sequence[float], below: Sequence[float], bound: Bound, limit: float) -> Figure:
-    """``above`` / ``below`` round by round, which cancels what the machine did to both of a round.
+    """Return ``above`` / ``below`` round by round, which cancels changes of the machine's load.
 
     Raises:
-        ValueError: there is no round, or not the same number of both.
+        ValueError: there is no round, or the numbers of rounds differ.
     """
     return _figure(name, above, below, operator.truediv, bound, limit)
 
 
 def difference(name: str, first: Sequence[float], second: Sequence[float], bound: Bound, limit: float) -> Figure:
-    """``first`` - ``second`` round by round; raises as :func:`ratio`."""
+    """Return ``first`` - ``second`` round by round; raises like :func:`ratio`."""
     return _figure(name, first, second, operator.sub, bound, limit)
 
 
 def level(name: str, values: Sequence[float], bound: Bound, limit: float) -> Figure:
-    """Something as it is; raises as :func:`ratio`."""
+    """Return the figure of plain values; raises like :func:`ratio`."""
     return _figure(name, values, values, lambda one, _: one, bound, limit)
 
 
@@ -73,7 +73,7 @@ def _figure(
 
 
 def alternate(contenders: Mapping[Name, Callable[[], T]], rounds: int) -> dict[Name, list[T]]:
-    """Call each once a round; every second round in the reverse order, so that a slow drift favours nobody."""
+    """Call each once per round, in reverse order every second round, so that a slow drift favours none."""
     found: dict[Name, list[T]] = {name: [] for name in contenders}
     for number in range(rounds):
         names = list(contenders)
@@ -83,7 +83,7 @@ def alternate(contenders: Mapping[Name, Callable[[], T]], rounds: int) -> dict[N
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least ``percent`` of all do not exceed (nearest rank).
+    """Return the smallest value that at least ``percent`` of all values do not exceed (nearest rank).
 
     Raises:
         ValueError: there is no value.
@@ -94,7 +94,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def sample(call: Callable[[], object], seconds: float, least: int = 3) -> list[float]:
-    """Seconds of each call, for about ``seconds`` altogether and at least ``least`` calls."""
+    """Return the seconds of each call; calls repeat for about ``seconds`` in total, at least ``least`` times."""
     took: list[float] = []
     end = time.perf_counter() + seconds
     while len(took) < least or time.perf_counter() < end:

@@ -1,4 +1,4 @@
-"""Load by wrk: one thread that posts the same body over many connections, for next to no cost of its own."""
+"""Load generation with wrk: one thread posts the same body over many connections, at little cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WrkMissing(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What clients that wait for each answer saw: requests a second, and percentiles of their latency."""
+    """Requests per second, and latency percentiles, of clients that wait for each response."""
 
     rate: float
     p50_ms: float
@@ -34,13 +34,13 @@ class Load:
 
 
 def check_wrk() -> None:
-    """Raises: WrkMissing: it is not installed."""
+    """Raise ``WrkMissing`` if wrk is not installed."""
     if shutil.which("wrk") is None:
         raise WrkMissing
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], clients: int, seconds: float) -> Load:
-    """Let ``clients`` post ``body`` to ``url`` for ``seconds``.
+    """Post ``body`` to ``url`` with ``clients`` connections for ``seconds``.
 
     Raises:
         WrkMissing: the load generator is not installed.
@@ -59,7 +59,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], clients: int, second
 
 
 def parse(output: str) -> Load:
-    """Read what ``post.lua`` prints.
+    """Parse the output of ``post.lua``.
 
     Raises:
         RuntimeError: a request failed or was refused, or none was answered, or the line is missing.

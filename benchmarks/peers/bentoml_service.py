@@ -1,6 +1,6 @@
-"""BentoML over the ONNX file of ``BENCHMARK_MODEL``: ``bentoml serve benchmarks.peers.bentoml_service:Crops``.
+"""BentoML service of the ONNX file ``BENCHMARK_MODEL``: ``bentoml serve benchmarks.peers.bentoml_service:Crops``.
 
-Its adaptive batching is on, up to 8 as ours; one worker with ``BENCHMARK_CORES`` threads.
+Adaptive batching is on, up to 8 as in vireid; one worker with ``BENCHMARK_CORES`` threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.peers.decoding import Model
 
 @bentoml.service(workers=1, traffic={"timeout": 120, "max_concurrency": 512})
 class Crops:
-    """A form with files ``images`` → their vectors."""
+    """Maps a form with files ``images`` to their vectors."""
 
     def __init__(self) -> None:
         self._model = Model(Path(os.environ["BENCHMARK_MODEL"]), int(os.environ["BENCHMARK_CORES"]))

@@ -1,4 +1,4 @@
-"""What a person would write in front of the model: Pillow, as one finds it everywhere, and no checks."""
+"""Decoding of the comparable servers: plain Pillow, without checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Model"]
 
 
 class Model:
-    """An ONNX file of ours with ``threads``, fed with visible crops."""
+    """An exported ONNX file, run with ``threads`` threads on visible crops."""
 
     def __init__(self, file: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -27,14 +27,14 @@ class Model:
         self._height, self._width = self._session.get_inputs()[0].shape[1:3]
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """A crop as the model takes it."""
+        """Return an image as the model's input."""
         return np.asarray(image.convert("RGB").resize((self._width, self._height), Image.Resampling.BILINEAR))
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """A file as the model takes it."""
+        """Decode a file to the model's input."""
         return self.pixels(Image.open(io.BytesIO(data)))
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Unit vectors of uint8 ``[N, H, W, 3]``."""
+        """Return the unit vectors of uint8 crops ``[N, H, W, 3]``."""
         (vectors,) = self._session.run(None, {"image": images, "modality": np.zeros(len(images), np.int64)})
         return vectors

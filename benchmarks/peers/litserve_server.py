@@ -1,8 +1,8 @@
-"""LitServe over an ONNX file: ``python -m benchmarks.peers.litserve_server FILE PORT CORES json|bytes``.
+"""LitServe with an ONNX file: ``python -m benchmarks.peers.litserve_server FILE PORT CORES json|bytes``.
 
-Batches of up to 8, as ours; one worker with a thread a core and LitServe's own queue, which took more than a worker a
-core and more than its fast queue (206 crops a second against 188 and 150). ``json`` is how its documentation sends
-pictures and answers; ``bytes`` the cheapest way through it. A form's file cannot be sent to its workers.
+Batches of up to 8, as in vireid; one worker with one thread per core and LitServe's own queue, which was faster than
+one worker per core and than its fast queue (206 crops per second, compared with 188 and 150). ``json`` is the format
+of its documentation; ``bytes`` is its cheapest input. Files of a form cannot be sent to its workers.
 """
 
 import base64
@@ -48,7 +48,7 @@ class Json(litserve.LitAPI):
 
 
 class Bytes(Json):
-    """A file as body → float32."""
+    """Maps a file as body to float32."""
 
     # LitServe looks at the annotation itself, so that it must not be a string.
     def decode_request(self, request: Annotated[bytes, Depends(_body)]) -> Any:

@@ -1,10 +1,10 @@
 """A graph in OpenVINO: ``python -m benchmarks.peers.openvino_engine FILE f32|bf16 CORES``.
 
-Says ``{"ready": true}`` once it is compiled: for one caller with all cores, and for as many callers as cores with a
-thread each. Then answers each line ``{"callers", "batch", "seconds"}`` of its input with ``{"rate", "vectors"}``: crops
-a second, one batch after the other for each caller, and the vectors of the last. The crops are those of
-``benchmarks.harness.session``. It is OpenVINO itself and not ONNX Runtime's execution provider, which calls the same
-kernels but comes with another version of ONNX Runtime, and cuts graphs in parts.
+Prints ``{"ready": true}`` once the graph is compiled: for one caller with all cores, and for as many callers as cores
+with one thread each. Then it answers each input line ``{"callers", "batch", "seconds"}`` with ``{"rate", "vectors"}``:
+crops per second, with consecutive batches per caller, and the vectors of the last batch. The crops are those of
+``benchmarks.harness.pixels``. It uses OpenVINO directly, not ONNX Runtime's execution provider, which calls the same
+kernels but requires another version of ONNX Runtime and splits graphs.
 """
 
 import json
@@ -24,29 +24,29 @@ def main(file: str, precision: str, cores: str) -> None:
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         sys.exit("this processor has no instructions for bf16")
-    wishes = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": cores}
+    requests = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": cores}
     models = {
-        int(cores): core.compile_model(file, "CPU", {**wishes, "NUM_STREAMS": cores}),
-        1: core.compile_model(file, "CPU", {**wishes, "PERFORMANCE_HINT": "LATENCY"}),
+        int(cores): core.compile_model(file, "CPU", {**requests, "NUM_STREAMS": cores}),
+        1: core.compile_model(file, "CPU", {**requests, "PERFORMANCE_HINT": "LATENCY"}),
     }
     _, height, width, _ = models[1].input("image").partial_shape
     images, modalities = pixels(height.get_length(), width.get_length())
     print(json.dumps({"ready": True}), file=answers)
     for line in sys.stdin:
-        wish = json.loads(line)
-        crops = {"image": images[: wish["batch"]], "modality": modalities[: wish["batch"]]}
-        requests = [models[wish["callers"]].create_infer_request() for _ in range(wish["callers"])]
+        request = json.loads(line)
+        crops = {"image": images[: request["batch"]], "modality": modalities[: request["batch"]]}
+        requests = [models[request["callers"]].create_infer_request() for _ in range(request["callers"])]
         for request in requests:
             request.infer(crops)
 
-        def rate(request, crops=crops, seconds=wish["seconds"]):
+        def rate(request, crops=crops, seconds=request["seconds"]):
             took = sample(lambda: request.infer(crops), seconds)
             return len(took) / sum(took)
 
         with ThreadPoolExecutor(len(requests)) as pool:
             batches = sum(pool.map(rate, requests))
         vectors = requests[0].get_output_tensor().data.tolist()
-        print(json.dumps({"rate": wish["batch"] * batches, "vectors": vectors}), file=answers)
+        print(json.dumps({"rate": request["batch"] * batches, "vectors": vectors}), file=answers)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""One way to search, in a process of its own: ``python -m benchmarks.searchers NAME VECTORS.npy QUERIES.npy SCRATCH``.
+"""A search program in its own process: ``python -m benchmarks.searchers NAME VECTORS.npy QUERIES.npy SCRATCH``.
 
-Says ``{"open_s": …}`` once everything is in. Then answers each line ``{"queries", "k", "cameras", "seconds"}`` of its
-input with ``{"ms", "rows"}``: the median milliseconds of a call, measured here, and the rows that it found.
-NAME is a module beside this one with ``open_search(vectors, scratch)``, which returns a function of queries float32
-``[q, D]``, k, and how many of the 100 cameras are allowed (None: all; row i is of camera i % 100); it gives rows
-``[q, k]``.
+Prints ``{"open_s": …}`` once the vectors are loaded. Then it answers each input line ``{"queries", "k", "cameras",
+"seconds"}`` with ``{"ms", "rows"}``: the median milliseconds of a call, measured in this process, and the found rows.
+NAME is a module of this package with ``open_search(vectors, scratch)``, which returns a function of queries, float32
+``[q, D]``, k, and how many of the 100 cameras are allowed (None: all; row i belongs to camera i % 100); its result is
+rows ``[q, k]``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from benchmarks.harness.statistics import sample
 
 def main(name: str, vectors: Path, queries: Path, scratch: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with the responses
     stored = np.load(vectors, mmap_mode="r")
-    asked = np.load(queries)
+    stored_queries = np.load(queries)
     started = time.perf_counter()
     search = import_module(f"benchmarks.searchers.{name}").open_search(stored, scratch)
     print(json.dumps({"open_s": round(time.perf_counter() - started, 2)}), file=answers)
     for line in sys.stdin:
-        wish = json.loads(line)
-        some = asked[: wish["queries"]]
-        call = lambda some=some, wish=wish: search(some, wish["k"], wish["cameras"])  # noqa: E731
+        request = json.loads(line)
+        some = stored_queries[: request["queries"]]
+        call = lambda some=some, request=request: search(some, request["k"], request["cameras"])  # noqa: E731
         found = np.asarray(call())
-        took = statistics.median(sample(call, wish["seconds"]))
+        took = statistics.median(sample(call, request["seconds"]))
         print(json.dumps({"ms": 1e3 * took, "rows": found.tolist()}), file=answers)
 
 

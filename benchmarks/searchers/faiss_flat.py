@@ -1,4 +1,4 @@
-"""FAISS by hand: ``IndexFlatIP``, float32, with a bitmap where there is a filter."""
+"""FAISS ``IndexFlatIP``, float32, with a bitmap as filter."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def open_search(vectors: Any, _scratch: Path) -> Any:
 
 
 def filtered(index: Any, vectors: Any) -> Any:
-    """Search of ``index``, filled with ``vectors``."""
+    """Add ``vectors`` to ``index`` and return its search function."""
     for start in range(0, len(vectors), 65536):
         index.add(np.asarray(vectors[start : start + 65536], np.float32))
     camera = np.arange(len(vectors)) % 100
     bits = {count: np.packbits(camera < count, bitorder="little") for count in (1, 10)}
-    wishes = {count: faiss.SearchParameters(sel=faiss.IDSelectorBitmap(each)) for count, each in bits.items()}
-    return lambda queries, k, cameras: index.search(queries, k, params=wishes.get(cameras))[1]
+    requests = {count: faiss.SearchParameters(sel=faiss.IDSelectorBitmap(each)) for count, each in bits.items()}
+    return lambda queries, k, cameras: index.search(queries, k, params=requests.get(cameras))[1]

@@ -1,4 +1,4 @@
-"""FAISS by hand: ``IndexScalarQuantizer`` of float16, with a bitmap where there is a filter."""
+"""FAISS ``IndexScalarQuantizer`` with float16, with a bitmap as filter."""
 
 from __future__ import annotations
 

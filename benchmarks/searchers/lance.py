@@ -1,4 +1,4 @@
-"""LanceDB without an index, which makes its search an exact scan; float32, a filter before it."""
+"""LanceDB without an index, an exact scan; float32, filtered before the search."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def open_search(vectors: Any, scratch: Path) -> Any:
     table = lancedb.connect(scratch / "lance").create_table("items", batches(), schema=arrow.schema(kinds))
 
     def find(queries: Any, k: int, cameras: int | None) -> Any:
-        wish = table.search(queries if len(queries) > 1 else queries[0], vector_column_name="vector")
-        wish = wish.distance_type("dot").limit(k).select(["row", "_distance"])
+        request = table.search(queries if len(queries) > 1 else queries[0], vector_column_name="vector")
+        request = request.distance_type("dot").limit(k).select(["row", "_distance"])
         if cameras is not None:
-            wish = wish.where(f"camera < {cameras}", prefilter=True)
-        found = wish.to_arrow()
+            request = request.where(f"camera < {cameras}", prefilter=True)
+        found = request.to_arrow()
         rows = found["row"].to_numpy()
         if len(queries) > 1:  # hits of all queries in one table
             rows = rows[np.lexsort((found["_distance"].to_numpy(), found["query_index"].to_numpy()))]

@@ -1,4 +1,4 @@
-"""The Milvus server that PyPI has, on the loopback address, asked through its own client: FLAT, float32."""
+"""The Milvus server from PyPI on the loopback address, used through its own client: FLAT, float32."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def open_search(vectors: Any, scratch: Path) -> Any:
     schema.add_field("row", DataType.INT64, is_primary=True)
     schema.add_field("camera", DataType.INT64)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
-    wishes = client.prepare_index_params()
-    wishes.add_index("vector", index_type="FLAT", metric_type="IP")
-    client.create_collection("items", schema=schema, index_params=wishes)
+    requests = client.prepare_index_params()
+    requests.add_index("vector", index_type="FLAT", metric_type="IP")
+    client.create_collection("items", schema=schema, index_params=requests)
     for start in range(0, len(vectors), _ROWS):
         part = np.asarray(vectors[start : start + _ROWS], np.float32)
         rows = [{"row": row, "camera": row % 100, "vector": vector} for row, vector in enumerate(part, start)]

@@ -1,4 +1,4 @@
-"""The server's own index, float16, by the class that it uses on a CPU."""
+"""The exact index of the server on a CPU, float16."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from server.gallery.flat import FaissFlat
-from server.gallery.types import VectorType
+from server.domain.types import VectorType
+from server.index.exact import ExactIndex
 
 
 def open_search(vectors: Any, _scratch: Path) -> Any:
-    index = FaissFlat(vectors.shape[1], VectorType.FLOAT16)
+    index = ExactIndex(vectors.shape[1], VectorType.FLOAT16)
     for start in range(0, len(vectors), 65536):
         index.add(np.array(vectors[start : start + 65536]))
     camera = np.arange(len(vectors)) % 100

@@ -1,4 +1,4 @@
-"""usearch's exact search over float16; it has no filter."""
+"""Exact search of usearch, float16; it has no filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""usearch's HNSW over float16: not exact. It searches as widely as a recall of 0.99 at 10 takes; it has no filter."""
+"""Approximate search of usearch (HNSW), float16, tuned for a recall of 0.99 at 10; it has no filter."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""HTTP: routes translate requests to calls and results to answers, and nothing else."""
+"""HTTP API: routes translate requests to calls of the other packages, and their results to responses."""

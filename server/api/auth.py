@@ -1,72 +1,106 @@
-"""Who is asking, and whether they may. Keys are checked before a byte of the body is read."""
+"""Authentication and authorisation. API keys are checked before the request body is read."""
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import sha256
+from threading import Lock
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from server.access import Keys, Scope
-from server.api.errors import problem_response
-from server.api.service import service_of
-from server.errors import Forbidden, ServiceError, Unauthorized
+from server.api.app_state import AppState, state_of
+from server.api.case_reference import read_reference
+from server.api.errors import MalformedBody, problem_response
+from server.domain.errors import Forbidden, RateLimited, ServiceError, Unauthorized
 from server.settings import is_loopback
+from server.storage.api_keys import ApiKey, Scope
+from server.storage.audit_log import request_reference
 
 __all__ = ["Admin", "Authentication", "Caller", "Reader", "Searcher", "Writer"]
 
 _PROTECTED = ("/v1/", "/metrics")
 _KEY = "caller"
-_OF_PROXIES = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+_PROXY_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+_OWN_PAGE = frozenset({"same-origin", "none"})
+"""Values of ``Sec-Fetch-Site`` for requests of the server's own page, and of an address that the user has typed."""
+_AUTHORITY = r"(?P<host>[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{0,5}))?"
+_HOST = re.compile(_AUTHORITY)
+_ORIGIN = re.compile(rf"null|[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>{_AUTHORITY})")
+_LARGEST_PORT = 65535
+_FAILURES_PER_MINUTE = 10
+"""Most rejected keys that are recorded in the audit log each minute; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a key, or anybody (``key_id`` None) where no keys are needed. ``galleries`` None: all."""
+    """The caller of a request: an API key, or anyone (``key_id`` None) where none is required.
+
+    ``galleries`` None means all galleries.
+    """
 
     key_id: str | None
     scopes: frozenset[Scope]
     galleries: frozenset[str] | None
 
-    def check(self, scope: Scope, gallery: str | None) -> None:
-        """Require a scope (``admin`` has every other) and, where one is named, the gallery.
+    def covers(self, gallery: str | None) -> bool:
+        """Return whether the key may access the gallery; None: whether it may access all galleries."""
+        return self.galleries is None or gallery in self.galleries
+
+    def check(self, scope: Scope, gallery: str | None, *, requested: str | None = None) -> None:
+        """Require a scope (``admin`` includes the others) and access to the gallery, if one is given.
+
+        ``requested`` is the name in the request, where that may be an alias: the refusal names only what the caller
+        knows already.
 
         Raises:
-            Forbidden: the key does not cover it, whether or not there is such a gallery.
+            Forbidden: the key does not allow it, whether or not the gallery exists.
         """
         if not self.scopes & {scope, Scope.ADMIN}:
             raise Forbidden(f"a key with the scope {scope}")
-        if gallery is not None and self.galleries is not None and gallery not in self.galleries:
-            raise Forbidden(f"a key for the gallery {gallery}")
+        if gallery is not None and not self.covers(gallery):
+            raise Forbidden(f"a key for the gallery {requested or gallery}")
         if scope is Scope.ADMIN and self.galleries is not None:
             raise Forbidden("a key for every gallery")
 
 
-ANYBODY = Caller(None, frozenset(Scope), None)
+ANYONE = Caller(None, frozenset(Scope), None)
 
 
 class Authentication:
-    """Finds out the caller of everything that is protected. Where no keys are needed, nothing is, but for this machine.
+    """ASGI middleware that identifies the caller of every protected path.
 
-    A web page of another origin can make a browser send requests to loopback addresses, by form or by a name that
-    resolves there. So where no keys are needed, ``Host`` must be a loopback name and ``Origin``, if any, the same. What
-    says that a proxy passed it on is refused, too: it may come from anywhere. Not every proxy says so.
+    Where no API keys are required, only this machine may send requests. A web page of another origin can make a
+    browser send requests to loopback addresses, by a form, an image or a host name that resolves there. Therefore
+    ``Host`` must be a loopback name, ``Origin``, if present, must be equal to it, and ``Sec-Fetch-Site``, which
+    browsers also send with images and links, must not name another site. Requests with headers of a proxy are rejected
+    too, because they may come from any machine; not every proxy sets such headers.
+
+    Where keys are required, rejected ones are recorded in the audit log, and each key keeps to its limits.
+
+    A malformed ``Host`` or ``Origin`` is rejected on every path.
     """
 
     def __init__(self, app: ASGIApp, required: bool) -> None:
         self.app, self.required = app, required
+        self._rates, self._failures = _RequestRates(), _FailureSampler()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http" and (not self.required or scope["path"].startswith(_PROTECTED)):
+        if scope["type"] == "http":
             request = Request(scope)
             try:
-                scope["state"][_KEY] = await self._caller(request)
+                _check_syntax(request)
+                request_reference.set(read_reference(request))  # of this request's task and the threads that it uses
+                if not self.required or scope["path"].startswith(_PROTECTED):
+                    scope["state"][_KEY] = await self._caller(request)
             except ServiceError as error:
                 await problem_response(request, error)(scope, receive, send)
                 return
@@ -75,13 +109,63 @@ class Authentication:
     async def _caller(self, request: Request) -> Caller:
         if not self.required:
             _require_local(request)
-            return ANYBODY
-        return await run_in_threadpool(_verify, service_of(request.scope).keys, _secret(request))
+            return ANYONE
+        key = await run_in_threadpool(self._verify, request, state_of(request.scope), _secret(request))
+        self._rates.admit(key)
+        return Caller(key.id, key.scopes, key.galleries)
+
+    def _verify(self, request: Request, state: AppState, secret: str) -> ApiKey:
+        try:
+            return state.keys.verify(secret)
+        except Unauthorized:
+            skipped = self._failures.sample()
+            if skipped is not None:
+                detail = {
+                    "address": request.client and request.client.host,
+                    "secret_sha256_begins": sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8],
+                    "not_recorded_before": skipped,
+                }
+                state.audit.record(None, "key.rejected", None, detail)
+            raise
 
 
-def _verify(keys: Keys, secret: str) -> Caller:
-    key = keys.verify(secret)
-    return Caller(key.id, key.scopes, key.galleries)
+class _RequestRates:
+    """Token buckets of the keys that have a limit: a whole minute's requests may come at once."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
+
+    def admit(self, key: ApiKey) -> None:
+        """Count a request of a key. Raises ``RateLimited``."""
+        if key.requests_per_minute is None:
+            return
+        now, rate = time.monotonic(), key.requests_per_minute / 60
+        tokens, then = self._buckets.get(key.id, (float(key.requests_per_minute), now))
+        tokens = min(float(key.requests_per_minute), tokens + (now - then) * rate)
+        if tokens < 1:
+            raise RateLimited(math.ceil((1 - tokens) / rate))
+        self._buckets[key.id] = (tokens - 1, now)
+
+
+class _FailureSampler:
+    """Bounds how many failures are recorded. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._minute, self._recorded, self._skipped = 0, 0, 0
+
+    def sample(self) -> int | None:
+        """Return how many failures were skipped since the last recorded one; None: skip this one too."""
+        with self._lock:
+            minute = int(time.monotonic() // 60)
+            if minute != self._minute:
+                self._minute, self._recorded = minute, 0
+            if self._recorded >= _FAILURES_PER_MINUTE:
+                self._skipped += 1
+                return None
+            self._recorded += 1
+            skipped, self._skipped = self._skipped, 0
+            return skipped
 
 
 def _secret(request: Request) -> str:
@@ -92,13 +176,26 @@ def _secret(request: Request) -> str:
     return secret
 
 
+def _check_syntax(request: Request) -> None:
+    """Raise ``MalformedBody`` for a malformed ``Host`` or ``Origin``; both may be missing."""
+    for name, pattern in (("host", _HOST), ("origin", _ORIGIN)):
+        values = request.headers.getlist(name)
+        found = pattern.fullmatch(values[0]) if values else None
+        valid = not values or values == [""] or (found is not None and int(found["port"] or 0) <= _LARGEST_PORT)
+        if len(values) > 1 or not valid:
+            raise MalformedBody(f"the header {name.title()} is malformed")
+
+
 def _require_local(request: Request) -> None:
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
-    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    name = _HOST.fullmatch(host)
+    if name is None or not is_loopback(name["host"].strip("[]")):
         raise Forbidden(f"a request to this machine's loopback address, not to {host}; elsewhere keys are needed")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin and (own := _ORIGIN.fullmatch(origin)) and own["authority"] != host:
         raise Forbidden("a request from this server's own page; pages of other origins need a key")
-    if passed_on := sorted(_OF_PROXIES & set(request.headers)):
+    if request.headers.get("sec-fetch-site", "none") not in _OWN_PAGE:
+        raise Forbidden("a request from this server's own page, or an address typed by the user, not from another site")
+    if passed_on := sorted(_PROXY_HEADERS & set(request.headers)):
         raise Forbidden(
             f"a request from this machine itself, not one that a proxy passes on ({', '.join(passed_on)}): "
             "behind a proxy start the server with VIREID_AUTH=required"
@@ -110,16 +207,17 @@ def _caller_with(needed: Scope | None) -> Callable[[Request], Awaitable[Caller]]
         found: Caller = request.scope["state"][_KEY]
         if needed is not None:
             name = request.path_params.get("gallery")
-            found.check(needed, None if name is None else service_of(request.scope).galleries.resolve(name))
+            gallery = None if name is None else state_of(request.scope).galleries.catalog.resolve(name)
+            found.check(needed, gallery, requested=name)
         return found
 
     return caller
 
 
 Reader = Annotated[Caller, Depends(_caller_with(None))]
-"""Any valid key."""
+"""Any valid API key."""
 Searcher = Annotated[Caller, Depends(_caller_with(Scope.SEARCH))]
-"""A key with the scope ``search``, for the gallery of the path; an alias counts as the gallery it stands for."""
+"""A key with the scope ``search``, for the gallery of the path; an alias is resolved first."""
 Writer = Annotated[Caller, Depends(_caller_with(Scope.WRITE))]
 """A key with the scope ``write``, for the gallery of the path."""
 Admin = Annotated[Caller, Depends(_caller_with(Scope.ADMIN))]

@@ -1,4 +1,4 @@
-"""Items of a gallery that are nearly the same."""
+"""Duplicates: items of a gallery with nearly the same embedding."""
 
 from __future__ import annotations
 
@@ -7,57 +7,62 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from server.api.app_state import StateDep
 from server.api.auth import Searcher
-from server.api.bound import NamedGallery
-from server.api.errors import invalid, problems
-from server.api.paging import after, cursor
-from server.api.schemas import DuplicatePair, DuplicatesPage, DuplicatesSelection, ItemFacts
-from server.api.service import ServiceDep
-from server.gallery.duplicates import PairPlace
-from server.gallery.types import Filter
+from server.api.conversion import to_item_summary
+from server.api.dependencies import ResolvedGallery
+from server.api.errors import problems
+from server.api.paging import decode_cursor, encode_cursor
+from server.domain.types import Filter
+from server.domain.validation import invalid
+from server.gallery.duplicates import PairPosition
+from vireid.schemas.duplicates import DuplicatePair, DuplicatesPage, DuplicatesSelection
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/duplicates", tags=["items"])
 
-_PLACE = re.compile(r"(\d{1,18})-(\d{1,18})")
+_PAIR_POSITION = re.compile(r"(\d{1,18})-(\d{1,18})")
 
 
-@router.get("", responses=problems(404, 503))
+@router.get("", summary="List duplicates", responses=problems(404, 503))
 def list_duplicates(
-    gallery: NamedGallery, service: ServiceDep, caller: Searcher, selection: Annotated[DuplicatesSelection, Query()]
+    gallery: ResolvedGallery, state: StateDep, caller: Searcher, selection: Annotated[DuplicatesSelection, Query()]
 ) -> DuplicatesPage:
-    """Pairs of items whose vectors nearly agree, each once, in the order in which the items were stored.
+    """Return pairs of items with nearly the same embedding, each once, in the order in which the items were stored.
 
-    Every item is compared with every other. A page holds what is found in about a second, so it may have few pairs, or
-    none, although more are to come; `next_cursor` is null when all have been compared.
+    Every item is compared with every other. A page holds what is found in about one second, so it may have few pairs
+    or none although more follow; `next_cursor` is null when all items have been compared.
     """
-    found = service.galleries.duplicates(
+    found = state.galleries.query.duplicates(
         gallery,
         Filter(modality=selection.modality),
         selection.min_score,
         limit=selection.limit,
-        start=_place(after(selection.cursor)),
+        start=_pair_position(decode_cursor(selection.cursor)),
     )
-    asked = selection.model_dump(mode="json", exclude={"cursor"}, exclude_defaults=True)
-    service.audit.record(caller.key_id, "duplicates", gallery, {**asked, "pairs": len(found.pairs)})
+    options = selection.model_dump(mode="json", exclude={"cursor"}, exclude_defaults=True)
+    state.audit.record(caller.key_id, "duplicates", gallery, {**options, "pairs": len(found.pairs)})
     return DuplicatesPage(
         pairs=[
             DuplicatePair(
-                a=ItemFacts.of(pair.first), b=ItemFacts.of(pair.second), score=pair.score, identical=pair.identical
+                a=to_item_summary(pair.first),
+                b=to_item_summary(pair.second),
+                score=pair.score,
+                identical=pair.identical,
             )
             for pair in found.pairs
         ],
         items=found.items,
         walked=found.walked,
-        next_cursor=found.end and cursor(f"{found.end.first}-{found.end.second}"),
+        next_cursor=found.end and encode_cursor(f"{found.end.first}-{found.end.second}"),
     )
 
 
-def _place(behind: str | None) -> PairPlace | None:
-    if behind is None:
+def _pair_position(key: str | None) -> PairPosition | None:
+    if key is None:
         return None
-    place = _PLACE.fullmatch(behind)
+    place = _PAIR_POSITION.fullmatch(key)
     if place is None:
         raise invalid("cursor", "is not the next_cursor of a page")
-    return PairPlace(int(place[1]), int(place[2]))
+    return PairPosition(int(place[1]), int(place[2]))

@@ -1,4 +1,4 @@
-"""Crops → vectors."""
+"""Embedding of crops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from functools import cache
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from server.api.app_state import StateDep
 from server.api.auth import Searcher
-from server.api.bodies import FORM, JSON, documented, read_form
 from server.api.errors import UploadsFailed, describe, problems
-from server.api.schemas import EmbeddingFailure, EmbeddingRow, Embeddings, EmbeddingsForm
-from server.api.service import ServiceDep
+from server.api.request_parsing import FORM, JSON, read_form, request_body
 from server.api.uploads import check_count, embed, per_image, successes
 from server.embedding.session import Vectors
+from vireid.schemas.embeddings import EmbeddingFailure, EmbeddingRow, Embeddings, EmbeddingsForm
 
 __all__ = ["router"]
 
@@ -26,34 +26,40 @@ router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
 
 @router.post(
     "",
+    summary="Embed crops",
     response_model=Embeddings,
     responses=problems(404, 413, 415, 429, 503)
     | {
         200: {"content": {NPY: {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}},
         207: {"model": Embeddings, "description": "Some images failed, the others were embedded"},
     },
-    openapi_extra=documented({FORM: EmbeddingsForm}),
+    openapi_extra=request_body({FORM: EmbeddingsForm}),
 )
-async def embed_images(request: Request, service: ServiceDep, _caller: Searcher) -> Response:
-    """Embed crops. A bad one fails alone; with `Accept: application/x-npy` (float32 [N, D]) all are needed."""
+async def embed_images(request: Request, state: StateDep, _caller: Searcher) -> Response:
+    """Embed crops. An invalid image does not affect the others.
+
+    With `Accept: application/x-npy` the response is a float32 array of shape [N, D], and an invalid image is an error
+    of the request.
+    """
     body = await read_form(request, EmbeddingsForm)
-    check_count(body.images, service.settings.max_images)
-    engine = service.models.get(body.model)
+    check_count(body.images, state.settings.max_images)
+    engine = state.models.get(body.model)
     modalities = per_image(body.modality, len(body.images))
-    with service.admission.admit(len(body.images)):
+    with state.admission.admit(body.images):
         outcome = await embed(request, engine, body.images, modalities)
-    found, failed = successes(outcome)
+    embedded, failed = successes(outcome)
     as_array = NPY in request.headers.get("accept", "")
-    if failed and (as_array or not found):
+    if failed and (as_array or not embedded):
         raise UploadsFailed({f"images[{index}]": error for index, error in failed.items()})
     if as_array:
-        return Response(_npy([row.vector for row in found.values()]), media_type=NPY)
+        return Response(_npy([row.vector for row in embedded.values()]), media_type=NPY)
     answer = Embeddings(
         model=engine.card.name,
         fingerprint=engine.card.fingerprint,
         dimension=engine.card.dimension,
         embeddings=[
-            EmbeddingRow(index=index, modality=row.modality, vector=row.vector.tolist()) for index, row in found.items()
+            EmbeddingRow(index=index, modality=row.modality, vector=row.vector.tolist())
+            for index, row in embedded.items()
         ],
         errors=[EmbeddingFailure(index=index, error=describe(error)) for index, error in failed.items()],
     )
@@ -66,7 +72,7 @@ def _npy(vectors: Sequence[Vectors]) -> bytes:
 
 @cache
 def _npy_header(rows: int, columns: int) -> bytes:
-    """What ``np.save`` writes before the numbers of a float32 ``[rows, columns]``."""
+    """Return what ``np.save`` writes before the values of a float32 array ``[rows, columns]``."""
     out = io.BytesIO()
     np.save(out, np.empty((rows, columns), np.float32), allow_pickle=False)
     return out.getvalue()[: -4 * rows * columns]

@@ -6,30 +6,35 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from server.api.app_state import StateDep
 from server.api.auth import Reader
+from server.api.conversion import to_receipt
+from server.api.dependencies import ReceiptId
 from server.api.errors import problems
-from server.api.paging import after, page
-from server.api.schemas import Page, Receipt, ReceiptId, ReceiptsPage
-from server.api.service import ServiceDep
-from server.errors import ErasureNotFound
+from server.api.paging import decode_cursor, split_page
+from server.domain.errors import ErasureNotFound
+from vireid.schemas.erasures import Receipt, ReceiptsPage
+from vireid.schemas.paging import PageQuery
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/erasures", tags=["items"])
 
 
-@router.get("", responses=problems())
-def list_erasures(service: ServiceDep, caller: Reader, wanted: Annotated[Page, Query()]) -> ReceiptsPage:
-    """The receipts of the galleries that the key covers, newest first; also those of galleries that are gone."""
-    found = service.galleries.erasures(limit=wanted.limit + 1, after=after(wanted.cursor), galleries=caller.galleries)
-    kept, following = page(found, wanted.limit, lambda erasure: erasure.id)
-    return ReceiptsPage(receipts=[Receipt.of(erasure) for erasure in kept], next_cursor=following)
+@router.get("", summary="List erasure receipts", responses=problems())
+def list_erasures(state: StateDep, caller: Reader, query: Annotated[PageQuery, Query()]) -> ReceiptsPage:
+    """Return the receipts of the galleries that the API key covers, newest first, including deleted galleries."""
+    found = state.galleries.erasure.receipts(
+        limit=query.limit + 1, after=decode_cursor(query.cursor), galleries=caller.galleries
+    )
+    erasures, next_cursor = split_page(found, query.limit, lambda erasure: erasure.id)
+    return ReceiptsPage(receipts=[to_receipt(erasure) for erasure in erasures], next_cursor=next_cursor)
 
 
-@router.get("/{erasure}", responses=problems(404))
-def get_erasure(erasure: ReceiptId, service: ServiceDep, caller: Reader) -> Receipt:
-    """One receipt."""
-    found = service.galleries.erasure(erasure)
-    if caller.galleries is not None and found.gallery not in caller.galleries:
+@router.get("/{erasure}", summary="Get an erasure receipt", responses=problems(404))
+def get_erasure(erasure: ReceiptId, state: StateDep, caller: Reader) -> Receipt:
+    """Return one receipt."""
+    found = state.galleries.erasure.receipt(erasure)
+    if not caller.covers(found.gallery):
         raise ErasureNotFound(erasure)
-    return Receipt.of(found)
+    return to_receipt(found)

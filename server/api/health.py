@@ -1,4 +1,4 @@
-"""Alive, ready, measured."""
+"""Liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -8,30 +8,40 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from server.api.app_state import AppState, StateDep
 from server.api.auth import Reader
 from server.api.errors import problem_response, problems
-from server.api.schemas import GalleryReadiness, LoadProgress, ModelReadiness, Readiness
-from server.api.service import ServiceDep
-from server.errors import NotReady
+from server.domain.errors import NotReady
+from vireid.schemas.health import GalleryReadiness, LoadProgress, ModelReadiness, Readiness
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", summary="Check liveness")
 async def healthz() -> dict[str, str]:
-    """Alive: the event loop answers."""
+    """Return 200 while the event loop responds."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", response_model=Readiness, responses=problems(503))
-def readyz(request: Request, service: ServiceDep) -> Response:
-    """Ready, with the facts; otherwise a problem with reasons, and the same facts as its member `facts`."""
-    reasons = service.problems()
-    names_are_public = not service.settings.auth_required
-    recalls = service.galleries.recalls()
-    facts = Readiness(
+@router.get("/readyz", summary="Check readiness", response_model=Readiness, responses=problems(503))
+def readyz(request: Request, state: StateDep) -> Response:
+    """Return 200 with the state of the server when it is ready, otherwise a problem with the reasons.
+
+    The problem holds the same state in its member `facts`.
+    """
+    readiness = _readiness(state)
+    content = readiness.model_dump(mode="json")
+    if not readiness.ready:
+        return problem_response(request, NotReady(readiness.reasons), facts=content)
+    return JSONResponse(content)
+
+
+def _readiness(state: AppState) -> Readiness:
+    reasons, recalls = state.problems(), state.galleries.maintenance.recalls()
+    names_are_public = not state.settings.auth_required
+    return Readiness(
         ready=not reasons,
         reasons=reasons,
         models=[
@@ -41,32 +51,37 @@ def readyz(request: Request, service: ServiceDep) -> Response:
                 provider=engine.provider,
                 precision=engine.precision,
             )
-            for engine in service.models
+            for engine in state.models
         ],
         galleries={
-            name: _gallery(stored, indexed, recalls.get(name))
-            for name, (stored, indexed) in service.galleries.progress().items()
+            name: GalleryReadiness(
+                store_sequence=stored,
+                index_sequence=indexed,
+                index="exact" if recalls.get(name) is None else "ivf",
+                recall=recalls.get(name),
+            )
+            for name, (stored, indexed) in state.galleries.loader.progress().items()
         }
         if names_are_public
         else None,
         load={
-            name: LoadProgress(done=done, total=total) for name, (done, total) in service.galleries.unloaded().items()
+            name: LoadProgress(done=done, total=total)
+            for name, (done, total) in state.galleries.loader.unloaded().items()
         }
         if names_are_public
         else None,
         recall=min((recall for recall in recalls.values() if recall is not None), default=None),
-        queue_depth=service.models.batcher.depth,
+        queue_depth=state.models.batcher.depth,
         version=version("vireid"),
-    ).model_dump(mode="json")
-    return problem_response(request, NotReady(reasons), facts=facts) if reasons else JSONResponse(facts)
+    )
 
 
-def _gallery(stored: int, indexed: int, recall: float | None) -> GalleryReadiness:
-    kind = "exact" if recall is None else "ivf"
-    return GalleryReadiness(store_sequence=stored, index_sequence=indexed, index=kind, recall=recall)
-
-
-@router.get("/metrics", response_class=Response, responses=problems() | {200: {"content": {"text/plain": {}}}})
-def metrics(service: ServiceDep, _caller: Reader) -> Response:
-    """Metrics for Prometheus; any key may read them."""
-    return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+@router.get(
+    "/metrics",
+    summary="Get the metrics",
+    response_class=Response,
+    responses=problems() | {200: {"content": {"text/plain": {}}}},
+)
+def metrics(state: StateDep, _caller: Reader) -> Response:
+    """Return the metrics in the text format of Prometheus. Any API key may read them."""
+    return Response(state.metrics.page(), media_type=CONTENT_TYPE_LATEST)

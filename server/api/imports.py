@@ -1,38 +1,33 @@
-"""Bulk imports: an upload or a folder becomes a job."""
+"""Bulk imports of an upload or of a directory, as jobs."""
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from server.api.auth import Caller, Writer
-from server.api.bodies import JSON, NDJSON, documented, media_type, read_json
-from server.api.bound import NamedGallery, engine_of
-from server.api.errors import BodyTypeUnsupported, invalid, problems
-from server.api.jobs import job_facts
-from server.api.schemas import ImportDirectory, ImportOptions, JobFacts
-from server.api.service import Service, ServiceDep
-from server.errors import EntryRejected, ModelMismatch, StorageFull
-from server.fields import Wire
-from server.gallery.types import Gallery
+from server.api.app_state import AppState, StateDep
+from server.api.auth import Writer
+from server.api.dependencies import ResolvedGallery, engine_of
+from server.api.errors import BodyTypeUnsupported, problems
+from server.api.job_submission import store_body, submit
+from server.api.jobs import to_job_status
+from server.api.request_parsing import JSON, NDJSON, media_type, read_json, request_body
+from server.domain.errors import EntryRejected, ModelMismatch
+from server.domain.types import Gallery
+from server.domain.validation import invalid
 from server.jobs.imports.directory import below_a_root
-from server.jobs.imports.kind import BODY, IMPORT, Format, ImportParameters
+from server.jobs.imports.handler import BODY, IMPORT, Format, ImportParameters
+from server.jobs.imports.import_target import OnConflict
+from server.jobs.imports.labels import zone_of
 from server.jobs.imports.pattern import PathPattern
-from server.jobs.runner import Draft
-from server.jobs.types import Job
+from vireid.schemas.imports import ImportDirectory, ImportOptions
+from vireid.schemas.jobs import JobStatus
 
-__all__ = ["PATH", "receive", "router", "submit"]
-
-PATH = re.compile(r"/v1/galleries/[^/]+/(imports|restore)")
-"""Where bodies may be as large as imports."""
+__all__ = ["router"]
 
 _FORMATS: Mapping[str, Format] = {
     "application/x-tar": Format.TAR,
@@ -43,118 +38,83 @@ _FORMATS: Mapping[str, Format] = {
     JSON: Format.DIRECTORY,
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_BUFFER = 2**20
-_SYNC_EVERY = 256 * 2**20
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/imports", tags=["jobs"])
 
 
-def _bodies() -> dict[str, Any]:
-    body = documented({JSON: ImportDirectory})
+def _request_body() -> dict[str, Any]:
+    body = request_body({JSON: ImportDirectory})
     body["requestBody"]["content"] |= {kind: _BINARY for kind in _FORMATS if kind != JSON}
     return body
 
 
-@router.post("", status_code=202, responses=problems(404, 409, 413, 415, 503, 507), openapi_extra=_bodies())
+@router.post(
+    "",
+    status_code=202,
+    summary="Import crops or embeddings",
+    responses=problems(404, 409, 413, 415, 503, 507),
+    openapi_extra=_request_body(),
+)
 async def add_import(
     request: Request,
-    gallery: NamedGallery,
-    service: ServiceDep,
+    gallery: ResolvedGallery,
+    state: StateDep,
     caller: Writer,
     options: Annotated[ImportOptions, Query()],
     response: Response,
-) -> JobFacts:
-    """Import crops (tar, tar.gz, zip, or a folder of the server) or ready-made vectors (NDJSON, Parquet).
+) -> JobStatus:
+    """Import crops (tar, tar.gz, zip, or a directory of the server) or precomputed embeddings (NDJSON, Parquet).
 
-    The answer comes when the whole body is on the disk; the job does the rest, and survives a restart. The same upload
-    again adds nothing twice.
+    The response is sent when the whole body is stored on disk. The job processes it and continues after a restart of
+    the server. Repeating an upload adds nothing twice.
     """
-    form = _FORMATS.get(media_type(request))
-    if form is None:
+    format = _FORMATS.get(media_type(request))
+    if format is None:
         raise BodyTypeUnsupported(list(_FORMATS))
-    bound = await run_in_threadpool(service.galleries.get, gallery)
+    found = await run_in_threadpool(state.galleries.catalog.get, gallery)
     directory: Path | None = None
-    if form is Format.DIRECTORY:
+    follow_links = False
+    if format is Format.DIRECTORY:
         body = await read_json(request, ImportDirectory)
-        directory = await run_in_threadpool(_allowed, body.directory, service.settings.import_roots)
+        directory = await run_in_threadpool(_allowed_directory, body.directory, state.settings.import_roots)
         options = options.model_copy(update={"pattern": body.pattern or options.pattern})
-    await run_in_threadpool(_check, service, bound, form, options)
-    with service.jobs.draft() as draft:
+        follow_links = body.follow_links
+    await run_in_threadpool(_check, state, found, format, options)
+    with state.jobs.pending() as pending:
         if directory is None:
-            await receive(request, draft.folder / BODY)
+            await store_body(request, pending.folder / BODY)
         parameters = ImportParameters(
-            format=form,
-            created_at=bound.created_at,
-            fingerprint=bound.fingerprint,
+            format=format,
+            created_at=found.created_at,
+            fingerprint=found.fingerprint,
             modality=options.modality,
             pattern=options.pattern,
             directory=directory,
-        )
-        job = await run_in_threadpool(submit, service, caller, draft, IMPORT, bound.name, parameters)
+            follow_links=follow_links,
+            timezone=options.timezone,
+            on_conflict=OnConflict(options.on_conflict),
+        ).model_dump(mode="json")
+        job = await run_in_threadpool(submit, state, caller, pending, IMPORT, found.name, parameters)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job_facts(service, job)
+    return to_job_status(state, job)
 
 
-def _check(service: Service, gallery: Gallery, form: Format, options: ImportOptions) -> None:
-    """Refuse what no entry could fulfil, before the upload."""
+def _check(state: AppState, gallery: Gallery, format: Format, options: ImportOptions) -> None:
+    """Reject options that no entry could satisfy, before the upload."""
     if options.pattern is not None:
-        if not form.of_images:
-            raise invalid("pattern", "goes with images only")
+        if not format.of_images:
+            raise invalid("pattern", "is allowed for images only")
         PathPattern(options.pattern)
+    if options.timezone is not None:
+        zone_of(options.timezone)
     if options.fingerprint not in (None, gallery.fingerprint):
         raise ModelMismatch(gallery.name, gallery.fingerprint, options.fingerprint or "")
-    if form.of_images:
-        engine_of(service, gallery)
+    if format.of_images:
+        engine_of(state, gallery)
 
 
-def _allowed(directory: str, roots: tuple[Path, ...]) -> Path:
+def _allowed_directory(directory: str, roots: tuple[Path, ...]) -> Path:
     try:
         return below_a_root(Path(directory), roots)
     except EntryRejected as error:
         raise invalid("directory", error.reason) from None
-
-
-async def receive(request: Request, path: Path) -> None:
-    """Write the body to a new file, in constant memory; it is on the disk when this returns.
-
-    Raises:
-        StorageFull: it does not fit there.
-    """
-    try:
-        if int(request.headers.get("content-length", 0)) > shutil.disk_usage(path.parent).free:
-            raise StorageFull
-        with path.open("xb", buffering=_BUFFER) as file:
-            unsynced = 0
-            async for block in request.stream():
-                await run_in_threadpool(file.write, block)
-                unsynced += len(block)
-                if unsynced >= _SYNC_EVERY:  # in the end nobody waits for gigabytes to reach the disk
-                    await run_in_threadpool(_sync, file)
-                    unsynced = 0
-            await run_in_threadpool(_sync, file)
-            await run_in_threadpool(_sync_names, path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull from error
-        raise
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_names(folder: Path) -> None:
-    for named in (folder, folder.parent):
-        descriptor = os.open(named, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def submit(service: Service, caller: Caller, draft: Draft, kind: str, gallery: str, parameters: Wire) -> Job:
-    """Queue a job, and record that it was asked for."""
-    job = draft.submit(kind, gallery, parameters.model_dump(mode="json"), caller.key_id)
-    service.audit.record(caller.key_id, "job.create", gallery, {"job": job.id, "kind": job.kind})
-    return job

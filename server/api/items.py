@@ -7,34 +7,33 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from server.api.app_state import StateDep
 from server.api.auth import Searcher, Writer
-from server.api.bodies import FORM, documented, form
-from server.api.bound import NamedGallery, engine_of
-from server.api.errors import InvalidRequest, invalid, problems
-from server.api.paging import after, page
-from server.api.schemas import (
-    MAX_PAGE,
-    Deleted,
-    FieldError,
+from server.api.conversion import from_item_fields, from_item_filter, to_item_details, to_receipt
+from server.api.dependencies import ItemId, ResolvedGallery, engine_of
+from server.api.errors import problems
+from server.api.item_writes import parse, store, write_response
+from server.api.paging import decode_cursor, split_page
+from server.api.request_parsing import FORM, form_body, request_body
+from server.api.uploads import check_count, embed
+from server.domain.types import Filter, NewItem
+from server.domain.validation import FieldError, InvalidRequest, invalid
+from server.embedding.batcher import Priority
+from server.embedding.decode import thumbnail_type
+from server.embedding.engine import Detail, Embedding
+from server.jobs.types import JobState
+from vireid.schemas.erasures import DeletionResult
+from vireid.schemas.items import (
     ItemChanges,
     ItemDetails,
     ItemFields,
     ItemFilter,
-    ItemId,
     ItemSelection,
     ItemsForm,
     ItemsPage,
-    Receipt,
-    Written,
+    WriteResults,
 )
-from server.api.service import ServiceDep
-from server.api.uploads import check_count, embed
-from server.api.writes import parse, store, written
-from server.embedding.batcher import Priority
-from server.embedding.decode import thumbnail_type
-from server.embedding.engine import Detail, Embedding
-from server.gallery.types import Filter, NewItem
-from server.jobs.types import JobState
+from vireid.schemas.paging import MAX_PAGE
 
 __all__ = ["router"]
 
@@ -44,109 +43,117 @@ router = APIRouter(prefix="/v1/galleries/{gallery}/items", tags=["items"])
 @router.post(
     "",
     status_code=201,
-    response_model=Written,
+    summary="Add items",
+    response_model=WriteResults,
     responses=problems(404, 409, 413, 415, 429, 503, 507)
-    | {207: {"model": Written, "description": "Some items failed, the others were stored"}},
-    openapi_extra=documented({FORM: ItemsForm}),
+    | {207: {"model": WriteResults, "description": "Some items failed, the others were stored"}},
+    openapi_extra=request_body({FORM: ItemsForm}),
 )
 async def add_items(
     request: Request,
-    gallery: NamedGallery,
-    service: ServiceDep,
+    gallery: ResolvedGallery,
+    state: StateDep,
     caller: Writer,
-    body: Annotated[ItemsForm, Depends(form(ItemsForm))],
+    body: Annotated[ItemsForm, Depends(form_body(ItemsForm))],
 ) -> Response:
-    """Add crops, each with its fields. The same id again replaces; a bad entry fails alone."""
-    check_count(body.images, service.settings.max_images)
+    """Add crops with their metadata.
+
+    An item with the same id is replaced. An invalid item does not affect the others.
+    """
+    check_count(body.images, state.settings.max_images)
     if len(body.items) != len(body.images):
         raise invalid(
             "items", f"must have one entry for each of the {len(body.images)} images; found {len(body.items)}"
         )
-    bound = await run_in_threadpool(service.galleries.get, gallery)
-    engine = engine_of(service, bound)
-    fit, failed = parse(body.items, ItemFields)
-    with service.admission.admit(len(fit)):
+    found = await run_in_threadpool(state.galleries.catalog.get, gallery)
+    engine = engine_of(state, found)
+    valid, failed = parse(body.items, ItemFields)
+    images = [body.images[index] for index in valid]
+    with state.admission.admit(images):
         outcome = await embed(
             request,
             engine,
-            [body.images[index] for index in fit],
-            [fields.modality.stated for fields in fit.values()],
+            images,
+            [fields.modality.stated for fields in valid.values()],
             Priority.IMPORT,
             details=frozenset(Detail),
         )
         new: dict[int, NewItem] = {}
-        for (index, fields), result in zip(fit.items(), outcome.results, strict=True):
+        for (index, fields), result in zip(valid.items(), outcome.results, strict=True):
             if isinstance(result, Embedding):
-                item = fields.item(result.modality, content=result.content, warnings=result.warnings)
+                item = from_item_fields(fields, result.modality, content=result.content, warnings=result.warnings)
                 new[index] = NewItem(item, result.vector, result.thumbnail)
             else:
                 failed[index] = result
-        answer = await run_in_threadpool(store, service, caller, gallery, new, bound.fingerprint, failed)
-    return written(answer)
+        results = await run_in_threadpool(store, state, caller, gallery, new, found.fingerprint, failed)
+    return write_response(results)
 
 
-@router.get("", responses=problems(404))
+@router.get("", summary="List items", responses=problems(404))
 def list_items(
-    gallery: NamedGallery, service: ServiceDep, _caller: Searcher, selection: Annotated[ItemSelection, Query()]
+    gallery: ResolvedGallery, state: StateDep, _caller: Searcher, selection: Annotated[ItemSelection, Query()]
 ) -> ItemsPage:
-    """The items that pass the filter, by id."""
-    found = service.galleries.items(gallery, selection.where, limit=selection.limit + 1, after=after(selection.cursor))
-    kept, following = page(found, selection.limit, lambda item: item.id)
-    return ItemsPage(items=[ItemDetails.of(item) for item in kept], next_cursor=following)
+    """Return the items that pass the filter, by id."""
+    found = state.galleries.query.items(
+        gallery, from_item_filter(selection), limit=selection.limit + 1, after=decode_cursor(selection.cursor)
+    )
+    items, next_cursor = split_page(found, selection.limit, lambda item: item.id)
+    return ItemsPage(items=[to_item_details(item) for item in items], next_cursor=next_cursor)
 
 
-@router.delete("", responses=problems(404))
+@router.delete("", summary="Delete items by filter", responses=problems(404))
 def delete_items(
-    gallery: NamedGallery, service: ServiceDep, caller: Writer, selection: Annotated[ItemFilter, Query()]
-) -> Deleted:
-    """Delete every item that passes the filter, for good; at least one field must be given."""
-    if selection.where == Filter():
+    gallery: ResolvedGallery, state: StateDep, caller: Writer, selection: Annotated[ItemFilter, Query()]
+) -> DeletionResult:
+    """Delete every item that passes the filter permanently. At least one field of the filter is required."""
+    where = from_item_filter(selection)
+    if where == Filter():
         raise InvalidRequest(
             [FieldError(field=name, detail="or another filter is required") for name in ItemFilter.model_fields]
         )
-    under_way = [
+    unfinished = [
         job
-        for state in (JobState.RUNNING, JobState.QUEUED)
-        for job in service.jobs.list(limit=MAX_PAGE, state=state, galleries={gallery})
+        for state_ in (JobState.RUNNING, JobState.QUEUED)
+        for job in state.jobs.list(limit=MAX_PAGE, state=state_, galleries={gallery})
     ]
-    erased = service.galleries.erase(gallery, selection.where, caller.key_id, jobs=len(under_way))
-    receipt = Receipt.of(erased)
-    asked = selection.model_dump(mode="json", exclude_defaults=True)
-    detail = asked | {"deleted": receipt.items, "receipt": receipt.id}
-    service.audit.record(caller.key_id, "items.delete", gallery, detail)
-    return Deleted(deleted=receipt.items, receipt=receipt)
+    receipt = to_receipt(state.galleries.erasure.erase(gallery, where, caller.key_id, jobs=len(unfinished)))
+    options = selection.model_dump(mode="json", exclude_defaults=True)
+    detail = options | {"deleted": receipt.items, "receipt": receipt.id}
+    state.audit.record(caller.key_id, "items.delete", gallery, detail)
+    return DeletionResult(deleted=receipt.items, receipt=receipt)
 
 
-@router.get("/{item}", responses=problems(404))
-def get_item(gallery: NamedGallery, item: ItemId, service: ServiceDep, _caller: Searcher) -> ItemDetails:
-    """One item."""
-    return ItemDetails.of(service.galleries.item(gallery, item))
+@router.get("/{item}", summary="Get an item", responses=problems(404))
+def get_item(gallery: ResolvedGallery, item: ItemId, state: StateDep, _caller: Searcher) -> ItemDetails:
+    """Return one item."""
+    return to_item_details(state.galleries.query.item(gallery, item))
 
 
-@router.patch("/{item}", responses=problems(404, 507))
+@router.patch("/{item}", summary="Change an item", responses=problems(404, 507))
 def change_item(
-    gallery: NamedGallery, item: ItemId, body: ItemChanges, service: ServiceDep, caller: Writer
+    gallery: ResolvedGallery, item: ItemId, body: ItemChanges, state: StateDep, caller: Writer
 ) -> ItemDetails:
-    """Change what is known of an item; its image and vector stay."""
+    """Change the metadata of an item; its image and embedding stay."""
     changes = {name: getattr(body, name) for name in body.model_fields_set}
-    changed = service.galleries.update_item(gallery, item, changes)
-    service.audit.record(caller.key_id, "items.update", gallery, {"item": item, "fields": sorted(changes)})
-    return ItemDetails.of(changed)
+    changed = state.galleries.writer.update_item(gallery, item, changes)
+    state.audit.record(caller.key_id, "items.update", gallery, {"item": item, "fields": sorted(changes)})
+    return to_item_details(changed)
 
 
-@router.delete("/{item}", status_code=204, responses=problems(404))
-def delete_item(gallery: NamedGallery, item: ItemId, service: ServiceDep, caller: Writer) -> None:
-    """Delete an item with its vector and image, for good."""
-    service.galleries.delete_item(gallery, item)
-    service.audit.record(caller.key_id, "items.delete", gallery, {"item": item, "deleted": 1})
+@router.delete("/{item}", status_code=204, summary="Delete an item", responses=problems(404))
+def delete_item(gallery: ResolvedGallery, item: ItemId, state: StateDep, caller: Writer) -> None:
+    """Delete an item with its embedding and image permanently."""
+    state.galleries.erasure.delete_item(gallery, item)
+    state.audit.record(caller.key_id, "items.delete", gallery, {"item": item, "deleted": 1})
 
 
 @router.get(
     "/{item}/image",
+    summary="Get the thumbnail of an item",
     response_class=Response,
     responses=problems(404) | {200: {"content": {"image/jpeg": {}, "image/webp": {}}, "description": "The thumbnail"}},
 )
-def get_image(gallery: NamedGallery, item: ItemId, service: ServiceDep, _caller: Searcher) -> Response:
-    """The thumbnail of an item, JPEG; WebP where an earlier build stored it."""
-    image = service.galleries.thumbnail(gallery, item)
+def get_image(gallery: ResolvedGallery, item: ItemId, state: StateDep, _caller: Searcher) -> Response:
+    """Return the thumbnail of an item as JPEG, or as WebP if an earlier version of the server stored it."""
+    image = state.galleries.query.thumbnail(gallery, item)
     return Response(image, media_type=thumbnail_type(image))

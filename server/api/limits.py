@@ -1,24 +1,26 @@
-"""Every limit a client must respect."""
+"""Limits that clients must respect."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
+from server.api.app_state import StateDep
 from server.api.auth import Reader
 from server.api.errors import problems
-from server.api.schemas import MAX_K, MAX_PAGE, MAX_QUERY_IMAGES, MAX_SEARCHES, Limits
-from server.api.service import ServiceDep
-from server.embedding.decode import FORMATS
+from server.embedding.image_file import FORMATS
+from vireid.schemas.limits import Limits
+from vireid.schemas.paging import MAX_PAGE
+from vireid.schemas.search import MAX_K, MAX_QUERY_IMAGES, MAX_SEARCHES
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/limits", tags=["service"])
 
 
-@router.get("", responses=problems())
-def limits(service: ServiceDep, _caller: Reader) -> Limits:
-    """What one request may bring and ask for."""
-    settings = service.settings
+@router.get("", summary="Get the limits", responses=problems())
+def limits(state: StateDep, _caller: Reader) -> Limits:
+    """Return the limits of one request."""
+    settings = state.settings
     return Limits(
         max_images=settings.max_images,
         max_query_images=min(MAX_QUERY_IMAGES, settings.max_images),

@@ -1,7 +1,8 @@
-"""Pure ASGI, so that every answer passes here, whoever wrote it: headers, the last resort, the body limit."""
+"""ASGI middleware for every response: request id, timing and security headers, unexpected errors, body limit."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.bodies import JSON, media_type
-from server.api.errors import framework_response
-from server.api.service import service_of
+from server.api.app_state import state_of
+from server.api.errors import framework_response, problem_response
+from server.api.request_parsing import JSON, media_type
 from server.api.trace import start_trace
+from server.domain.errors import NotReady
 
 __all__ = ["BodyLimit", "Tracing"]
 
@@ -21,19 +23,23 @@ _CONTENT_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_SAFETY = (
+_SECURITY_HEADERS = (
     (b"content-security-policy", _CONTENT_POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 
 log = logging.getLogger(__name__)
 
 
 class Tracing:
-    """Outermost: request id, ``Server-Timing`` and safety headers on every answer; a log line and a count of each.
+    """Adds request id, ``Server-Timing`` and security headers to every response, logs it and counts it.
 
-    An exception that nobody handled becomes a 500 problem; its traceback goes to the log, with the request id.
+    An unhandled exception becomes a 500 problem; its traceback is logged with the request id.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -44,6 +50,9 @@ class Tracing:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":  # the HTTP server omits the body, because its own scope says HEAD
+            scope = {**scope, "method": "GET"}
         trace = start_trace(scope)
         status: int | None = None
 
@@ -56,30 +65,36 @@ class Tracing:
                     (b"x-request-id", trace.request_id.encode()),
                     (b"server-timing", trace.server_timing().encode()),
                     (b"cache-control", b"no-store" if scope["path"].startswith("/v1/") else b"no-cache"),
-                    *_SAFETY,
+                    *_SECURITY_HEADERS,
                 ]
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            status = 499  # nobody is left to answer; the number is the log's, by custom
+            status = 499  # no response is sent; logs use this status by convention
+        except asyncio.CancelledError:  # the server stops, and the request took longer than its grace period
+            if status is not None:
+                raise
+            stopping = NotReady(["the server is shutting down"])
+            await problem_response(Request(scope), stopping)(scope, receive, send_with_headers)
         except Exception:
             log.exception("request failed", extra={"request_id": trace.request_id})
             if status is not None:
-                raise  # the answer has begun: all that is left is to break it off
+                raise  # the response has begun and can only be cut off
             await framework_response(Request(scope), 500)(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
-            service_of(scope).metrics.request(scope["method"], route, status or 500, trace)
-            facts = {"method": scope["method"], "route": route, "status": status, "request_id": trace.request_id}
-            log.info("request", extra={**facts, **trace.milliseconds()})
+            state_of(scope).metrics.request(method, route, status or 500, trace)
+            fields = {"method": method, "route": route, "status": status, "request_id": trace.request_id}
+            log.info("request", extra={**fields, **trace.milliseconds()})
 
 
 class BodyLimit:
-    """Refuses a body of more than ``limit`` bytes: by its ``Content-Length`` at once, else by counting what arrives.
+    """Rejects a body of more than ``limit`` bytes, by its ``Content-Length`` or by counting the bytes received.
 
-    ``others`` are the limits of paths that match whole, but for JSON, which is read into memory everywhere.
+    ``others`` holds the limits of paths that match a pattern completely. They do not apply to JSON, which is always
+    read into memory.
     """
 
     def __init__(self, app: ASGIApp, limit: int, others: Mapping[re.Pattern[str], int]) -> None:
@@ -92,9 +107,9 @@ class BodyLimit:
             return
         request = Request(scope)
         limit = self._limit(request)
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > limit:
-            await framework_response(request, 413 if announced.isdecimal() else 400)(scope, receive, send)
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > limit:
+            await framework_response(request, 413 if declared.isdecimal() else 400)(scope, receive, send)
             return
         received = 0
 

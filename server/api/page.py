@@ -1,4 +1,4 @@
-"""The page a person uses: a few static files, nothing from elsewhere."""
+"""The web page: static files without external resources."""
 
 from __future__ import annotations
 

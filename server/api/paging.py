@@ -1,4 +1,4 @@
-"""Opaque cursors over lists that are sorted by a string."""
+"""Opaque cursors of lists that are sorted by a string or a number."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from server.api.errors import invalid
+from server.domain.validation import invalid
 
-__all__ = ["after", "cursor", "page"]
+__all__ = ["decode_cursor", "decode_number_cursor", "encode_cursor", "split_page"]
 
 Entry = TypeVar("Entry")
 
+_INVALID = "is not the next_cursor of a page"
+_LARGEST_NUMBER = 2**63 - 1  # of a database
 
-def cursor(key: str) -> str:
-    """The cursor of the page that begins behind ``key``."""
+
+def encode_cursor(key: str) -> str:
+    """Return the cursor of the page that starts after the sort key ``key``."""
     return base64.urlsafe_b64encode(key.encode()).decode("ascii")
 
 
-def after(cursor: str | None) -> str | None:
-    """The sort key that a page begins behind; None: the first page.
+def decode_cursor(cursor: str | None) -> str | None:
+    """Return the sort key after which a page starts; None: the first page.
 
     Raises:
-        InvalidRequest: this server never gave that cursor.
+        InvalidRequest: the cursor was not made by this server.
     """
     if cursor is None:
         return None
     try:
         return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
     except (UnicodeError, binascii.Error):
-        raise invalid("cursor", "is not the next_cursor of a page") from None
+        raise invalid("cursor", _INVALID) from None
 
 
-def number_after(cursor: str | None) -> int | None:
-    """The same for a list that is sorted by a number.
-
-    Raises:
-        InvalidRequest: this server never gave that cursor.
-    """
-    behind = after(cursor)
-    if behind is not None and not behind.isdecimal():
-        raise invalid("cursor", "is not the next_cursor of a page")
-    return None if behind is None else int(behind)
+def decode_number_cursor(cursor: str | None) -> int | None:
+    """Like :func:`decode_cursor`, for a list that is sorted by a number."""
+    key = decode_cursor(cursor)
+    if key is None:
+        return None
+    if not (key.isascii() and key.isdecimal()) or int(key) > _LARGEST_NUMBER:
+        raise invalid("cursor", _INVALID)
+    return int(key)
 
 
-def page(entries: Sequence[Entry], limit: int, key: Callable[[Entry], str]) -> tuple[Sequence[Entry], str | None]:
-    """The first ``limit`` of ``limit + 1`` entries asked for, and the cursor of the next page if there is one."""
+def split_page(entries: Sequence[Entry], limit: int, key: Callable[[Entry], str]) -> tuple[Sequence[Entry], str | None]:
+    """Return the first ``limit`` of at most ``limit + 1`` entries, and the cursor of the next page if there is one."""
     if len(entries) <= limit:
         return entries, None
-    kept = entries[:limit]
-    return kept, cursor(key(kept[-1]))
+    page = entries[:limit]
+    return page, encode_cursor(key(page[-1]))

@@ -1,4 +1,4 @@
-"""Search a gallery for one person, or for many people at once."""
+"""Search of a gallery for one person or for many people."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import Literal, Self
 
 import numpy as np
@@ -13,16 +14,38 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from models.card import Card, Modality
+from models.card import Modality
+from server.api.app_state import AppState, StateDep
 from server.api.auth import Caller, Searcher
-from server.api.bodies import FORM, JSON, documented, media_type, read_form, read_json
-from server.api.bound import NamedGallery, engine_of
-from server.api.calibration import rate_of, score_for
-from server.api.errors import BodyTypeUnsupported, InvalidRequest, describe, field_errors, invalid, problems
-from server.api.rankings import Cursor, digest_of
-from server.api.schemas import (
+from server.api.calibration import Calibrations, FittingCalibration, is_drawn, score_for, score_for_false_hits
+from server.api.case_reference import require_case
+from server.api.conversion import from_search_filter, to_item_summary
+from server.api.dependencies import ResolvedGallery, engine_of
+from server.api.errors import BodyTypeUnsupported, describe, problems
+from server.api.request_parsing import FORM, JSON, media_type, read_form, read_json, request_body
+from server.api.search_cursor import SearchCursor, digest_of
+from server.api.trace import Trace, trace_of
+from server.api.uploads import check_count, embed_all
+from server.domain.errors import ModelMismatch, ServiceError
+from server.domain.fields import unit_vector
+from server.domain.types import (
+    CropWarning,
+    Filter,
+    Fusion,
+    Gallery,
+    Group,
+    Hit,
+    RankingPosition,
+    Rerank,
+    Search,
+    SearchResult,
+    Vectors,
+)
+from server.domain.validation import InvalidRequest, field_errors, invalid
+from server.embedding.engine import Detail
+from server.index.ranking import fuse
+from vireid.schemas.search import (
     MAX_QUERY_IMAGES,
-    ItemFacts,
     SearchAnswer,
     SearchAnswers,
     SearchBatch,
@@ -34,14 +57,6 @@ from server.api.schemas import (
     SearchQuery,
     TimingMs,
 )
-from server.api.service import Service, ServiceDep
-from server.api.trace import Trace, trace_of
-from server.api.uploads import check_count, embed_all
-from server.embedding.engine import Detail
-from server.errors import ModelMismatch, ServiceError
-from server.fields import unit_vector
-from server.gallery.search import fuse
-from server.gallery.types import CropWarning, Gallery, Group, Hit, Place, Rerank, Search, SearchResult, Vectors
 
 __all__ = ["router"]
 
@@ -50,10 +65,10 @@ router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["search"])
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whom to look for: unit vectors ``[q, D]`` of one person, the modality of each, what to tell the audit.
+    """The person to search for: fused unit vectors ``[q, D]``, the modality of each image, details for the audit log.
 
-    ``key`` stays the same from page to page. ``exclude`` is the item that the vectors come from, which would find
-    itself. ``warnings`` are those of each image, where they were looked at.
+    ``key`` is equal for all pages of a search. ``exclude`` is the item that the vectors come from, which would find
+    itself. ``warnings`` holds those of each image that was processed.
     """
 
     vectors: Vectors
@@ -65,166 +80,189 @@ class Person:
 
     @property
     def modality(self) -> Modality | None:
-        """The one modality of all; None when they differ."""
+        """The modality of all images; None if they differ."""
         return self.modalities[0] if len(set(self.modalities)) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A search translated, and what it takes to translate its result back."""
+class SearchTask:
+    """A search in terms of the domain, with what is needed to convert its result to an answer."""
 
     gallery: Gallery
-    card: Card | None
+    calibrations: Calibrations
     query: SearchQuery
     person: Person
     search: Search
 
     @classmethod
-    def of(cls, service: Service, gallery: Gallery, query: SearchQuery, person: Person) -> Self:
-        """Translate.
+    def of(
+        cls, state: AppState, gallery: Gallery, query: SearchQuery, person: Person, cursor: SearchCursor | None
+    ) -> Self:
+        """Convert a query.
 
         Raises:
-            InvalidRequest: the query does not go with the person, the gallery's model or its cursor.
+            InvalidRequest: the query does not fit the person or the gallery's model.
         """
-        engine = service.models.of_fingerprint(gallery.fingerprint)
+        engine = state.models.of_fingerprint(gallery.fingerprint)
         card = None if engine is None else engine.card
-        modality = _wanted(query.filter.modality, person)
-        cursor = Cursor.read(query.cursor, digest_of(gallery, query, person.key))
+        calibrations = Calibrations(card, state.calibrations.fitting(gallery))
+        where = from_search_filter(query.filter, _item_modality(query.filter.modality, person))
         search = Search(
-            _fused(query, person),
+            person.vectors,
             k=query.k,
-            where=query.filter.where(modality),
-            fusion=query.fusion,
+            where=where,
             group=query.group_by is not None,
-            min_score=_least_score(card, query, modality, person),
+            min_score=_least_score(state, gallery, calibrations, query, person, where),
             exclude=person.exclude,
-            after=None if cursor is None else cursor.place,
+            after=None if cursor is None else cursor.position,
             rerank=None if query.rerank is None else Rerank(**query.rerank.model_dump()),
             exact=query.exact,
         )
-        return cls(gallery, card, query, person, search)
+        return cls(gallery, calibrations, query, person, search)
 
     @property
-    def passed(self) -> int:
-        """Hits of the pages before."""
+    def previous_hits(self) -> int:
+        """Number of hits of the previous pages."""
         return 0 if self.search.after is None else self.search.after.rank
 
-    def audited(self, result: SearchResult) -> dict[str, object]:
-        """What the audit keeps; no vector, which a cursor may hold."""
-        asked = self.query.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"})
-        after = {"after": self.passed} if self.passed else {}
-        return {**self.person.source, **asked, **after, "hits": len(result.hits)}
+    def audit_detail(self, result: SearchResult) -> dict[str, object]:
+        """Return the detail of the audit entry: the query without its cursor, and id and score of each hit."""
+        options = self.query.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"})
+        after = {"after": self.previous_hits} if self.previous_hits else {}
+        grouped = (hit for group in result.groups or () for hit in group.hits)
+        found = [[hit.item.id, round(float(hit.score), 6)] for hit in (*result.hits, *grouped)]
+        return {**self.person.source, **options, **after, "hits": len(result.hits), "found": found}
 
     def answer(self, result: SearchResult, timing: TimingMs) -> SearchAnswer:
-        """Translate back."""
+        """Convert the result."""
+        fitting = self._fitting(result)
+        used = {modality: one.used for modality, one in fitting.items()}
         return SearchAnswer(
             gallery=self.gallery.name,
             model=self.gallery.model,
             fingerprint=self.gallery.fingerprint,
             modality=list(self.person.modalities),
-            warnings=[sorted(found) for found in self.person.warnings],
+            warnings=[sorted(warnings) for warnings in self.person.warnings],
             searched=result.searched,
             exact=result.recall is None,
             recall=result.recall,
             reranked=self.search.rerank is not None,
-            hits=self._hits(result.hits, self.passed + 1),
-            groups=None if result.groups is None else [self._group(group) for group in result.groups],
+            calibration=next(iter(used.values()), None),
+            calibrations=used,
+            hits=self._hits(result.hits, fitting, result.searched, self.previous_hits + 1),
+            groups=None
+            if result.groups is None
+            else [self._group(group, fitting, result.searched) for group in result.groups],
             next_cursor=None if result.end is None else self._cursor(result.end),
             timing_ms=timing,
         )
 
-    def _hits(self, hits: tuple[Hit, ...], first: int = 1) -> list[SearchHit]:
-        return [
-            SearchHit(
-                rank=rank,
-                score=hit.score,
-                false_match_rate=self.card and rate_of(self.card, self.person.modality, hit.item.modality, hit.score),
-                rerank_distance=hit.rerank_distance,
-                item=ItemFacts.of(hit.item),
-            )
-            for rank, hit in enumerate(hits, first)
-        ]
+    def _fitting(self, result: SearchResult) -> dict[Modality, FittingCalibration]:
+        """Return the calibration of each modality of the hits, that of the first hit first; of a filter without any."""
+        modality = self.search.where.modality
+        hits = chain(result.hits, *(group.hits for group in result.groups or ()))
+        modalities = [hit.item.modality for hit in hits if not is_drawn(hit.item)]
+        if not result.hits and modality is not None:
+            modalities = [modality]
+        found = {one: self.calibrations.find(self.person.modality, one) for one in dict.fromkeys(modalities)}
+        return {one: fitting for one, fitting in found.items() if fitting is not None}
 
-    def _group(self, group: Group) -> SearchGroup:
-        return SearchGroup(identity=group.identity, score=group.score, hits=self._hits(group.hits))
+    def _hits(
+        self, hits: tuple[Hit, ...], fitting: Mapping[Modality, FittingCalibration], searched: int, first: int = 1
+    ) -> list[SearchHit]:
+        return [_to_hit(rank, hit, fitting, searched) for rank, hit in enumerate(hits, first)]
 
-    def _cursor(self, end: Place) -> str:
-        seen = "images" in self.person.source
-        return Cursor(
+    def _group(self, group: Group, fitting: Mapping[Modality, FittingCalibration], searched: int) -> SearchGroup:
+        hits = self._hits(group.hits, fitting, searched)
+        return SearchGroup(identity=group.identity, score=group.score, hits=hits)
+
+    def _cursor(self, end: RankingPosition) -> str:
+        by_images = "images" in self.person.source
+        return SearchCursor(
             search=digest_of(self.gallery, self.query, self.person.key),
             score=end.score,
             id=end.id,
             rank=end.rank,
-            modalities=list(self.person.modalities) if seen else [],
-            vectors=Cursor.packed(self.search.queries) if seen else None,
-        ).write()
+            modalities=list(self.person.modalities) if by_images else [],
+            vectors=SearchCursor.pack(self.search.queries) if by_images else None,
+        ).encode()
 
 
 @router.post(
     "/search",
+    summary="Search for one person",
     response_model=SearchAnswer,
     responses=problems(404, 409, 413, 415, 429, 503),
-    openapi_extra=documented({FORM: SearchForm, JSON: SearchByStored}),
+    openapi_extra=request_body({FORM: SearchForm, JSON: SearchByStored}),
 )
-async def search(request: Request, gallery: NamedGallery, service: ServiceDep, caller: Searcher) -> Response:
-    """Rank the gallery for one person, seen in images, stored as an item, or given as an embedding.
+async def search(request: Request, gallery: ResolvedGallery, state: StateDep, caller: Searcher) -> Response:
+    """Rank the items of a gallery for one person, given by images, by an item of the gallery or by an embedding.
 
-    For the next page send the same again, with the answer's `next_cursor` as `cursor`.
+    To get the next page, repeat the request with the response's `next_cursor` as `cursor` of the query.
     """
-    bound, trace = service.galleries.bound(gallery), trace_of(request)
-    kind = media_type(request)
-    if kind == FORM:
-        query, person = await _from_images(request, service, bound)
-        return await run_in_threadpool(_answer, service, caller, trace, bound, query, person)
-    if kind == JSON:
+    require_case(state)
+    found, trace = state.galleries.catalog.cached(gallery), trace_of(request)
+    media = media_type(request)
+    if media == FORM:
+        query, person, cursor = await _from_images(request, state, found)
+        return await run_in_threadpool(_answer, state, caller, trace, found, query, person, cursor)
+    if media == JSON:
         body = await read_json(request, SearchByStored)
-        return await run_in_threadpool(_answer_stored, service, caller, trace, bound, body)
+        return await run_in_threadpool(_answer_stored, state, caller, trace, found, body)
     raise BodyTypeUnsupported([FORM, JSON])
 
 
 @router.post(
     "/searches",
+    summary="Search for many people",
     response_model=SearchAnswers,
     responses=problems(404, 413, 503),
-    openapi_extra=documented({JSON: SearchBatch}),
+    openapi_extra=request_body({JSON: SearchBatch}),
 )
-async def search_many(request: Request, gallery: NamedGallery, service: ServiceDep, caller: Searcher) -> Response:
-    """Many searches at once, each by an item or an embedding; one that is not possible fails alone.
+async def search_many(request: Request, gallery: ResolvedGallery, state: StateDep, caller: Searcher) -> Response:
+    """Run many searches, each by an item or an embedding. An invalid search does not affect the others.
 
-    Those with the same filter share one pass over the gallery, which takes far less time than one each.
+    Searches with the same filter share one pass over the gallery, which is much faster than separate requests.
     """
+    require_case(state)
     if media_type(request) != JSON:
         raise BodyTypeUnsupported([JSON])
     body = await read_json(request, SearchBatch)
-    return await run_in_threadpool(_answer_many, service, caller, trace_of(request), gallery, body.searches)
+    return await run_in_threadpool(_answer_many, state, caller, trace_of(request), gallery, body.searches)
 
 
 def _answer(
-    service: Service, caller: Caller, trace: Trace, gallery: Gallery, query: SearchQuery, person: Person
+    state: AppState,
+    caller: Caller,
+    trace: Trace,
+    gallery: Gallery,
+    query: SearchQuery,
+    person: Person,
+    cursor: SearchCursor | None,
 ) -> Response:
-    task = Task.of(service, gallery, query, person)
-    (result,) = _results(service, trace, gallery, [task])
-    service.audit.record(caller.key_id, "search", gallery.name, task.audited(result))
+    task = SearchTask.of(state, gallery, query, person, cursor)
+    (result,) = _results(state, trace, gallery, [task])
+    state.audit.require(caller.key_id, "search", gallery.name, task.audit_detail(result))
     return _json(task.answer(result, trace.timing()))
 
 
-def _answer_stored(service: Service, caller: Caller, trace: Trace, gallery: Gallery, body: SearchByStored) -> Response:
-    return _answer(service, caller, trace, gallery, body.query, _from_stored(service, gallery, body))
+def _answer_stored(state: AppState, caller: Caller, trace: Trace, gallery: Gallery, body: SearchByStored) -> Response:
+    return _answer(state, caller, trace, gallery, body.query, *_from_stored(state, gallery, body))
 
 
-def _answer_many(service: Service, caller: Caller, trace: Trace, name: str, entries: Sequence[object]) -> Response:
-    gallery = service.galleries.bound(name)
-    tasks: dict[int, Task] = {}
+def _answer_many(state: AppState, caller: Caller, trace: Trace, name: str, entries: Sequence[object]) -> Response:
+    gallery = state.galleries.catalog.cached(name)
+    tasks: dict[int, SearchTask] = {}
     outcomes: dict[int, SearchOutcome] = {}
     for index, entry in enumerate(entries):
         try:
             body = _parsed(entry)
-            tasks[index] = Task.of(service, gallery, body.query, _from_stored(service, gallery, body))
+            tasks[index] = SearchTask.of(state, gallery, body.query, *_from_stored(state, gallery, body))
         except ServiceError as error:
             outcomes[index] = SearchOutcome(index=index, error=describe(error))
-    results = _results(service, trace, gallery, list(tasks.values()))
-    audited = [task.audited(result) for task, result in zip(tasks.values(), results, strict=True)]
-    service.audit.record(caller.key_id, "search", gallery.name, {"searches": audited, "failed": len(outcomes)})
+    results = _results(state, trace, gallery, list(tasks.values()))
+    details = [task.audit_detail(result) for task, result in zip(tasks.values(), results, strict=True)]
+    state.audit.require(caller.key_id, "search", gallery.name, {"searches": details, "failed": len(outcomes)})
     timing = trace.timing()
     for (index, task), result in zip(tasks.items(), results, strict=True):
         outcomes[index] = SearchOutcome(index=index, answer=task.answer(result, timing))
@@ -232,14 +270,14 @@ def _answer_many(service: Service, caller: Caller, trace: Trace, name: str, entr
 
 
 def _json(answer: SearchAnswer | SearchAnswers) -> Response:
-    """Written by the thread that has made it: FastAPI would check it once more, in everybody's event loop."""
+    """Serialise in this thread; FastAPI would validate the answer again, in the event loop."""
     return Response(answer.model_dump_json(), media_type=JSON)
 
 
-def _results(service: Service, trace: Trace, gallery: Gallery, tasks: Sequence[Task]) -> list[SearchResult]:
+def _results(state: AppState, trace: Trace, gallery: Gallery, tasks: Sequence[SearchTask]) -> list[SearchResult]:
     started = time.monotonic()
     searches = [task.search for task in tasks]
-    results = service.galleries.search(gallery.name, searches, fingerprint=gallery.fingerprint)
+    results = state.galleries.query.search(gallery.name, searches, fingerprint=gallery.fingerprint)
     trace.seconds["search"] = time.monotonic() - started
     return results
 
@@ -251,72 +289,109 @@ def _parsed(entry: object) -> SearchByStored:
         raise InvalidRequest(field_errors(error.errors())) from None
 
 
-async def _from_images(request: Request, service: Service, gallery: Gallery) -> tuple[SearchQuery, Person]:
+async def _from_images(
+    request: Request, state: AppState, gallery: Gallery
+) -> tuple[SearchQuery, Person, SearchCursor | None]:
     body = await read_form(request, SearchForm)
     count = len(body.images)
-    check_count(body.images, min(MAX_QUERY_IMAGES, service.settings.max_images))
-    engine, query = engine_of(service, gallery), body.query
+    check_count(body.images, min(MAX_QUERY_IMAGES, state.settings.max_images))
+    engine, query = engine_of(state, gallery), body.query
     key = _key_of(body)
-    cursor = Cursor.read(query.cursor, digest_of(gallery, query, key))
+    source = {"images": count, "crops_sha256": [sha256(image).hexdigest() for image in body.images]}
+    cursor = SearchCursor.decode(query.cursor, digest_of(gallery, query, key))
     if cursor is not None:
-        return query, Person(cursor.queries(gallery.dimension), tuple(cursor.modalities), {"images": count}, key)
-    with service.admission.admit(count):
+        person = Person(cursor.queries(count, gallery.dimension), tuple(cursor.modalities), source, key)
+        return query, person, cursor
+    with state.admission.admit(body.images):
         found = await embed_all(request, engine, body.images, body.modality, details={Detail.WARNINGS})
-    vectors, modalities = np.stack([row.vector for row in found]), tuple(row.modality for row in found)
+    vectors, modalities = _fused([row.vector for row in found], query), tuple(row.modality for row in found)
     warnings = tuple(row.warnings for row in found)
-    return query, Person(vectors, modalities, {"images": count}, key, warnings=warnings)
+    return query, Person(vectors, modalities, source, key, warnings=warnings), None
 
 
 def _key_of(body: SearchForm) -> bytes:
-    """The images and their modalities in few bytes."""
+    """Return a digest of the images and their modalities."""
     key = sha256(",".join(body.modality).encode())
     for image in body.images:
         key.update(sha256(image).digest())
     return key.digest()
 
 
-def _from_stored(service: Service, gallery: Gallery, body: SearchByStored) -> Person:
+def _from_stored(state: AppState, gallery: Gallery, body: SearchByStored) -> tuple[Person, SearchCursor | None]:
+    person = _stored_person(state, gallery, body)
+    return person, SearchCursor.decode(body.query.cursor, digest_of(gallery, body.query, person.key))
+
+
+def _stored_person(state: AppState, gallery: Gallery, body: SearchByStored) -> Person:
     if body.item_id is not None:
-        item, vector = service.galleries.vector(gallery.name, body.item_id)
+        item, vector = state.galleries.query.vector(gallery.name, body.item_id)
         key = item.id.encode() + vector.tobytes()
         return Person(vector.reshape(1, -1), (item.modality,), {"item_id": item.id}, key, exclude=item.id)
     if body.vector is None or body.modality is None:
-        raise TypeError("the schema lets no such body pass")
+        raise TypeError("the schema does not allow such a body")
     if body.fingerprint not in (None, gallery.fingerprint):
         raise ModelMismatch(gallery.name, gallery.fingerprint, body.fingerprint)
     if len(body.vector) != gallery.dimension:
         raise ModelMismatch(gallery.name, f"{gallery.dimension} numbers", f"{len(body.vector)}")
     vector = unit_vector(body.vector)
-    return Person(vector[np.newaxis], (body.modality,), {"vector": True}, body.modality.encode() + vector.tobytes())
+    source = {"vector": True, "vector_sha256": sha256(vector.tobytes()).hexdigest()}
+    return Person(vector[np.newaxis], (body.modality,), source, body.modality.encode() + vector.tobytes())
 
 
-def _fused(query: SearchQuery, person: Person) -> Vectors:
+def _fused(vectors: Sequence[Vectors], query: SearchQuery) -> Vectors:
     try:
-        return fuse(person.vectors, query.fusion)
+        return fuse(np.stack(vectors), Fusion(query.fusion))
     except ValueError:
         raise invalid("images", "have no mean: their embeddings cancel out") from None
 
 
-def _wanted(asked: Literal["visible", "infrared", "opposite"] | None, person: Person) -> Modality | None:
-    """The modality of the items that may be found; None: both."""
-    if asked is None:
+def _item_modality(choice: Literal["visible", "infrared", "opposite"] | None, person: Person) -> Modality | None:
+    """Return the modality of the items to search; None: both."""
+    if choice is None:
         return None
-    if asked != "opposite":
-        return Modality(asked)
+    if choice != "opposite":
+        return Modality(choice)
     if person.modality is None:
         raise invalid("query.filter.modality", "cannot be opposite: the query images differ in modality")
     return person.modality.opposite
 
 
-def _least_score(card: Card | None, query: SearchQuery, modality: Modality | None, person: Person) -> float | None:
-    """``min_score``, or the score that ``max_false_match_rate`` stands for, whichever is more."""
-    rate = query.max_false_match_rate
-    if rate is None:
-        return query.min_score
-    field = "query.max_false_match_rate"
-    if modality is None or person.modality is None:
-        raise invalid(field, "needs query images of one modality and a filter on one modality")
-    if card is None:
-        raise invalid(field, "needs the calibration of the gallery's model, which is not loaded")
-    score = score_for(card, person.modality, modality, rate)
-    return score if query.min_score is None else max(score, query.min_score)
+def _least_score(
+    state: AppState,
+    gallery: Gallery,
+    calibrations: Calibrations,
+    query: SearchQuery,
+    person: Person,
+    where: Filter,
+) -> float | None:
+    """Return the highest of ``min_score`` and the scores of the limits on false match rate and false hits."""
+    scores = [] if query.min_score is None else [query.min_score]
+    for limit in ("max_false_match_rate", "max_expected_false_hits"):
+        value = getattr(query, limit)
+        if value is None:
+            continue
+        field = f"query.{limit}"
+        if where.modality is None or person.modality is None:
+            raise invalid(field, "needs query images of one modality and a filter on one modality")
+        calibration = calibrations.require(field, person.modality, where.modality).calibration
+        if limit == "max_false_match_rate":
+            scores.append(score_for(calibration, value, field))
+        else:
+            searched = state.galleries.query.count(gallery.name, where, person.exclude)
+            scores.append(score_for_false_hits(calibration, value, searched))
+    return max(scores, default=None)
+
+
+def _to_hit(rank: int, hit: Hit, fitting: Mapping[Modality, FittingCalibration], searched: int) -> SearchHit:
+    found = None if is_drawn(hit.item) else fitting.get(hit.item.modality)
+    estimate = None if found is None else found.estimate(hit.score)
+    return SearchHit(
+        rank=rank,
+        score=hit.score,
+        false_match_rate=estimate and estimate.rate,
+        false_match_rate_interval=estimate and estimate.interval,
+        below=estimate is not None and estimate.below,
+        expected_false_hits=estimate and estimate.rate * searched,
+        rerank_distance=hit.rerank_distance,
+        item=to_item_summary(hit.item),
+    )

@@ -1,4 +1,4 @@
-"""What one request leaves behind: its id, who asked, and where the time went."""
+"""Trace of a request: its id and the duration of its stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from server.api.schemas import TimingMs
+from vireid.schemas.search import TimingMs
 
 __all__ = ["STAGES", "Stage", "Trace", "start_trace", "trace_of"]
 
@@ -24,7 +24,7 @@ _KEY = "trace"
 
 @dataclass(slots=True)
 class Trace:
-    """Filled while a request is worked on. ``problem``: last part of the problem's type, if it ended in one."""
+    """Trace of a request in progress. ``problem`` is the last part of the problem's type, if it failed."""
 
     request_id: str
     started: float = field(default_factory=time.monotonic)
@@ -33,25 +33,25 @@ class Trace:
 
     @property
     def total(self) -> float:
-        """Seconds until now."""
+        """Seconds since the start of the request."""
         return time.monotonic() - self.started
 
     def milliseconds(self) -> dict[str, float]:
-        """Milliseconds by stage until now; a stage that was not passed is 0."""
-        found: dict[str, float] = {stage: round(1e3 * self.seconds.get(stage, 0.0), 3) for stage in STAGES}
-        return found | {"total": round(1e3 * self.total, 3)}
+        """Return the milliseconds by stage so far; 0 for a stage that was not reached."""
+        stages: dict[str, float] = {stage: round(1e3 * self.seconds.get(stage, 0.0), 3) for stage in STAGES}
+        return stages | {"total": round(1e3 * self.total, 3)}
 
     def timing(self) -> TimingMs:
-        """:meth:`milliseconds` for an answer."""
+        """Return :meth:`milliseconds` for a response."""
         return TimingMs(**self.milliseconds())
 
     def server_timing(self) -> str:
-        """Value of the ``Server-Timing`` header."""
+        """Return the value of the ``Server-Timing`` header."""
         return ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in self.milliseconds().items())
 
 
 def start_trace(scope: Scope) -> Trace:
-    """Begin the trace of a request; its id is the caller's ``X-Request-Id`` where that is harmless."""
+    """Start the trace of a request; its id is the caller's ``X-Request-Id`` if that has a safe format."""
     given = HTTPConnection(scope).headers.get("x-request-id", "")
     trace = Trace(given if _SAFE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}")
     scope.setdefault("state", {})[_KEY] = trace
@@ -59,6 +59,6 @@ def start_trace(scope: Scope) -> Trace:
 
 
 def trace_of(connection: HTTPConnection) -> Trace:
-    """The trace of a request that :func:`start_trace` has seen."""
+    """Return the trace that :func:`start_trace` started for a request."""
     trace: Trace = connection.scope["state"][_KEY]
     return trace

@@ -1,4 +1,4 @@
-"""From uploaded files to vectors, with what such routes share: counting, timing, giving up with the caller."""
+"""Embedding of uploaded files: limits, timing, cancellation when the caller disconnects."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from models.card import Modality
-from server.api.errors import TooManyImages, UploadsFailed, invalid
-from server.api.schemas import ModalityChoice
+from server.api.errors import TooManyImages, UploadsFailed
 from server.api.trace import trace_of
+from server.domain.errors import ServiceError
+from server.domain.validation import invalid
 from server.embedding.batcher import Priority
 from server.embedding.engine import Detail, Embedding, Engine, Outcome
-from server.errors import ServiceError
+from vireid.schemas.fields import ModalityChoice
 
 __all__ = ["check_count", "embed", "embed_all", "successes"]
 
 Result = TypeVar("Result")
 
-_PATIENCE_S = 0.25  # after which it is looked for whether a caller has left
+_DISCONNECT_CHECK_S = 0.25  # after which the connection of the caller is watched
 
 
 def check_count(images: Sequence[bytes], limit: int) -> None:
-    """Refuse more images than one request may bring.
+    """Check the number of images of a request.
 
     Raises:
         TooManyImages: there are more than ``limit``.
@@ -36,10 +37,10 @@ def check_count(images: Sequence[bytes], limit: int) -> None:
 
 
 def per_image(choices: Sequence[ModalityChoice], images: int) -> list[Modality | None]:
-    """The stated modality of each image; None: to be decided.
+    """Return the stated modality of each image; None: to be detected.
 
     Raises:
-        InvalidRequest: there is neither one choice for all nor one for each.
+        InvalidRequest: there is neither one value for all images nor one for each.
     """
     if len(choices) not in (1, images):
         raise invalid("modality", f"must be given once, or once for each of the {images} images; found {len(choices)}")
@@ -55,10 +56,10 @@ async def embed(
     priority: Priority = Priority.QUERY,
     details: Collection[Detail] = (),
 ) -> Outcome:
-    """Embed the files of a request and enter the time it took into its trace.
+    """Embed the files of a request and record the time in its trace.
 
     Raises:
-        ClientDisconnect: the caller has left; what had not reached the model was taken back.
+        ClientDisconnect: the caller has disconnected; files that had not reached the model were withdrawn.
         NotReady: the model's thread has ended.
     """
     outcome = await _while_connected(request, engine.submit(images, modalities, priority, details))
@@ -74,10 +75,10 @@ async def embed_all(
     choices: Sequence[ModalityChoice],
     details: Collection[Detail] = (),
 ) -> list[Embedding]:
-    """Embed files that are all needed.
+    """Embed files, all of which are needed.
 
     Raises:
-        UploadsFailed: one of them is no image that can be used; each such file is named.
+        UploadsFailed: some files are not valid images; the error names each of them.
     """
     outcome = await embed(request, engine, images, per_image(choices, len(images)), details=details)
     found, failed = successes(outcome)
@@ -87,14 +88,17 @@ async def embed_all(
 
 
 def successes(outcome: Outcome) -> tuple[dict[int, Embedding], Mapping[int, ServiceError]]:
-    """Embeddings and errors by position."""
+    """Return the embeddings and the errors by position."""
     found = {i: result for i, result in enumerate(outcome.results) if isinstance(result, Embedding)}
     failed = {i: result for i, result in enumerate(outcome.results) if not isinstance(result, Embedding)}
     return found, failed
 
 
 async def _while_connected(request: Request, work: Future[Result]) -> Result:
-    """The result of ``work``, which is cancelled when the caller leaves; most have theirs before that is looked for."""
+    """Return the result of ``work``, or cancel it when the caller disconnects.
+
+    Watching starts after a delay, within which most requests are finished.
+    """
     loop = asyncio.get_running_loop()
     over = loop.create_future()
 
@@ -108,7 +112,7 @@ async def _while_connected(request: Request, work: Future[Result]) -> Result:
         settle()
 
     watching: list[asyncio.Task[None]] = []
-    later = loop.call_later(_PATIENCE_S, lambda: watching.append(loop.create_task(watch())))
+    later = loop.call_later(_DISCONNECT_CHECK_S, lambda: watching.append(loop.create_task(watch())))
     work.add_done_callback(lambda _: loop.call_soon_threadsafe(settle))
     try:
         await over

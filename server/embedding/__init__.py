@@ -1,1 +1,1 @@
-"""Bytes → crop → batch → vector. Plain Python: a script can use it without HTTP."""
+"""Image files → pixels → batches → embeddings. No HTTP: a script can use this package directly."""

@@ -1,4 +1,4 @@
-"""Inference threads take whatever is waiting: no timer, queries first, nobody left waiting for ever."""
+"""Batching of images across callers. Inference threads take whatever is waiting, without a timer; queries go first."""
 
 from __future__ import annotations
 
@@ -17,62 +17,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Modality
-from server.embedding.cores import give_way
+from server.domain.errors import EmbeddingFailed, NotReady
 from server.embedding.session import Embedder, Vectors
-from server.errors import EmbeddingFailed, NotReady
+from server.hardware.cpu import lower_priority
 
-__all__ = ["IMPORTS_NICE", "LANES_NICE", "Batcher", "Embedded", "InferenceDied", "Lanes", "Priority"]
+__all__ = [
+    "IMPORT_NICENESS",
+    "LANE_NICENESS",
+    "SHUTTING_DOWN",
+    "Batcher",
+    "CpuLanes",
+    "InferenceDied",
+    "InferenceResult",
+    "Priority",
+    "WorkerPool",
+]
 
 STALL_S = 30.0
-"""A batch that runs longer than this turns ready off."""
+"""A batch that runs longer than this makes the server not ready."""
 
 HANG_S = 300.0
-"""A batch that runs longer than this will never end: its device counts as lost."""
+"""A batch that runs longer than this is assumed never to end: its device counts as lost."""
 
-LANES_NICE = 5
-"""By how much many queries' batches give way to what feeds them. Nothing waits for a lane in the middle of its batch,
-and all others are done sooner."""
+LANE_NICENESS = 5
+"""Niceness of the query lanes. No caller waits for a lane in the middle of a batch, and the threads that feed the lanes
+finish sooner."""
 
-IMPORTS_NICE = 10
-"""By how much what imports do gives way to queries."""
+IMPORT_NICENESS = 10
+"""Niceness of the import lanes and of decoding for imports, relative to queries."""
 
 QUIET_S = 0.25
-"""For so long no query may have come when imports take all cores."""
+"""Time without a query after which imports use all cores."""
 
-REST = 1.0
-"""How long an import rests after each batch while queries come, as a share of what the batch took. What it decodes and
-stores, for which it needs Python's lock as queries do, comes no faster than it is embedded."""
+IMPORT_PAUSE_RATIO = 1.0
+"""Pause of an import lane after each batch while queries arrive, as a multiple of the batch's duration. It also slows
+the import's decoding and storing, which compete with queries for the interpreter lock."""
 
-_FAILURES_IN_A_ROW = 3
-_LOOKS = 20  # at each thread, until a batch counts as hanging
-_CLOSED = "the server is shutting down"
+_MAX_FAILURES_IN_A_ROW = 3
+_WATCHDOG_CHECKS = 20  # per HANG_S
+SHUTTING_DOWN = "the server is shutting down"
 
 log = logging.getLogger(__name__)
 
 
 class InferenceDied(RuntimeError):
-    """An inference thread has ended by itself, or hangs. Its device is in no known state, so the process must be
-    restarted."""
+    """An inference thread has terminated or hangs. The state of its device is unknown: restart the process."""
 
 
 class Priority(IntEnum):
-    """Who goes first. A batch holds one priority only, so that a query never pays for an import."""
+    """Order of service. All images of a batch have the same priority, so that a query never waits for an import."""
 
     QUERY = 0
     IMPORT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
-    """Batches side by side: ``embedders`` by model, each for ``count`` threads of either priority at once."""
+class CpuLanes:
+    """Parallel batches on a CPU: ``count`` threads per priority, all using the same ``embedders`` (by model name)."""
 
     embedders: Mapping[str, Embedder]
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """A unit vector float32 ``[D]``, how long its image waited and how long its batch ran, in seconds."""
+class InferenceResult:
+    """An embedding float32 ``[D]`` of unit length, and the seconds its image waited and its batch ran."""
 
     vector: Vectors
     queue_s: float
@@ -80,36 +89,36 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _PendingImage:
     pixels: NDArray[np.uint8]
     modality: Modality
-    future: Future[Embedded] = field(default_factory=Future)
+    future: Future[InferenceResult] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
     model: str
-    jobs: Sequence[_Job]
+    images: Sequence[_PendingImage]
 
 
 class Batcher:
-    """Batches the images of many callers, in supervised threads: one for each of ``devices``, or ``lanes`` beside it.
+    """Batches the images of many callers in supervised threads: one per device, and optionally ``lanes`` on the CPU.
 
-    A device is what runs on it: embedders by the name of their model. A model may be on several: then what waits for it
-    goes to the one that is free first.
+    A device is a mapping from model names to embedders. A model may be on several devices; its images go to the first
+    idle one.
 
-    1. A thread takes what has waited longest, with its share of what waits for the same model at the same priority, up
-       to the embedder's ``largest_batch``, and starts at once. Queries of any model go before imports of any.
-    2. With ``lanes`` the one device, which has all cores, runs lone queries. Several go to lanes: threads that do not
-       wait for one another at every layer do more in all. Imports have as many lanes of their own, so that no query
-       waits for an import's batch; while queries come, one of those goes on, with its share, at half of its speed.
-    3. A cancelled image is dropped when its batch is formed.
-    4. A batch that fails is run again image by image; the bad one fails alone, with ``EmbeddingFailed``.
-    5. However a thread ends, every waiting caller gets ``NotReady``, and so does every later one. A batch that runs for
-       ``hang_s`` is an end as well.
+    1. An idle thread takes the longest-waiting image, with its share of the images that wait for the same model at the
+       same priority, up to the embedder's ``largest_batch``, and starts immediately. Queries precede imports.
+    2. With ``lanes``, the only device, which uses all cores, runs single queries. Several waiting queries go to the
+       lanes: threads that do not synchronise after every layer have a higher throughput. Imports have lanes of their
+       own, so that no query waits for an import's batch; while queries arrive, one import lane continues at half speed.
+    3. Cancelled images are dropped when a batch is formed.
+    4. If a batch fails, its images are run one by one; those that fail again fail with ``EmbeddingFailed``.
+    5. If a thread terminates or a batch runs longer than ``hang_s``, all pending and future calls fail with
+       ``NotReady``.
 
-    ``observe(model, images, seconds)`` is called after each run of a model.
+    ``observe(model, images, seconds)`` is called after each successful batch.
     """
 
     def __init__(
@@ -117,187 +126,203 @@ class Batcher:
         devices: Sequence[Mapping[str, Embedder]],
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        lanes: Lanes | None = None,
+        lanes: CpuLanes | None = None,
         hang_s: float = HANG_S,
     ) -> None:
         self._observe = observe
         self._hang_s = hang_s
-        self._waiting: dict[Priority, dict[str, deque[_Job]]] = {priority: defaultdict(deque) for priority in Priority}
+        self._waiting: dict[Priority, dict[str, deque[_PendingImage]]] = {
+            priority: defaultdict(deque) for priority in Priority
+        }
         self._lock = threading.Lock()
-        self._queried = -math.inf  # when the last query came
+        self._last_query = -math.inf
         self._ended: str | None = None
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self.died: Future[None] = Future()
-        """Gets ``InferenceDied`` when a device is lost; done without it once the batcher was closed."""
-        self._lone: _Crew | None = None
-        self._crews: dict[Priority, _Crew] = {}
-        self._hire(devices, lanes)
-        for thread in self._threads:
-            thread.start()
-        threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
+        """Fails with ``InferenceDied`` when a device is lost; completes normally when the batcher is closed."""
+        self._single_query_pool: WorkerPool | None = None
+        self._pools: dict[Priority, WorkerPool] = {}
+        self._threads = self._create_workers(devices, lanes)
+        self._start_workers()
 
     @property
     def depth(self) -> int:
-        """Images that wait."""
+        """Number of waiting images."""
         return sum(map(self._depth, Priority))
 
     def problems(self) -> list[str]:
-        """Why this batcher is not ready; empty when it is."""
+        """Return the reasons why the batcher is not ready; empty if it is ready."""
         with self._lock:
             if self._ended:
                 return [self._ended]
         return list(dict.fromkeys(problem for thread in self._threads for problem in thread.problems()))
 
-    def submit(self, model: str, pixels: NDArray[np.uint8], modality: Modality, priority: Priority) -> Future[Embedded]:
-        """Queue one crop, uint8 ``[H, W, 3]`` of the size that the model's card asks for.
+    def submit(
+        self, model: str, pixels: NDArray[np.uint8], modality: Modality, priority: Priority
+    ) -> Future[InferenceResult]:
+        """Queue one crop, uint8 ``[H, W, 3]`` of the model's input size.
 
-        The future gives the vector, or ``EmbeddingFailed``, or ``NotReady`` if the threads end first.
+        The future fails with ``EmbeddingFailed`` if the model fails on this image, with ``NotReady`` if the batcher
+        ends first.
 
         Raises:
-            NotReady: they have ended.
+            NotReady: the batcher has ended.
         """
-        job = _Job(pixels, modality)
+        image = _PendingImage(pixels, modality)
         with self._lock:
             if self._ended:
                 raise NotReady([self._ended])
-            self._waiting[priority][model].append(job)
+            self._waiting[priority][model].append(image)
             if priority is Priority.QUERY:
-                self._queried = job.submitted
-            self._wake()
-        return job.future
+                self._last_query = image.submitted
+            self._notify()
+        return image.future
 
     def close(self) -> None:
-        """End each thread after the batch it is running; whoever still waits gets ``NotReady``.
+        """End each thread after its current batch; waiting images fail with ``NotReady``.
 
-        A thread that hangs is left behind.
+        A thread that hangs is abandoned.
         """
-        self._end(_CLOSED)
+        self._end(SHUTTING_DOWN)
         for thread in self._threads:
             while thread.is_alive() and thread.running_s() <= self._hang_s:
-                thread.join(self._hang_s / _LOOKS)
+                thread.join(self._hang_s / _WATCHDOG_CHECKS)
         with suppress(InvalidStateError):
             self.died.set_result(None)
 
-    def lose(self, reason: str, jobs: Iterable[_Job]) -> None:
-        """A device is gone, and with it the jobs it was working on: nothing can be embedded any more."""
+    def fail(self, reason: str, images: Iterable[_PendingImage]) -> None:
+        """End the batcher because a device is lost; ``images`` is the batch that the device was running."""
         self._end(reason)
-        self._abandon(jobs)
-        with suppress(InvalidStateError):  # it is not the first
+        self._reject(images)
+        with suppress(InvalidStateError):  # another device was lost first
             self.died.set_exception(InferenceDied(reason))
 
-    def _hire(self, devices: Sequence[Mapping[str, Embedder]], lanes: Lanes | None) -> None:
-        """Make the threads, and the crews that they are in."""
-        if lanes is None:
-            crew = _Crew(self._lock, tuple(Priority), len(devices))
-            self._crews = dict.fromkeys(Priority, crew)
-            self._threads = [
-                _InferenceThread(self, f"inference-{number}", crew, each, dict.fromkeys(each, 0))
-                for number, each in enumerate(devices)
-            ]
-            return
-        (device,) = devices
-        self._lone = _Crew(self._lock, (Priority.QUERY,), 1)
-        self._crews = {priority: _Crew(self._lock, (priority,), lanes.count) for priority in Priority}
-        self._threads = [_InferenceThread(self, "inference-0", self._lone, device, dict.fromkeys(device, 0))]
-        failures = dict.fromkeys(device, 0)
-        for number in range(lanes.count):
-            query = _InferenceThread(
-                self, f"query-{number}", self._crews[Priority.QUERY], lanes.embedders, failures, nice=LANES_NICE
-            )
-            imported = _InferenceThread(
-                self,
-                f"import-{number}",
-                self._crews[Priority.IMPORT],
-                lanes.embedders,
-                failures,
-                nice=IMPORTS_NICE,
-                quiet_s=QUIET_S if number else 0.0,
-                rest=REST,
-            )
-            self._threads += [query, imported]
+    def next_batch(self, pool: WorkerPool, embedders: Mapping[str, Embedder], quiet_s: float) -> _Batch | None:
+        """Return the next batch for a thread of ``pool``, which calls :meth:`release` when it is done.
 
-    def _watch(self) -> None:
-        while not self._over.wait(self._hang_s / _LOOKS):
-            for thread in self._threads:
-                if (seconds := thread.running_s()) > self._hang_s:
-                    log.critical(reason := f"{thread.name} hangs: a batch has been running for {seconds:.0f} s")
-                    self.lose(reason, thread.jobs)
-
-    def _end(self, reason: str) -> None:
-        """Tell everybody who waits, and whoever comes, that nothing is embedded any more."""
-        self._over.set()
-        with self._lock:
-            self._ended = self._ended or reason
-            waiting = [job for models in self._waiting.values() for jobs in models.values() for job in jobs]
-            for models in self._waiting.values():
-                models.clear()
-            for thread in self._threads:
-                thread.crew.comes.notify_all()
-        self._abandon(job for job in waiting if job.future.set_running_or_notify_cancel())
-
-    def _abandon(self, jobs: Iterable[_Job]) -> None:
-        """Answer those who will never be served."""
-        for job in jobs:
-            with suppress(InvalidStateError):  # it was served after all
-                job.future.set_exception(NotReady([self._ended or ""]))
-
-    def take(self, crew: _Crew, embedders: Mapping[str, Embedder], quiet_s: float) -> _Batch | None:
-        """The next batch for a thread of a crew, which says :meth:`done` after it.
-
-        Sleeps while there is none, and until the last query came ``quiet_s`` ago. None when the batcher has ended.
+        Blocks while there is none and until ``quiet_s`` after the last query. Returns None once the batcher has ended.
         """
         with self._lock:
             while not self._ended:
-                if (too_early := self._queried + quiet_s - time.monotonic()) > 0:
-                    crew.comes.wait(too_early)
-                elif batch := self._batch(crew, embedders):
-                    crew.free -= 1
+                if (delay := self._last_query + quiet_s - time.monotonic()) > 0:
+                    pool.work_available.wait(delay)
+                elif batch := self._form_batch(pool, embedders):
+                    pool.idle -= 1
                     return batch
                 else:
-                    crew.comes.wait()
+                    pool.work_available.wait()
         return None
 
-    def done(self, crew: _Crew) -> None:
-        """A thread of the crew has no batch any more."""
+    def release(self, pool: WorkerPool) -> None:
+        """Mark a thread of ``pool`` as idle."""
         with self._lock:
-            crew.free += 1
-            self._wake()
+            pool.idle += 1
+            self._notify()
 
-    def rest(self, seconds: float) -> None:
-        """Sleep, if queries have come of late."""
-        if time.monotonic() - self._queried < QUIET_S:
-            self._over.wait(seconds)
+    def yield_to_queries(self, seconds: float) -> None:
+        """Sleep for ``seconds`` if a query arrived recently."""
+        if time.monotonic() - self._last_query < QUIET_S:
+            self._stopped.wait(seconds)
 
-    def _batch(self, crew: _Crew, embedders: Mapping[str, Embedder]) -> _Batch | None:
-        """What a thread of that crew is to run now, if anything."""
-        for priority in crew.priorities:
-            if crew is not self._crew_for(priority):
+    def record_run(self, batch: _Batch, seconds: float) -> None:
+        """Report a successful batch to the observer."""
+        if self._observe:
+            self._observe(batch.model, len(batch.images), seconds)
+
+    def _create_workers(
+        self, devices: Sequence[Mapping[str, Embedder]], lanes: CpuLanes | None
+    ) -> list[_InferenceThread]:
+        """Create the threads and the pools that they belong to."""
+        if lanes is None:
+            pool = WorkerPool(self._lock, tuple(Priority), len(devices))
+            self._pools = dict.fromkeys(Priority, pool)
+            return [
+                _InferenceThread(self, f"inference-{number}", pool, each, dict.fromkeys(each, 0))
+                for number, each in enumerate(devices)
+            ]
+        (device,) = devices
+        self._single_query_pool = WorkerPool(self._lock, (Priority.QUERY,), 1)
+        self._pools = {priority: WorkerPool(self._lock, (priority,), lanes.count) for priority in Priority}
+        failures = dict.fromkeys(device, 0)
+        threads = [_InferenceThread(self, "inference-0", self._single_query_pool, device, dict.fromkeys(device, 0))]
+        for number in range(lanes.count):
+            queries, imports = self._pools[Priority.QUERY], self._pools[Priority.IMPORT]
+            threads += [
+                _InferenceThread(self, f"query-{number}", queries, lanes.embedders, failures, niceness=LANE_NICENESS),
+                _InferenceThread(
+                    self,
+                    f"import-{number}",
+                    imports,
+                    lanes.embedders,
+                    failures,
+                    niceness=IMPORT_NICENESS,
+                    quiet_s=QUIET_S if number else 0.0,
+                    pause_ratio=IMPORT_PAUSE_RATIO,
+                ),
+            ]
+        return threads
+
+    def _start_workers(self) -> None:
+        for thread in self._threads:
+            thread.start()
+        threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        """Detect threads that hang."""
+        while not self._stopped.wait(self._hang_s / _WATCHDOG_CHECKS):
+            for thread in self._threads:
+                if (seconds := thread.running_s()) > self._hang_s:
+                    log.critical(reason := f"{thread.name} hangs: a batch has been running for {seconds:.0f} s")
+                    self.fail(reason, thread.batch)
+
+    def _end(self, reason: str) -> None:
+        """Stop all threads, and fail all waiting images."""
+        self._stopped.set()
+        with self._lock:
+            self._ended = self._ended or reason
+            waiting = [image for models in self._waiting.values() for images in models.values() for image in images]
+            for models in self._waiting.values():
+                models.clear()
+            for thread in self._threads:
+                thread.pool.work_available.notify_all()
+        self._reject(image for image in waiting if image.future.set_running_or_notify_cancel())
+
+    def _reject(self, images: Iterable[_PendingImage]) -> None:
+        for image in images:
+            with suppress(InvalidStateError):  # it has a result already
+                image.future.set_exception(NotReady([self._ended or ""]))
+
+    def _form_batch(self, pool: WorkerPool, embedders: Mapping[str, Embedder]) -> _Batch | None:
+        """Remove and return the images that an idle thread of ``pool`` should run now; None if there are none."""
+        for priority in pool.priorities:
+            if pool is not self._pool_for(priority):
                 continue
             while waiting := self._longest_waiting(priority, embedders):
                 model, queue = waiting
-                count = min(crew.share(len(queue)), embedders[model].largest_batch)
+                count = min(pool.share(len(queue)), embedders[model].largest_batch)
                 taken = [queue.popleft() for _ in range(count)]
-                if jobs := [job for job in taken if job.future.set_running_or_notify_cancel()]:
-                    return _Batch(model, jobs)
+                if images := [image for image in taken if image.future.set_running_or_notify_cancel()]:
+                    return _Batch(model, images)
         return None
 
-    def _crew_for(self, priority: Priority) -> _Crew:
-        """Whose turn it is with what waits at a priority."""
-        lanes = self._crews[priority]
-        if priority is Priority.QUERY and self._lone and not (self._lone.running or lanes.running):
-            return self._lone if self._depth(priority) == 1 else lanes
+    def _pool_for(self, priority: Priority) -> WorkerPool:
+        """Return the pool that should take the images waiting at ``priority``."""
+        lanes, single = self._pools[priority], self._single_query_pool
+        if priority is Priority.QUERY and single and not (single.running or lanes.running):
+            return single if self._depth(priority) == 1 else lanes
         return lanes
 
-    def _wake(self) -> None:
-        """Wake those whose turn it is. To be called, with the lock held, after whatever may change that."""
+    def _notify(self) -> None:
+        """Wake the pools that have work. Call it, with the lock held, after any change that may give them some."""
         for priority in Priority:
             if self._depth(priority):
-                self._crew_for(priority).comes.notify_all()
+                self._pool_for(priority).work_available.notify_all()
 
     def _depth(self, priority: Priority) -> int:
-        return sum(len(jobs) for jobs in list(self._waiting[priority].values()))
+        return sum(len(images) for images in list(self._waiting[priority].values()))
 
-    def _longest_waiting(self, priority: Priority, models: Iterable[str]) -> tuple[str, deque[_Job]] | None:
+    def _longest_waiting(self, priority: Priority, models: Iterable[str]) -> tuple[str, deque[_PendingImage]] | None:
+        """Return the model with the longest-waiting image, and its queue."""
         queues = self._waiting[priority]
         candidates = [model for model in models if queues[model]]
         if not candidates:
@@ -305,84 +330,79 @@ class Batcher:
         oldest = min(candidates, key=lambda model: queues[model][0].submitted)
         return oldest, queues[oldest]
 
-    def served(self, batch: _Batch, seconds: float) -> None:
-        """Note a run of a model."""
-        if self._observe:
-            self._observe(batch.model, len(batch.jobs), seconds)
 
-
-class _Crew:
-    """Threads that take the same work: whichever is free."""
+class WorkerPool:
+    """Threads that take the same work; any idle one serves it."""
 
     def __init__(self, lock: threading.Lock, priorities: Sequence[Priority], threads: int) -> None:
         self.priorities = priorities
-        self.comes = threading.Condition(lock)
-        self.free = threads
-        """Threads without a batch."""
+        self.work_available = threading.Condition(lock)
+        self.idle = threads
+        """Number of threads without a batch."""
         self._threads = threads
 
     @property
     def running(self) -> bool:
-        """Whether a thread has a batch."""
-        return self.free < self._threads
+        """Whether any thread has a batch."""
+        return self.idle < self._threads
 
     def share(self, waiting: int) -> int:
-        """How many of those that wait are for one of the free threads."""
-        return math.ceil(waiting / self.free)
+        """Return how many of ``waiting`` images one idle thread should take."""
+        return math.ceil(waiting / self.idle)
 
 
 class _InferenceThread(threading.Thread):
-    """One of a crew, with embedders that it has to itself or that may be used by several."""
+    """A thread of a pool. Its embedders are its own, or shared by all lanes."""
 
     def __init__(
         self,
         batcher: Batcher,
         name: str,
-        crew: _Crew,
+        pool: WorkerPool,
         embedders: Mapping[str, Embedder],
         failures: dict[str, int],
         *,
-        nice: int = 0,
+        niceness: int = 0,
         quiet_s: float = 0.0,
-        rest: float = 0.0,
+        pause_ratio: float = 0.0,
     ) -> None:
-        """``quiet_s``, ``rest``: see ``QUIET_S`` and ``REST``; 0: queries do not matter to it.
+        """See ``QUIET_S`` and ``IMPORT_PAUSE_RATIO``; with 0 the thread ignores queries.
 
-        ``failures`` in a row of each model are those of all threads with the same embedders.
+        ``failures`` counts consecutive failures per model over all threads with the same embedders.
         """
         super().__init__(name=name, daemon=True)
-        self.crew = crew
+        self.pool = pool
         self._batcher, self._embedders, self._failures = batcher, embedders, failures
-        self._nice, self._quiet_s, self._rest = nice, quiet_s, rest
+        self._niceness, self._quiet_s, self._pause_ratio = niceness, quiet_s, pause_ratio
         self._running: tuple[str, float] | None = None
-        self.jobs: Sequence[_Job] = ()
-        """The latest batch, all of it."""
+        self.batch: Sequence[_PendingImage] = ()
+        """All images of the latest batch."""
 
     def run(self) -> None:
         try:
-            give_way(self._nice)
-            while batch := self._batcher.take(self.crew, self._embedders, self._quiet_s):
-                self.jobs = batch.jobs
+            lower_priority(self._niceness)
+            while batch := self._batcher.next_batch(self.pool, self._embedders, self._quiet_s):
+                self.batch = batch.images
                 started = time.monotonic()
                 self._serve(batch)
-                self._batcher.done(self.crew)
-                if self._rest:
-                    self._batcher.rest(self._rest * (time.monotonic() - started))
-        except BaseException:  # the supervised exit: nothing may kill this thread unseen
+                self._batcher.release(self.pool)
+                if self._pause_ratio:
+                    self._batcher.yield_to_queries(self._pause_ratio * (time.monotonic() - started))
+        except BaseException:  # however this thread ends, the callers must be informed
             log.exception(reason := f"{self.name}, which runs {', '.join(self._embedders)}, has died")
-            self._batcher.lose(reason, self.jobs)
+            self._batcher.fail(reason, self.batch)
 
     def running_s(self) -> float:
-        """How long the present run of a model has taken; 0 without one."""
+        """Return the seconds that the current run of a model has taken; 0 if none is running."""
         running = self._running
         return time.monotonic() - running[1] if running else 0.0
 
     def problems(self) -> list[str]:
-        """Why this device is not ready; empty when it is."""
+        """Return the reasons why this thread is not ready; empty if it is ready."""
         found = [
             f"model {model}: the last {failures} runs failed"
             for model, failures in self._failures.items()
-            if failures >= _FAILURES_IN_A_ROW
+            if failures >= _MAX_FAILURES_IN_A_ROW
         ]
         if (running := self._running) is not None and (seconds := self.running_s()) > STALL_S:
             found.append(f"model {running[0]}: a batch has been running for {seconds:.0f} s")
@@ -395,26 +415,26 @@ class _InferenceThread(threading.Thread):
             vectors = self._embed(batch)
         except Exception:
             self._failures[batch.model] += 1
-            log.exception("model %s: a batch of %d failed", batch.model, len(batch.jobs))
-            if len(batch.jobs) == 1:
-                batch.jobs[0].future.set_exception(EmbeddingFailed())
+            log.exception("model %s: a batch of %d failed", batch.model, len(batch.images))
+            if len(batch.images) == 1:
+                batch.images[0].future.set_exception(EmbeddingFailed())
                 return
-            for job in batch.jobs:
-                self._serve(_Batch(batch.model, [job]))
+            for image in batch.images:
+                self._serve(_Batch(batch.model, [image]))
             return
         finally:
             self._running = None
-        ran = time.monotonic() - started
+        seconds = time.monotonic() - started
         self._failures[batch.model] = 0
-        self._batcher.served(batch, ran)
-        for job, vector in zip(batch.jobs, vectors, strict=True):
-            job.future.set_result(Embedded(vector, started - job.submitted, ran))
+        self._batcher.record_run(batch, seconds)
+        for image, vector in zip(batch.images, vectors, strict=True):
+            image.future.set_result(InferenceResult(vector, started - image.submitted, seconds))
 
     def _embed(self, batch: _Batch) -> Vectors:
         embedder = self._embedders[batch.model]
-        images = [job.pixels for job in batch.jobs]
-        modalities = np.array([job.modality.index for job in batch.jobs], np.int64)
-        vectors = embedder.embed(images, modalities)
-        if vectors.shape != (len(batch.jobs), embedder.card.dimension):
-            raise ValueError(f"expected {(len(batch.jobs), embedder.card.dimension)}, found {vectors.shape}")
+        pixels = [image.pixels for image in batch.images]
+        modalities = np.array([image.modality.index for image in batch.images], np.int64)
+        vectors = embedder.embed(pixels, modalities)
+        if vectors.shape != (len(batch.images), embedder.card.dimension):
+            raise ValueError(f"expected {(len(batch.images), embedder.card.dimension)}, found {vectors.shape}")
         return vectors

@@ -1,67 +1,79 @@
-"""Untrusted bytes → upright RGB pixels, and a thumbnail of them."""
+"""Decoding of untrusted image files to upright RGB pixels, and encoding of thumbnails."""
 
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 
-from server.embedding.resize import Pixels
-from server.errors import ImageRejected, ImageTooLarge, ImageTypeUnsupported
+from server.domain.errors import ImageRejected, ImageTooLarge, ServiceError
+from server.embedding.depth import PERCENTILES, to_eight_bits
+from server.embedding.image_file import FORMATS, ImageFile, Kind, check_size, inspect
 
-__all__ = ["FORMATS", "THUMBNAIL_SIDE", "open_upright", "thumbnail", "thumbnail_type"]
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""The only decoders that uploads reach."""
+__all__ = ["THUMBNAIL_SIDE", "decode_file", "decode_image", "thumbnail", "thumbnail_type"]
 
 THUMBNAIL_SIDE = 256
 """Longest side of a thumbnail."""
 
-# WebP at quality 95 has a tenth less bytes, but halves the colours' resolution, which moves an embedding further, and
-# takes 10 to 40 times as long, more than a small network.
+# WebP at quality 95 is 10 % smaller, but it halves the colour resolution, which changes embeddings more, and takes 10
+# to 40 times as long, longer than a small network.
 _THUMBNAIL_QUALITY = 90
 
 _JPEG = b"\xff\xd8\xff"
-_APP1 = b"\xff\xe1"  # EXIF and XMP, which may turn a picture; compressed pixels never hold it
-_PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
+_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image, 1),
+}
+"""What makes an image upright, by its EXIF orientation."""
+
+Pixels = NDArray[np.uint8]
 
 
-def open_upright(data: bytes, *, max_pixels: int) -> Pixels:
-    """Decode an upload: uint8 RGB ``[H, W, 3]``, turned as its EXIF orientation says.
+def decode_image(data: bytes, *, max_pixels: int, percentiles: tuple[float, float] = PERCENTILES) -> Pixels:
+    """Decode an image file to uint8 RGB ``[H, W, 3]``, with its EXIF orientation applied.
 
-    Of an animation the first frame is taken. Transparency is dropped, palettes are resolved, grey is replicated to
-    three channels; of 16-bit grey the high byte is kept. Sizes are read from the header, before any pixel is decoded.
+    Only pixels and orientation matter; other metadata are not read. Animations yield their first frame. Transparency
+    is dropped, palettes are resolved, and grey is replicated to three channels. Grey images of 16 bits or more and
+    floating-point ones are stretched between ``percentiles`` (:func:`to_eight_bits`). Size and work are checked in the
+    header before any pixel is decoded.
 
     Raises:
-        ImageTypeUnsupported: it is none of :data:`FORMATS`.
-        ImageTooLarge: the header announces more than ``max_pixels`` pixels.
-        ImageRejected: it is empty, truncated or broken.
+        ImageTypeUnsupported: the format is none of ``FORMATS``.
+        ImageTooLarge: the image has more than ``max_pixels`` pixels, or takes too much work.
+        ImageRejected: the file is empty, truncated or damaged.
     """
-    if not data:
-        raise ImageRejected("the upload is empty")
-    if (plain := _plain_jpeg(data, max_pixels)) is not None:
-        return plain
+    return decode_file(inspect(data, max_pixels), max_pixels, percentiles)
+
+
+def decode_file(file: ImageFile, max_pixels: int, percentiles: tuple[float, float] = PERCENTILES) -> Pixels:
+    """Decode an inspected file; see :func:`decode_image`."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise ImageTooLarge(_too_many_pixels(max_pixels, image.width, image.height))
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_eight_bit(image).convert("RGB"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageTooLarge(_too_many_pixels(max_pixels)) from None
-    except UnidentifiedImageError:
-        raise ImageTypeUnsupported("not a JPEG, PNG, WebP or BMP image") from None
-    except ImageRejected:
+        if file.kind is Kind.JPEG and (pixels := _decode_jpeg(file.data)) is not None:
+            image, orientation = pixels, file.orientation
+        else:
+            image, orientation = _decode_with_pillow(file, max_pixels, percentiles)
+    except ServiceError:
         raise
-    except Exception as error:  # Pillow's plug-ins raise many types on hostile input
-        raise ImageRejected("the image is truncated or broken") from error
+    except MemoryError:
+        raise ImageRejected("decoding the image takes too much memory") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageTooLarge(f"at most {max_pixels:,} pixels are accepted") from None
+    except Exception as error:  # Pillow's plug-ins raise many types on malformed files
+        raise ImageRejected("the image is truncated or damaged") from error
+    return np.ascontiguousarray(_UPRIGHT[orientation](image)) if orientation in _UPRIGHT else image
 
 
 def thumbnail(image: Pixels) -> bytes:
-    """A JPEG file without metadata, longest side at most :data:`THUMBNAIL_SIDE`, never larger than ``image``."""
+    """Encode a JPEG thumbnail without metadata; its longest side is at most :data:`THUMBNAIL_SIDE`, never upscaled."""
     if max(image.shape) > THUMBNAIL_SIDE:
         small = Image.fromarray(image)
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
@@ -70,33 +82,43 @@ def thumbnail(image: Pixels) -> bytes:
 
 
 def thumbnail_type(data: bytes) -> str | None:
-    """Media type of a thumbnail: a JPEG, or a WebP, as an earlier build made; None: it is neither."""
+    """Return the media type of a stored thumbnail: JPEG, or WebP from earlier versions; None if it is neither."""
     if data.startswith(_JPEG):
         return "image/jpeg"
     return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def _plain_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
-    """The pixels of a JPEG file without a fault that nothing turns; None: it is something else, and Pillow judges it.
+def _decode_jpeg(data: bytes) -> Pixels | None:
+    """Decode an intact JPEG; None if it is damaged, or of a kind that only Pillow reads.
 
-    The same library as Pillow's decodes it to the same pixels, in less than half of the time for a crop.
+    It uses the same library as Pillow and yields the same pixels, in less than half the time for a crop.
     """
-    if not data.startswith(_JPEG) or _APP1 in data:
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
+    except MemoryError:
+        raise
+    except Exception:  # not only ValueError: it raises others, for instance for unknown chroma subsampling
         return None
-    with suppress(Exception):  # not ValueError alone: it has no name for some kinds of sampling, for one
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in _PLAIN_COLOURS and width * height <= max_pixels:
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-    return None
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if not image.mode.startswith("I"):
-        return image
-    high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)  # convert() would clip at 255 instead
-    return Image.fromarray(high_byte.astype(np.uint8))
+def _decode_with_pillow(file: ImageFile, max_pixels: int, percentiles: tuple[float, float]) -> tuple[Pixels, int]:
+    """Return pixels and the orientation that is still to be applied."""
+    image = Image.open(io.BytesIO(file.data if file.complete else file.data[:-2]), formats=FORMATS)
+    check_size(image.width, image.height, max_pixels)
+    image.load()
+    orientation = _stated_orientation(image) if file.kind is Kind.OTHER else file.orientation
+    pixels = np.asarray(image)
+    if file.kind is Kind.GREY_ALPHA_16:
+        pixels = pixels[..., 0].astype(np.uint16) << 8 | pixels[..., 1]
+    if pixels.dtype.kind == "f" or pixels.dtype.itemsize > 1:
+        return np.repeat(to_eight_bits(pixels, percentiles)[..., None], 3, axis=2), orientation
+    return np.asarray(image.convert("RGB")), orientation
 
 
-def _too_many_pixels(limit: int, width: int | None = None, height: int | None = None) -> str:
-    found = "" if width is None or height is None else f"{width:,} × {height:,} pixels; "
-    return f"{found}at most {limit:,} pixels are taken"
+def _stated_orientation(image: Image.Image) -> int:
+    if image.format in {"TIFF", "AVIF"}:
+        return 1  # Pillow applies it
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # malformed metadata say nothing about the orientation
+        return 1

@@ -1,4 +1,4 @@
-"""Devices as the settings name them, and what ONNX Runtime is told to run on one."""
+"""Parsing of the device setting, and the execution providers and options of ONNX Runtime for each device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.card import Card, Precision
-from server.embedding.processor import bfloat_is_fast, vnni_flags
+from server.hardware.cpu_features import bfloat_is_fast, vnni_flags
 
 __all__ = [
     "CPU",
+    "CPU_PROVIDERS",
     "CUDA",
     "DEVICES",
     "GPU_BATCHES",
-    "ON_CPU",
     "OPENVINO",
     "TENSORRT",
     "Device",
@@ -34,28 +34,28 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINO"
-"""Not one of ONNX Runtime's, but in its place."""
-ON_CPU = {CPU, OPENVINO}
+"""Not an execution provider of ONNX Runtime; reported in the same place."""
+CPU_PROVIDERS = {CPU, OPENVINO}
 
 Kind = Literal["cpu", "cuda", "tensorrt"]
 Options = dict[str, str]
 
 DEVICES = r"^(auto|cpu|(cuda|tensorrt)(:\d+(,\d+)*)?)$"
-"""``auto``, ``cpu``, ``cuda`` or ``tensorrt``, the last two with the numbers of their GPUs: ``cuda:0,1``."""
+"""``auto``, ``cpu``, ``cuda`` or ``tensorrt``; the last two optionally with GPU numbers, as in ``cuda:0,1``."""
 GPU_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-"""Batch sizes on a GPU: memory is taken once for each."""
+"""Batch sizes on a GPU. Batches are padded to one of them, and memory is allocated once for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where one session runs. ``index`` is the number of a GPU."""
+    """The device of one session. ``index`` is the number of the GPU."""
 
     kind: Kind
     index: int = 0
 
     @property
     def provider(self) -> str:
-        """The execution provider that must really run it."""
+        """The execution provider that must run the session."""
         return {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}[self.kind]
 
     def __str__(self) -> str:
@@ -64,10 +64,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """How a GPU session runs: bytes of memory for its arena, and the folder that TensorRT keeps its engines in.
+    """Options of a GPU session: the limit of its memory arena in bytes, and the folder of TensorRT's engine cache.
 
-    With ``graphs`` all layers of a batch size are launched at once, as a CUDA graph. It is captured while the session
-    is made, for that thread alone and with nothing else in the process on a GPU: it can be measured, not served with.
+    With ``graphs``, all layers of a batch size are launched at once as a CUDA graph. The graph is captured when the
+    session is created, is usable only in that thread, and requires that no other thread of the process uses a GPU;
+    so it is for benchmarks only, not for serving.
     """
 
     memory: int | None = None
@@ -76,10 +77,10 @@ class Gpu:
 
 
 def each_device(setting: str) -> tuple[str, ...]:
-    """The devices that a setting (:data:`DEVICES`) names, one by one: ``cuda:0,1`` is ``cuda:0`` and ``cuda:1``.
+    """Split a device setting (:data:`DEVICES`) into single devices: ``cuda:0,1`` into ``cuda:0`` and ``cuda:1``.
 
     Raises:
-        ValueError: it names none, or one twice.
+        ValueError: the setting is malformed or names a device twice.
     """
     if not re.fullmatch(DEVICES, setting):
         raise ValueError(f"device {setting}: expected auto, cpu, cuda, tensorrt, or several GPUs as in cuda:0,1")
@@ -91,12 +92,12 @@ def each_device(setting: str) -> tuple[str, ...]:
 
 
 def one_device(name: str, available: Collection[str]) -> Device:
-    """The device of that name; ``auto`` is the first GPU where CUDA is among the ``available`` providers, else the CPU.
+    """Parse the name of a single device; ``auto`` is the first GPU if CUDA is in ``available`` providers, else the CPU.
 
-    TensorRT is never chosen by itself: building its engines takes minutes.
+    ``auto`` never selects TensorRT, because building its engines takes minutes.
 
     Raises:
-        ValueError: it is the name of no device, or of several.
+        ValueError: the name is malformed or names several devices.
     """
     (name,) = each_device(name)
     if name == "auto":
@@ -106,37 +107,37 @@ def one_device(name: str, available: Collection[str]) -> Device:
 
 
 def choose_precision(card: Card, device: Device) -> Precision:
-    """The fastest precision of a model whose measured loss is small, else fp32.
+    """Return the fastest precision whose measured loss is acceptable, else fp32.
 
-    On a GPU that is fp16, on a processor with tiles bf16, on one with VNNI int8.
+    Candidates are fp16 on a GPU, bf16 on a processor with tiles, and int8 on one with VNNI.
     """
     if device.kind != "cpu":
         fast = [Precision.FP16]
     else:
-        has = {Precision.BF16: bfloat_is_fast(), Precision.INT8: bool(vnni_flags())}
-        fast = [precision for precision, there in has.items() if there]
+        supported = {Precision.BF16: bfloat_is_fast(), Precision.INT8: bool(vnni_flags())}
+        fast = [precision for precision, is_fast in supported.items() if is_fast]
     accepted = (each for each in fast if (variant := card.precisions.get(each)) is not None and variant.accepted)
     return next(accepted, Precision.FP32)
 
 
 def batch_sizes(device: Device, gpu: Gpu) -> tuple[int, ...]:
-    """Sizes that the batches of a GPU are padded to, ascending.
+    """Return the sizes that batches on a GPU are padded to, in ascending order.
 
-    One alone for TensorRT's CUDA graphs: it has one a session, and would replay it for any other size, too.
+    TensorRT with CUDA graphs has a single size: it keeps one graph per session and would replay it for any size.
     """
     return GPU_BATCHES[-1:] if gpu.graphs and device.kind == "tensorrt" else GPU_BATCHES
 
 
 def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu) -> list[tuple[str, Options]]:
-    """Execution providers in order of preference, each with its options; all values are text."""
+    """Return the execution providers in order of preference, each with its options as strings."""
     cpu: list[tuple[str, Options]] = [(CPU, {})]
     if device.kind == "cpu":
         return cpu
     cuda = {
         "device_id": str(device.index),
-        "arena_extend_strategy": "kSameAsRequested",  # no doubling: sizes are few and taken once, at the warm-up
+        "arena_extend_strategy": "kSameAsRequested",  # not doubling: few sizes, each allocated once at warm-up
         "cudnn_conv_algo_search": "HEURISTIC",
-        "use_tf32": str(int(precision is not Precision.FP32)),  # fp32 is what parity is promised of
+        "use_tf32": str(int(precision is not Precision.FP32)),  # fp32 must match the reference
     }
     if gpu.memory is not None:
         cuda["gpu_mem_limit"] = str(gpu.memory)
@@ -155,11 +156,11 @@ def provider_options(device: Device, card: Card, precision: Precision, gpu: Gpu)
     if gpu.memory is not None:
         tensorrt["trt_max_workspace_size"] = str(gpu.memory)
     if gpu.engines is not None:
-        place = str(gpu.engines / card.fingerprint[:16] / precision)  # an engine is of one set of weights
+        folder = str(gpu.engines / card.fingerprint[:16] / precision)  # engines are specific to the weights
         tensorrt |= {
             "trt_engine_cache_enable": "True",
-            "trt_engine_cache_path": place,
+            "trt_engine_cache_path": folder,
             "trt_timing_cache_enable": "True",
-            "trt_timing_cache_path": place,
+            "trt_timing_cache_path": folder,
         }
     return [(TENSORRT, tensorrt), (CUDA, cuda), *cpu]

@@ -1,11 +1,11 @@
-"""What may be wrong with a crop that is taken all the same, told from its pixels.
+"""Warnings about crops that are accepted but likely to match poorly, derived from their pixels.
 
-The figures of the constants: real crops are 10,319 visible ones of Market-1501 (64 × 128 pixels) and 125 aligned pairs,
-visible and thermal, cut from MSRS frames of day and night (19 to 140 pixels wide); degraded ones are 600 of the former
-and the thermal ones of the latter. ``/ n``: made smaller n times. ``× n``: multiplied by n. ``blur n``, ``motion n``:
-Gaussian of standard deviation n, or n pixels to the side, where the crop is 64 × 128. Rank-1 is that of an
-earlier ``baseline-lite``, visible query to visible gallery of another camera, 29.4 % on the crops as they are; it
-learnt from most of these people, so only the fall tells something. None of the Market-1501 crops has a warning.
+The thresholds were measured on 10,319 visible crops of Market-1501 (64 × 128 pixels) and 125 aligned visible and
+thermal pairs cut from MSRS frames of day and night (19 to 140 pixels wide), and on degraded copies of 600 of the former
+and of the thermal ones. Degradations: ``/ n`` downscaled n times; ``× n`` multiplied by n; ``blur n`` and ``motion n``
+a Gaussian of standard deviation n or a horizontal motion of n pixels, relative to a 64 × 128 crop. Rank-1 is that of an
+earlier ``baseline-lite``, visible to visible across cameras, 29.4 % on the original crops; most of these people were in
+its training data, so only the decrease is meaningful. None of the original Market-1501 crops has a warning.
 """
 
 from __future__ import annotations
@@ -14,66 +14,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import InputSpec
-from server.embedding.resize import Pixels, grey, scale
-from server.gallery.types import CropWarning
+from server.domain.types import CropWarning
+from server.embedding.resize import Pixels, scale, to_grey
 
-__all__ = ["warnings_of"]
+__all__ = ["crop_warnings"]
 
-LEAST_PIXELS = 1 / 4
-"""Pixels of a crop as a share of those that the model takes; with fewer it is enlarged to more than twice its size.
+MIN_PIXEL_SHARE = 1 / 4
+"""Smallest number of pixels of a crop, as a share of the model's input; below it a crop is more than doubled in size.
 
-For an input of 64 × 128, 16.8 % of the MSRS crops have fewer, and all of the degraded visible ones at / 3. Rank-1 is
-23.7 % at / 2, which is the bound, and 14.7 % at / 3.
+For a 64 × 128 input, 16.8 % of the MSRS crops are below it, and all visible crops at / 3. Rank-1 is 23.7 % at / 2,
+which is the threshold, and 14.7 % at / 3.
 """
 
-LEAST_BRIGHTNESS = 50
-"""Grey level, of 255, that the brightest twentieth of a crop reaches, so that a lamp alone is not enough.
+MIN_BRIGHTNESS = 50
+"""Grey level (0 to 255) that the 95th percentile of a crop must reach, so that a single lamp is not enough.
 
-One thermal crop of 125 stays below, 99 % of visible and 94 % of thermal ones at × 0.2, 46 % and 74 % at × 0.3. Rank-1
-is 6.9 % at × 0.3 and 2.5 % at × 0.2.
+One thermal crop of 125 is below it, 99 % of the visible and 94 % of the thermal ones at × 0.2, 46 % and 74 % at × 0.3.
+Rank-1 is 6.9 % at × 0.3 and 2.5 % at × 0.2.
 """
 
-LEAST_DETAIL = 0.012
-"""Variance of the second derivative over that of the grey levels, in whichever direction it is less, at 32 × 64 pixels.
+MIN_DETAIL = 0.012
+"""Smallest ratio of the variance of the second derivative to that of the grey levels, at 32 × 64 pixels.
 
-The variance of the Laplacian is the usual measure; it adds up both directions, so that a person who is blurred
-along the way, which is how cameras blur people, still has the sharp edges across it. Divided by that of the grey
-levels it depends on neither light nor contrast, and at a fixed size not on the crop's. 3.2 % of the visible and 4.0 %
-of the thermal MSRS crops have less; with blur 3, 76 % of visible and 95 % of thermal ones (4: 99.7 % and 100 %), with
-motion 13, 64 % and 80 % (19: 97 % and 99 %). Rank-1 is 2.5 % with blur 3 and 6.9 % with motion 13. The Laplacian at an
-equal share of warnings finds about one in a hundred visible crops with motion 19.
+The ratio is taken in the direction in which it is smaller. The usual measure, the variance of the Laplacian, adds both
+directions, so that a person blurred by motion in one direction still has sharp edges in the other. The ratio depends on
+neither brightness nor contrast, and the fixed size makes it independent of the crop's. 3.2 % of the visible and 4.0 %
+of the thermal MSRS crops are below it; with blur 3, 76 % of the visible and 95 % of the thermal ones (blur 4: 99.7 %
+and 100 %), with motion 13, 64 % and 80 % (motion 19: 97 % and 99 %). Rank-1 is 2.5 % with blur 3 and 6.9 % with motion
+13.
+A Laplacian threshold with the same share of warnings detects about 1 % of the visible crops with motion 19.
 """
 
-SHAPES = (1.2, 5.0)
-"""Height of a crop over its width. Real ones have 1.5 to 3.9; frames of a camera, sent by mistake, at most 1."""
+ASPECT_RATIOS = (1.2, 5.0)
+"""Range of height over width. Real crops have 1.5 to 3.9; whole camera frames, sent by mistake, at most 1."""
 
 _SIZE = (32, 64)
-_BRIGHT = round(0.95 * 32 * 64)
+_P95_INDEX = round(0.95 * 32 * 64)
 
 
-def warnings_of(image: Pixels, spec: InputSpec) -> frozenset[CropWarning]:
-    """What may be wrong with an RGB crop ``[H, W, 3]`` of any size, for a model with inputs of ``spec``."""
+def crop_warnings(image: Pixels, spec: InputSpec) -> frozenset[CropWarning]:
+    """Return the warnings for an RGB crop ``[H, W, 3]`` of any size and a model with the input ``spec``."""
     found = set()
     height, width, _ = image.shape
-    if width * height < LEAST_PIXELS * spec.width * spec.height:
+    if width * height < MIN_PIXEL_SHARE * spec.width * spec.height:
         found.add(CropWarning.TOO_SMALL)
-    if not SHAPES[0] <= height / width <= SHAPES[1]:
+    if not ASPECT_RATIOS[0] <= height / width <= ASPECT_RATIOS[1]:
         found.add(CropWarning.NOT_PERSON_SHAPED)
-    levels = grey(scale(image, *_SIZE, "bilinear")).astype(np.float32)
-    if np.partition(levels, _BRIGHT, axis=None)[_BRIGHT] < LEAST_BRIGHTNESS:
+    levels = to_grey(scale(image, *_SIZE, "bilinear")).astype(np.float32)
+    if np.partition(levels, _P95_INDEX, axis=None)[_P95_INDEX] < MIN_BRIGHTNESS:
         found.add(CropWarning.TOO_DARK)
-    if _detail(levels) <= LEAST_DETAIL * _variance(levels):  # a grey surface has none, and no variance
+    if _detail(levels) <= MIN_DETAIL * _variance(levels):  # <=: a uniform crop has zero detail and zero variance
         found.add(CropWarning.BLURRED)
     return frozenset(found)
 
 
 def _detail(levels: NDArray[np.float32]) -> float:
-    across = levels[:, 2:] - 2 * levels[:, 1:-1] + levels[:, :-2]
-    down = levels[2:] - 2 * levels[1:-1] + levels[:-2]
-    return min(_variance(across), _variance(down))
+    horizontal = levels[:, 2:] - 2 * levels[:, 1:-1] + levels[:, :-2]
+    vertical = levels[2:] - 2 * levels[1:-1] + levels[:-2]
+    return min(_variance(horizontal), _variance(vertical))
 
 
 def _variance(values: NDArray[np.float32]) -> float:
-    """That of ``np.var``, which takes four times as long for so few."""
-    from_mean = (values - values.sum() / values.size).ravel()
-    return float(from_mean @ from_mean) / values.size
+    """Return the variance; ``np.var`` takes four times as long for arrays this small."""
+    deviations = (values - values.sum() / values.size).ravel()
+    return float(deviations @ deviations) / values.size

@@ -1,4 +1,4 @@
-"""Every model of the model directory, loaded once, at start."""
+"""The models of the model directory, loaded once at start."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 from models.card import Precision
-from server.embedding.batcher import IMPORTS_NICE, Batcher, Lanes, Priority
-from server.embedding.cores import be_patient, give_way, usable_cores
+from server.domain.errors import ModelNotFound
+from server.embedding.batcher import IMPORT_NICENESS, Batcher, CpuLanes, Priority
 from server.embedding.engine import Engine, ImageLimits
+from server.embedding.isolation import IsolatedDecoders
 from server.embedding.providers import Gpu
 from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
-from server.errors import ModelNotFound
+from server.hardware.cpu import lower_priority, schedule_as_batch, usable_cores
 
 __all__ = ["PREFERRED", "Models", "load_embedders"]
 
-PREFERRED = "mtrl-lite"
-"""The default model where the directory has it and the settings name none."""
+PREFERRED = "baseline"
+"""The default model if the directory contains it and the settings name none."""
 
 
 def load_embedders(
@@ -31,47 +32,49 @@ def load_embedders(
     gpu: Gpu | None = None,
     callers: int = 1,
 ) -> dict[str, OnnxEmbedder]:
-    """Load ``NAME/card.json`` and its graph for each NAME in ``directory`` onto one device, by name.
+    """Load ``NAME/card.json`` and its graph for each NAME in ``directory`` onto one device; returns them by name.
 
     ``callers``: see :class:`OnnxEmbedder`.
 
     Raises:
-        ModelRefused: the directory holds no model, or one of them is not what it must be.
+        ModelRefused: the directory holds no model, or an invalid one.
     """
     folders = sorted(card.parent for card in directory.glob("*/card.json"))
     if not folders:
-        raise ModelRefused(f"in {directory}", "no NAME/card.json there; set VIREID_MODEL_DIR to a folder of models")
+        raise ModelRefused(f"in {directory}", "it has no NAME/card.json; set VIREID_MODEL_DIR to a folder of models")
     embedders = {}
     for folder in folders:
         embedder = OnnxEmbedder(folder, precision, device, threads, gpu, callers)
         if embedder.card.name != folder.name:
-            raise ModelRefused(folder.name, f"the folder and its card ({embedder.card.name}) must have one name")
+            raise ModelRefused(folder.name, f"the folder and its card ({embedder.card.name}) must have the same name")
         embedders[folder.name] = embedder
     return embedders
 
 
 def _decoders(priority: Priority) -> ThreadPoolExecutor:
-    """Threads for one priority: for imports half as many as cores, or queries would wait for them to let Python go."""
+    """Create the decoding threads of one priority.
+
+    Imports have half as many as there are cores; with more, queries would wait for the interpreter lock.
+    """
     imports = priority is Priority.IMPORT
     count = max(1, usable_cores() // 2) if imports else usable_cores()
-    return ThreadPoolExecutor(count, f"decode-{priority.name.lower()}", partial(_begin, IMPORTS_NICE if imports else 0))
+    name = f"decode-{priority.name.lower()}"
+    return ThreadPoolExecutor(count, name, partial(_set_scheduling, IMPORT_NICENESS if imports else 0))
 
 
-def _begin(niceness: int) -> None:
-    give_way(niceness)
-    be_patient()
+def _set_scheduling(niceness: int) -> None:
+    lower_priority(niceness)
+    schedule_as_batch()
 
 
 class Models:
-    """Loaded models by name, over one inference thread for each device and pools of decoding threads.
+    """The loaded models by name, with shared inference threads and decoding threads.
 
-    ``devices`` is what runs on each of them: embedders by name. All have the same models. ``lanes``: see
-    :class:`Batcher`.
-
-    ``observe(model, images, seconds)`` is called after each run of a model.
+    ``devices`` has one mapping of embedders by name per device, all with the same models. ``lanes`` and ``observe``:
+    see :class:`Batcher`.
 
     Raises:
-        ModelRefused: the default is none of them, or cannot be told.
+        ModelRefused: the default model is not loaded, or is ambiguous.
     """
 
     def __init__(
@@ -81,21 +84,23 @@ class Models:
         limits: ImageLimits,
         observe: Callable[[str, int, float], None] | None = None,
         *,
-        lanes: Lanes | None = None,
+        lanes: CpuLanes | None = None,
     ) -> None:
         embedders = devices[0]
         self.default = _default(embedders, default)
         self._decoders = {priority: _decoders(priority) for priority in Priority}
+        self._isolated = IsolatedDecoders(usable_cores())
         self.batcher = Batcher(devices, observe, lanes=lanes)
         self._engines = {
-            name: Engine(embedder, self.batcher, self._decoders, limits) for name, embedder in embedders.items()
+            name: Engine(embedder, self.batcher, self._decoders, self._isolated, limits)
+            for name, embedder in embedders.items()
         }
 
     def __iter__(self) -> Iterator[Engine]:
         return iter(self._engines.values())
 
     def get(self, name: str | None = None) -> Engine:
-        """The model of that name; the default without one.
+        """Return the model of that name, or the default model.
 
         Raises:
             ModelNotFound: no loaded model has that name.
@@ -106,19 +111,25 @@ class Models:
             raise ModelNotFound(name or self.default, list(self._engines)) from None
 
     def of_fingerprint(self, fingerprint: str) -> Engine | None:
-        """The loaded model with those weights, whatever its name."""
+        """Return the loaded model with those weights, whatever its name; None if there is none."""
         return next((engine for engine in self if engine.card.fingerprint == fingerprint), None)
 
+    def problems(self) -> list[str]:
+        """Return the reasons why images cannot be embedded; empty if they can."""
+        return self.batcher.problems() + self._isolated.problems()
+
     def close(self) -> None:
-        """End every thread; whoever still waits gets ``NotReady``."""
+        """Stop all threads; pending calls fail with ``NotReady``."""
+        self._isolated.close()
         self.batcher.close()
         for pool in self._decoders.values():
             pool.shutdown(cancel_futures=True)
 
 
-def _default(embedders: Mapping[str, Embedder], asked: str | None) -> str:
-    if asked is None:
-        asked = PREFERRED if PREFERRED in embedders or len(embedders) != 1 else next(iter(embedders))
-    if asked not in embedders:
-        raise ModelRefused(asked, f"not among the loaded ones ({', '.join(embedders)}); VIREID_MODEL names the default")
-    return asked
+def _default(embedders: Mapping[str, Embedder], requested: str | None) -> str:
+    name = requested
+    if name is None:
+        name = PREFERRED if PREFERRED in embedders or len(embedders) != 1 else next(iter(embedders))
+    if name not in embedders:
+        raise ModelRefused(name, f"not among the loaded ones ({', '.join(embedders)}); VIREID_MODEL names the default")
+    return name

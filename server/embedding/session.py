@@ -1,4 +1,4 @@
-"""A model of the zoo, loaded into the engine that runs it and checked against its card before it serves anybody."""
+"""Loading of an exported model into its runtime, with checks against the model card before the first request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
-from server.cuda import page_locked
-from server.embedding.bfloat import Bfloat16Session
-from server.embedding.cores import usable_cores
-from server.embedding.processor import bfloat_is_fast
+from server.domain.fields import UNIT_NORM_TOLERANCE
+from server.embedding.openvino_session import Bfloat16Session
 from server.embedding.providers import (
     TENSORRT,
     Device,
@@ -29,22 +27,24 @@ from server.embedding.providers import (
     provider_options,
 )
 from server.embedding.resize import Pixels
+from server.hardware.cpu import usable_cores
+from server.hardware.cpu_features import bfloat_is_fast
+from server.hardware.cuda import page_locked
 
-__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Vectors", "check_provider", "fitting"]
+__all__ = ["Embedder", "Modalities", "ModelRefused", "OnnxEmbedder", "Vectors", "check_provider", "smallest_fitting"]
 
 Modalities = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 _CPU_LARGEST_BATCH = 8
-_NORM_TOLERANCE = 1e-3
 
-# How long a thread that has done its share of a layer waits awake for the next one. To be woken takes longer than a
-# small layer; a thread that stays awake for long takes the cores from decoding and searching.
+# How long an inference thread spins between layers before it sleeps. Waking up takes longer than a small layer, but
+# spinning for long takes the cores from decoding and searching.
 _SPIN_US = 200
 
 
 class ModelRefused(RuntimeError):
-    """A model's files, its graph or its execution provider are not what they must be; the server does not start."""
+    """A model's files, graph or execution provider are invalid. The server does not start."""
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(f"model {model}: {reason}")
@@ -52,45 +52,45 @@ class ModelRefused(RuntimeError):
 
 
 class Embedder(Protocol):
-    """Crops in, unit vectors out.
+    """Maps crops to embeddings.
 
-    ``embed`` takes N ``images``, uint8 RGB ``[H, W, 3]`` of the card's size, and ``modalities`` int64 ``[N]`` (0
-    visible, 1 infrared), and returns float32 ``[N, D]`` rows of unit length, for N from 1 to ``largest_batch``. On a
-    GPU by one thread at a time, on the CPU by any number of them at once.
+    ``embed`` maps N ``images``, uint8 RGB ``[H, W, 3]`` of the card's size, and ``modalities`` int64 ``[N]`` (0
+    visible, 1 infrared) to float32 rows ``[N, D]`` of unit length, for N from 1 to ``largest_batch``. Thread-safe on
+    the CPU; on a GPU only one thread may call it at a time.
     """
 
     @property
     def card(self) -> Card:
-        """What the model is."""
+        """The model card."""
 
     @property
     def provider(self) -> str:
-        """The execution provider that really runs it."""
+        """The execution provider in use."""
 
     @property
     def precision(self) -> Precision:
-        """What it computes in."""
+        """The number format of the computation."""
 
     @property
     def largest_batch(self) -> int:
-        """Rows of the largest batch that it was warmed up with."""
+        """Size of the largest batch that was warmed up."""
 
     def embed(self, images: Sequence[Pixels], modalities: Modalities) -> Vectors:
         """Embed one batch."""
 
 
 class OnnxEmbedder:
-    """A graph of one directory, as its ``card.json`` describes it, on one device.
+    """The model of one directory, described by its ``card.json``, on one device.
 
-    ``precision`` is a file that the card names, ``bf16``, for which OpenVINO runs the fp32 file in place of ONNX
-    Runtime, or ``auto``: :func:`choose_precision`. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``,
-    ``tensorrt`` or ``tensorrt:N``; ``auto`` takes what starts. On a GPU a batch is padded to one of a few sizes, in
-    buffers of its own there, so that memory is taken once, at the warm-up; on the CPU it runs as it comes, for any
-    number of threads at once. In bf16 as many as ``callers`` do not wait for one another.
+    ``precision`` is one that the card lists a file for, ``bf16`` (OpenVINO runs the fp32 file in place of ONNX
+    Runtime), or ``auto`` (:func:`choose_precision`). ``device`` is ``auto``, ``cpu``, ``cuda``, ``cuda:N``,
+    ``tensorrt`` or ``tensorrt:N``; ``auto`` falls back to the CPU. On a GPU, batches are padded to a few fixed sizes
+    with preallocated buffers; on the CPU they run at their own size, from any number of threads. With bf16, up to
+    ``callers`` threads run concurrently.
 
     Raises:
-        ModelRefused: a file is missing or altered, graph and card disagree, the provider asked for is not the one that
-            runs, or the probe run gives anything but unit vectors.
+        ModelRefused: a file is missing or altered, graph and card disagree, the session does not run on the requested
+            provider, or the warm-up does not return unit vectors.
     """
 
     def __init__(
@@ -103,20 +103,22 @@ class OnnxEmbedder:
         callers: int = 1,
     ) -> None:
         self.card, gpu = _read_card(directory), gpu or Gpu()
-        place = one_device(device, onnxruntime.get_available_providers())
+        target = one_device(device, onnxruntime.get_available_providers())
         try:
-            self.precision, self._session = self._load(directory, precision, place, threads, gpu, callers)
+            self.precision, self._session = self._load(directory, precision, target, threads, gpu, callers)
         except ModelRefused:
-            if device != "auto" or place.kind == "cpu":
+            if device != "auto" or target.kind == "cpu":
                 raise
-            place = Device("cpu")
-            self.precision, self._session = self._load(directory, precision, place, threads, gpu, callers)
+            target = Device("cpu")
+            self.precision, self._session = self._load(directory, precision, target, threads, gpu, callers)
         self.provider: str = self._session.get_providers()[0]
-        sizes = (1, _CPU_LARGEST_BATCH) if place.kind == "cpu" else batch_sizes(place, gpu)
+        sizes = (1, _CPU_LARGEST_BATCH) if target.kind == "cpu" else batch_sizes(target, gpu)
         try:
-            self._buffers = None if place.kind == "cpu" else _Buffers(self._session, self.card, place, sizes)
+            self._buffers = None if target.kind == "cpu" else _GpuBuffers(self._session, self.card, target, sizes)
         except RuntimeError as error:
-            raise ModelRefused(self.card.name, f"{place} has no room for its batches: {error}") from error
+            raise ModelRefused(
+                self.card.name, f"{target} has too little memory for the batch buffers: {error}"
+            ) from error
         self.largest_batch = sizes[-1]
         self._warm_up(sizes, callers if self.precision is Precision.BF16 else 1)
 
@@ -124,7 +126,7 @@ class OnnxEmbedder:
         """Embed one batch; see :class:`Embedder`.
 
         Raises:
-            ValueError: type or shape of an argument is not what the card says.
+            ValueError: an argument has another type or shape than the card specifies.
         """
         self._check_batch(images, modalities)
         if self._buffers is not None:
@@ -135,25 +137,25 @@ class OnnxEmbedder:
     def _load(
         self,
         directory: Path,
-        asked: Precision | Literal["auto"],
-        place: Device,
+        requested: Precision | Literal["auto"],
+        target: Device,
         threads: int | None,
         gpu: Gpu,
         callers: int,
     ) -> tuple[Precision, onnxruntime.InferenceSession | Bfloat16Session]:
-        precision = choose_precision(self.card, place) if asked == "auto" else asked
-        if precision is Precision.BF16 and place.kind != "cpu":
-            raise ModelRefused(self.card.name, f"bf16 runs on the CPU, not on {place}")
+        precision = choose_precision(self.card, target) if requested == "auto" else requested
+        if precision is Precision.BF16 and target.kind != "cpu":
+            raise ModelRefused(self.card.name, f"bf16 runs on the CPU, not on {target}")
         if precision is Precision.BF16 and not bfloat_is_fast():
             raise ModelRefused(self.card.name, "bf16 needs OpenVINO and a processor with tiles (amx_bf16)")
         graph, threads = _read_graph(directory, self.card, precision), threads or usable_cores()
-        providers = provider_options(place, self.card, precision, gpu)
-        session = _open(self.card.name, graph, place, providers, threads)
-        check_provider(self.card.name, place, session.get_providers()[0])
+        providers = provider_options(target, self.card, precision, gpu)
+        session = _create_session(self.card.name, graph, target, providers, threads)
+        check_provider(self.card.name, target, session.get_providers()[0])
         _check_graph(session, self.card)
         if precision is not Precision.BF16:
             return precision, session
-        del session  # OpenVINO needs its memory
+        del session  # it was only for the checks; free its memory
         try:
             return precision, Bfloat16Session(graph, threads, callers)
         except (ImportError, RuntimeError) as error:
@@ -170,7 +172,7 @@ class OnnxEmbedder:
             raise ValueError(f"expected int64 [{len(images)}], found {modalities.dtype} {modalities.shape}")
 
     def _warm_up(self, sizes: Sequence[int], copies: int) -> None:
-        """Run every batch size, the largest first, in every copy, and require unit vectors of both modalities."""
+        """Run each batch size, the largest first, on every copy, and require unit vectors for both modalities."""
         height, width = self.card.input.height, self.card.input.width
         ramp = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
         for size in reversed(sizes):
@@ -178,30 +180,30 @@ class OnnxEmbedder:
             for modality in [*Modality] * copies:
                 vectors = self.embed(images, np.full(size, modality.index, np.int64))
                 lengths = np.linalg.norm(vectors, axis=1)
-                if not np.all(np.abs(lengths - 1) <= _NORM_TOLERANCE):  # a NaN fails, too
-                    found = f"lengths from {lengths.min():.4g} to {lengths.max():.4g}"
-                    raise ModelRefused(self.card.name, f"probe run in {modality}: expected unit vectors, found {found}")
+                if not np.all(np.abs(lengths - 1) <= UNIT_NORM_TOLERANCE):  # also fails on NaN
+                    found = f"norms from {lengths.min():.4g} to {lengths.max():.4g}"
+                    raise ModelRefused(self.card.name, f"warm-up with {modality}: expected unit vectors, found {found}")
 
 
-class _Buffers:
-    """Inputs and output of each batch size, kept on the GPU and bound to the session once.
+class _GpuBuffers:
+    """Preallocated input and output buffers on the GPU, one set per batch size, bound to the session once.
 
-    What goes there is gathered in page-locked memory, which the GPU copies by itself.
+    Inputs are collected in page-locked host memory, which the GPU copies directly.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, card: Card, place: Device, sizes: tuple[int, ...]
+        self, session: onnxruntime.InferenceSession, card: Card, target: Device, sizes: tuple[int, ...]
     ) -> None:
         self._session, self._sizes = session, sizes
-        self._images = page_locked(place.index, (sizes[-1], card.input.height, card.input.width, 3), np.uint8)
-        self._modalities = page_locked(place.index, (sizes[-1],), np.int64)
-        self._of_size = {size: self._bind(card, place, size) for size in sizes}
+        self._images = page_locked(target.index, (sizes[-1], card.input.height, card.input.width, 3), np.uint8)
+        self._modalities = page_locked(target.index, (sizes[-1],), np.int64)
+        self._bindings = {size: self._bind(card, target, size) for size in sizes}
 
     def run(self, images: Sequence[Pixels], modalities: Modalities) -> Vectors:
-        """Vectors of a batch, padded to the next size by what earlier batches left: a vector is of its row alone."""
+        """Embed a batch. Padding rows keep the data of earlier batches; embeddings depend only on their own row."""
         count = len(images)
-        size = fitting(self._sizes, count)
-        binding, image, modality, options = self._of_size[size]
+        size = smallest_fitting(self._sizes, count)
+        binding, image, modality, options = self._bindings[size]
         np.stack(images, out=self._images[:count])
         self._modalities[:count] = modalities
         image.update_inplace(self._images[:size])
@@ -210,11 +212,11 @@ class _Buffers:
         (vectors,) = binding.copy_outputs_to_cpu()
         return np.asarray(vectors[:count], np.float32)
 
-    def _bind(self, card: Card, place: Device, size: int) -> tuple[Any, Any, Any, onnxruntime.RunOptions]:
+    def _bind(self, card: Card, target: Device, size: int) -> tuple[Any, Any, Any, onnxruntime.RunOptions]:
         on_gpu = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        image = on_gpu((size, card.input.height, card.input.width, 3), np.uint8, "cuda", place.index)
-        modality = on_gpu((size,), np.int64, "cuda", place.index)
-        vectors = on_gpu((size, card.dimension), np.float32, "cuda", place.index)
+        image = on_gpu((size, card.input.height, card.input.width, 3), np.uint8, "cuda", target.index)
+        modality = on_gpu((size,), np.int64, "cuda", target.index)
+        vectors = on_gpu((size, card.dimension), np.float32, "cuda", target.index)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("image", image)
         binding.bind_ortvalue_input("modality", modality)
@@ -224,19 +226,19 @@ class _Buffers:
         return binding, image, modality, options
 
 
-def fitting(sizes: Sequence[int], count: int) -> int:
-    """The smallest of the ascending sizes that holds ``count`` rows."""
+def smallest_fitting(sizes: Sequence[int], count: int) -> int:
+    """Return the smallest of the ascending ``sizes`` that holds ``count`` rows."""
     return next(size for size in sizes if size >= count)
 
 
-def check_provider(model: str, place: Device, actual: str) -> None:
-    """Require the provider that was asked for.
+def check_provider(model: str, target: Device, actual: str) -> None:
+    """Check that the session runs on the requested provider.
 
     Raises:
-        ModelRefused: the session runs on another one.
+        ModelRefused: it runs on another one.
     """
-    if actual != place.provider:
-        raise ModelRefused(model, f"{place} was asked for ({place.provider}), but the session runs on {actual}")
+    if actual != target.provider:
+        raise ModelRefused(model, f"{target} was requested ({target.provider}), but the session runs on {actual}")
 
 
 def _read_card(directory: Path) -> Card:
@@ -261,13 +263,13 @@ def _read_graph(directory: Path, card: Card, precision: Precision) -> bytes:
     return graph
 
 
-def _open(
-    model: str, graph: bytes, place: Device, providers: list[tuple[str, Options]], threads: int
+def _create_session(
+    model: str, graph: bytes, target: Device, providers: list[tuple[str, Options]], threads: int
 ) -> onnxruntime.InferenceSession:
-    if place.provider not in onnxruntime.get_available_providers():
-        raise ModelRefused(model, f"{place} was asked for, but this ONNX Runtime was built without {place.provider}")
+    if target.provider not in onnxruntime.get_available_providers():
+        raise ModelRefused(model, f"{target} was requested, but this ONNX Runtime was built without {target.provider}")
     options = onnxruntime.SessionOptions()
-    if place.kind == "cpu":
+    if target.kind == "cpu":
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
     else:
@@ -280,20 +282,20 @@ def _open(
             options,
             providers=providers,
             disabled_optimizers=list(KEEPS_FLOAT),
-            enable_fallback=0,  # which would hide why a GPU cannot be used
+            enable_fallback=0,  # a fallback would hide why a GPU cannot be used
         )
-    except Exception as error:  # ONNX Runtime's errors have no common base
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ModelRefused(model, f"the graph cannot be loaded: {error}") from error
 
 
 def _check_graph(session: onnxruntime.InferenceSession, card: Card) -> None:
-    inside = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-    if inside is None:
-        raise ModelRefused(card.name, f"the graph has no {CARD_KEY} in its metadata")
+    embedded = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+    if embedded is None:
+        raise ModelRefused(card.name, f"the graph's metadata has no {CARD_KEY}")
     try:
-        agrees = Card.model_validate_json(inside) == card.embedded()
+        agrees = Card.model_validate_json(embedded) == card.embedded()
     except ValidationError as error:
-        raise ModelRefused(card.name, f"{CARD_KEY} in the graph is no card: {error}") from error
+        raise ModelRefused(card.name, f"{CARD_KEY} in the graph is not a valid card: {error}") from error
     if not agrees:
         raise ModelRefused(card.name, "the card inside the graph and card.json differ")
     expected = {

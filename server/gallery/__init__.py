@@ -1,1 +1,1 @@
-"""The truth (store), the index derived from it, and the search over both. Plain Python, no HTTP."""
+"""Galleries: their catalog, writes, loading, queries, erasure and maintenance. No HTTP."""

@@ -1,1 +1,1 @@
-"""Long work: rows in the database, one worker thread, states that survive a crash."""
+"""Background jobs: their table, the runner, and one handler for each kind of job."""

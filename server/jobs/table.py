@@ -1,4 +1,4 @@
-"""Jobs as rows: what is on the disk decides, so that a crash loses no job and no answer about one."""
+"""The job table. The stored state is authoritative, so a crash loses no job and no result."""
 
 from __future__ import annotations
 
@@ -7,30 +7,37 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, func, insert, or_, select, update
+from sqlalchemy import Engine, Row, case, delete, func, insert, literal, select, update
 
-from server.errors import JobNotFound
-from server.gallery import tables
-from server.gallery.database import reading, writing
-from server.gallery.moments import from_micros, to_micros
+from server.domain.errors import JobNotFound
+from server.jobs.report import ReasonCounts
 from server.jobs.types import Failure, Job, JobState
+from server.storage import tables
+from server.storage.transactions import reading, writing
 
-__all__ = ["JobTable"]
+__all__ = ["MOST_ATTEMPTS", "JobTable"]
+
+MOST_ATTEMPTS = 5
+"""Starts of a job in all, however much progress it makes between unclean ends."""
+
+_PRUNED_AT_ONCE = 100
 
 _jobs, _failures = tables.jobs.c, tables.job_failures.c
+_QUEUED, _RUNNING = JobState.QUEUED.value, JobState.RUNNING.value
+_UNENDED = (_QUEUED, _RUNNING)
 
 
 class JobTable:
     """The jobs in the database of an engine (``SqlStore.engine``). Thread-safe.
 
-    What writes is on the disk when it returns, and raises ``StorageFull`` where the disk has no room.
+    Writes are durable when they return, and raise ``StorageFull`` when the disk is full.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def add(self, job: Job) -> None:
-        """Store a new job."""
+        """Insert a new job."""
         values = {
             "id": job.id,
             "kind": job.kind,
@@ -43,13 +50,13 @@ class JobTable:
             "failed": job.failed,
             "skipped": job.skipped,
             "key_id": job.key_id,
-            "created_at": to_micros(job.created_at),
+            "created_at": job.created_at,
         }
         with writing(self._engine) as connection:
             connection.execute(insert(tables.jobs).values(values))
 
     def get(self, id: str) -> Job:
-        """One job. Raises ``JobNotFound``."""
+        """Return one job. Raises ``JobNotFound``."""
         with reading(self._engine) as connection:
             row = connection.execute(select(tables.jobs).where(_jobs.id == id)).one_or_none()
         if row is None:
@@ -64,9 +71,9 @@ class JobTable:
         state: JobState | None = None,
         galleries: Collection[str] | None = None,
     ) -> list[Job]:
-        """At most ``limit`` jobs, newest first, those that follow job ``after`` in that order.
+        """Return at most ``limit`` jobs, newest first, starting after job ``after``.
 
-        ``galleries``: only jobs of these; None: all, also those of no gallery.
+        ``galleries`` restricts the list to jobs of these galleries; None means every job, with or without a gallery.
         """
         query = select(tables.jobs).order_by(_jobs.id.desc()).limit(limit)
         if after is not None:
@@ -79,47 +86,80 @@ class JobTable:
             return [_to_job(row) for row in connection.execute(query)]
 
     def active(self) -> set[str]:
-        """The ids of all jobs that have not ended."""
-        unfinished = [state.value for state in JobState if not state.ended]
+        """Return the ids of all jobs that have not ended."""
         with reading(self._engine) as connection:
-            return set(connection.scalars(select(_jobs.id).where(_jobs.state.in_(unfinished))))
+            return set(connection.scalars(select(_jobs.id).where(_jobs.state.in_(_UNENDED))))
 
-    def take(self) -> Job | None:
-        """The oldest job in the queue, which is running from now on; None where none waits."""
-        oldest = select(func.min(_jobs.id)).where(_jobs.state == JobState.QUEUED.value).scalar_subquery()
-        with reading(self._engine) as connection:  # most calls find nothing, and shall not write for it
-            if connection.scalar(select(oldest)) is None:
-                return None
-        change = update(tables.jobs).where(_jobs.id == oldest)
+    def oldest_queued(self) -> dict[str | None, str]:
+        """Return the oldest queued job of each gallery that has one."""
+        query = (
+            select(_jobs.gallery, func.min(_jobs.id).label("id")).where(_jobs.state == _QUEUED).group_by(_jobs.gallery)
+        )
+        with reading(self._engine) as connection:
+            return {row.gallery: row.id for row in connection.execute(query.where(_jobs.state == _QUEUED))}
+
+    def start(self, id: str) -> Job | None:
+        """Mark a queued job as running and return it; None if it is not queued any more."""
+        change = update(tables.jobs).where(_jobs.id == id, _jobs.state == _QUEUED)
         with writing(self._engine) as connection:
-            # Only now, or a job that was made while this one waited for its turn would begin before it was there.
-            started = func.coalesce(_jobs.started_at, _now())
-            change = change.values(state=JobState.RUNNING.value, started_at=started)
+            # The clock is read inside the transaction: while this write waited, a job may have been created later.
+            started = func.coalesce(_jobs.started_at, literal(_now(), _jobs.started_at.type))
+            attempts = case((_jobs.attempts == 0, 1), else_=_jobs.attempts)
+            change = change.values(state=_RUNNING, started_at=started, attempts=attempts)
             row = connection.execute(change.returning(*tables.jobs.c)).one_or_none()
         return None if row is None else _to_job(row)
 
-    def requeue(self, id: str | None = None) -> None:
-        """Put a running job, or all of them, back into the queue, with their progress."""
-        running = _jobs.state == JobState.RUNNING.value
-        change = update(tables.jobs).where(running if id is None else running & (_jobs.id == id))
+    def requeue(self, id: str, run_s: float | None = None) -> None:
+        """Put a running job back into the queue; progress is kept."""
+        change = update(tables.jobs).where(_jobs.id == id, _jobs.state == _RUNNING)
         with writing(self._engine) as connection:
-            connection.execute(change.values(state=JobState.QUEUED.value))
+            connection.execute(change.values(state=_QUEUED, **({} if run_s is None else {"run_s": run_s})))
 
-    def set_total(self, id: str, total: int) -> None:
-        """Note how many entries there are."""
+    def end_uncleanly(self, id: str | None = None) -> builtins.list[Job]:
+        """Record that one running job, or every one, ended without a word, as when its process dies.
+
+        It is queued again, once unless it made progress since, and :data:`MOST_ATTEMPTS` times at most. Returns the
+        jobs that are not, which are still running.
+        """
+        running = (_jobs.state == _RUNNING) if id is None else (_jobs.state == _RUNNING) & (_jobs.id == id)
+        retried = (_jobs.unclean_ends <= 1) & (_jobs.attempts < MOST_ATTEMPTS)
         with writing(self._engine) as connection:
-            connection.execute(update(tables.jobs).where(_jobs.id == id).values(total=total))
+            connection.execute(update(tables.jobs).where(running).values(unclean_ends=_jobs.unclean_ends + 1))
+            again = update(tables.jobs).where(running, retried)
+            connection.execute(again.values(state=_QUEUED, attempts=_jobs.attempts + 1))
+            return [_to_job(row) for row in connection.execute(select(tables.jobs).where(running))]
+
+    def set_total(self, id: str, total: int, report: Mapping[str, Any] | None = None) -> None:
+        """Store the number of entries of a job."""
+        values: dict[str, Any] = {"total": total} if report is None else {"total": total, "report": dict(report)}
+        with writing(self._engine) as connection:
+            connection.execute(update(tables.jobs).where(_jobs.id == id).values(values))
 
     def advance(
-        self, id: str, cursor: Any, *, done: int, skipped: int, failures: Sequence[tuple[str, Mapping[str, Any]]]
+        self,
+        id: str,
+        cursor: Any,
+        *,
+        done: int,
+        skipped: int,
+        failed: int,
+        failures: Sequence[tuple[str, Mapping[str, Any]]],
+        run_s: float,
+        report: Mapping[str, Any] | None,
     ) -> JobState:
-        """Note what was worked off until ``cursor``, in one transaction; returns the state, which others may change."""
+        """Store the progress up to ``cursor`` in one transaction; returns the state, which others may have changed.
+
+        Of ``failed`` entries those in ``failures`` are listed by name.
+        """
         change = update(tables.jobs).where(_jobs.id == id)
         change = change.values(
             progress={"cursor": cursor},
             done=_jobs.done + done,
             skipped=_jobs.skipped + skipped,
-            failed=_jobs.failed + len(failures),
+            failed=_jobs.failed + failed,
+            unclean_ends=0,
+            run_s=run_s,
+            **({} if report is None else {"report": dict(report)}),
         )
         rows = [{"job": id, "name": name, "reason": dict(reason)} for name, reason in failures]
         with writing(self._engine) as connection:
@@ -128,15 +168,29 @@ class JobTable:
             return JobState(connection.scalars(change.returning(_jobs.state)).one())
 
     def end(self, id: str, state: JobState, error: str | None = None) -> Job:
-        """End a job, unless it has ended already; returns it as it is now. Raises ``JobNotFound``."""
-        unfinished = or_(_jobs.state == JobState.QUEUED.value, _jobs.state == JobState.RUNNING.value)
-        change = update(tables.jobs).where(_jobs.id == id, unfinished)
+        """Set the final state of a job that has not ended; returns the stored job. Raises ``JobNotFound``."""
+        change = update(tables.jobs).where(_jobs.id == id, _jobs.state.in_(_UNENDED))
         with writing(self._engine) as connection:
             connection.execute(change.values(state=state.value, error=error, finished_at=_now()))
         return self.get(id)
 
+    def prune(self, finished_before: datetime, keep: int) -> int:
+        """Remove ended jobs, with their failures, that ended before a moment or are not among the newest ``keep``.
+
+        Returns how many; some remain where there are very many.
+        """
+        ended = select(_jobs.id).where(_jobs.state.not_in(_UNENDED))
+        old = ended.where(_jobs.finished_at < finished_before).order_by(_jobs.id).limit(_PRUNED_AT_ONCE)
+        beyond = ended.order_by(_jobs.id.desc()).offset(keep).limit(_PRUNED_AT_ONCE)
+        with reading(self._engine) as connection:
+            ids = {*connection.scalars(old), *connection.scalars(beyond)}
+        if ids:
+            with writing(self._engine) as connection:
+                connection.execute(delete(tables.jobs).where(_jobs.id.in_(sorted(ids))))
+        return len(ids)
+
     def failures(self, id: str, *, limit: int, after: int | None = None) -> builtins.list[Failure]:
-        """At most ``limit`` failures of a job, oldest first, those with a number above ``after``."""
+        """Return at most ``limit`` failures of a job, oldest first, with numbers above ``after``."""
         query = select(tables.job_failures).where(_failures.job == id).order_by(_failures.number).limit(limit)
         if after is not None:
             query = query.where(_failures.number > after)
@@ -144,11 +198,12 @@ class JobTable:
             return [Failure(row.number, row.name, row.reason) for row in connection.execute(query)]
 
 
-def _now() -> int:
-    return to_micros(datetime.now(UTC))
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _to_job(row: Row[Any]) -> Job:
+    report = row.report or {}
     return Job(
         id=row.id,
         kind=row.kind,
@@ -162,7 +217,12 @@ def _to_job(row: Row[Any]) -> Job:
         skipped=row.skipped,
         error=row.error,
         key_id=row.key_id,
-        created_at=from_micros(row.created_at),
-        started_at=None if row.started_at is None else from_micros(row.started_at),
-        finished_at=None if row.finished_at is None else from_micros(row.finished_at),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        attempts=row.attempts,
+        run_s=row.run_s,
+        replaced=report.get("replaced", 0),
+        ignored=ReasonCounts(report.get("ignored", ())),
+        failures_by_reason=ReasonCounts(report.get("failed", ())),
     )

@@ -1,10 +1,11 @@
-// The page of vireid: plain modules, no build step, no request to anything but this server.
+// The web page of vireid: one plain module without a build step. It sends requests only to its own server, by relative
+// addresses, so that it also works behind a path prefix.
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const KEY = "vireid-key";
 const state = { limits: null, galleries: [], crops: [] };
 
-// ---- talking to the server -------------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------------
 
 class Problem extends Error {
   constructor(body, status, retryAfter) {
@@ -47,9 +48,9 @@ async function pages(path, name) {
   return found;
 }
 
-const galleryPath = (name) => `/v1/galleries/${encodeURIComponent(name)}`;
+const galleryPath = (name) => `v1/galleries/${encodeURIComponent(name)}`;
 
-// ---- telling the person ----------------------------------------------------------------------------------------
+// ---- messages ----------------------------------------------------------------------------------------
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -61,7 +62,7 @@ function show(error) {
   if (error.status === 401) return;
   const box = $("#alert");
   const faults = (error.body?.errors ?? []).slice(0, 8);
-  box.replaceChildren(element("strong", { textContent: error.body?.title ?? "Something went wrong" }));
+  box.replaceChildren(element("strong", { textContent: error.body?.title ?? "Unexpected error" }));
   if (faults.length) {
     box.append(element("ul", {}, ...faults.map(({ field, detail }) =>
       element("li", {}, element("code", { textContent: nameOf(field) }), ` ${detail}`))));
@@ -72,7 +73,7 @@ function show(error) {
   box.scrollIntoView({ block: "nearest" });
 }
 
-// A file by its name instead of its place in the form.
+// Returns the file name in place of the index in the form.
 function nameOf(field) {
   const index = /^images\[(\d+)\]$/.exec(field)?.[1];
   return state.crops[index]?.file.name ?? field;
@@ -96,34 +97,44 @@ const attempt = (action) => async (event) => {
 
 const plural = (count, one, many = `${one}s`) => `${count.toLocaleString()} ${count === 1 ? one : many}`;
 
-function rateInWords(rate) {
-  if (rate === null) return "";
-  if (rate > 0.4) return `${Math.round(rate * 100)} % of strangers score as high`;
+function rateInWords({ false_match_rate: rate, below, expected_false_hits: expected }, drawn) {
+  if (rate === null) return drawn ? "A drawing: no error rate is known" : "Not calibrated for this kind of data";
+  const others = expected < 10 ? Number(expected.toPrecision(2)) : Math.round(expected);
+  const among = `${below ? "fewer than " : ""}${others.toLocaleString()} false ${others === 1 ? "hit" : "hits"} expected`;
+  if (rate > 0.4) return `${Math.round(rate * 100)} % of strangers score as high; ${among}`;
   const people = 1 / rate;
   const rounded = people < 20 ? Math.round(people) : Number(people.toPrecision(2));
-  return `1 in ${rounded.toLocaleString()} strangers scores as high`;
+  return `${below ? "Fewer than 1" : "1"} in ${rounded.toLocaleString()} strangers scores as high; ${among}`;
 }
 
-const FLAWS = {
-  too_small: ["small", "Few pixels: the model sees it enlarged to more than twice its size."],
-  too_dark: ["dark", "Hardly anything in it is bright."],
-  blurred: ["blurred", "It has no fine detail."],
-  not_person_shaped: ["odd shape", "A standing person is higher than wide, and not by so much."],
+function calibrationInWords(used) {
+  const people = used.identities === null ? "" : ` of ${plural(used.identities, "person", "people")}`;
+  const origin = used.real ? "real crops" : "not real infrared crops";
+  const by = used.source === "gallery" ? "this gallery's own items" : used.data;
+  return `Error rates ${used.query} to ${used.gallery} were measured on ${by}: `
+    + `${plural(used.impostor_pairs, "pair")} of different people${people}, ${origin}.`;
+}
+
+const WARNINGS = {
+  too_small: ["small", "Few pixels: it is enlarged to more than twice its size for the model."],
+  too_dark: ["dark", "The image is too dark."],
+  blurred: ["blurred", "The image has no fine detail."],
+  not_person_shaped: ["odd shape", "The aspect ratio is unusual for a standing person."],
 };
 
 const badges = (warnings) => warnings.map((warning) => {
-  const [text, title] = FLAWS[warning] ?? [warning, ""];
+  const [text, title] = WARNINGS[warning] ?? [warning, ""];
   return element("li", { className: "warning", textContent: text, title });
 });
 
-// ---- key, service, views ---------------------------------------------------------------------------------------
+// ---- API key, status, tabs ---------------------------------------------------------------------------------------
 
 function askForKey() {
   if (!$("#access").hidden) return;
   const known = sessionStorage.getItem(KEY);
   sessionStorage.removeItem(KEY);
   $("#access").hidden = false;
-  $("#access small").textContent = known ? "That key is not known here." : "Kept in this tab only.";
+  $("#access small").textContent = known ? "The server rejected this key." : "Kept in this tab only.";
   $("#key").focus();
 }
 
@@ -135,7 +146,7 @@ $("#access").addEventListener("submit", attempt(async () => {
 }));
 
 async function load() {
-  const [limits, models] = await Promise.all([get("/v1/limits"), get("/v1/models")]);
+  const [limits, models] = await Promise.all([get("v1/limits"), get("v1/models")]);
   state.limits = limits;
   $("#new-model").replaceChildren(...models.models.map((card) =>
     element("option", { value: card.name, textContent: card.name, selected: card.name === models.default })));
@@ -145,10 +156,10 @@ async function load() {
 async function watchService() {
   const box = $("#service");
   try {
-    const answer = await fetch("/readyz");
+    const answer = await fetch("readyz");
     const body = await answer.json();
-    const facts = body.facts ?? body;
-    const models = facts.models ?? [];
+    const status = body.facts ?? body;
+    const models = status.models ?? [];
     box.className = answer.ok ? "ready" : "trouble";
     $(".text", box).textContent = answer.ok
       ? `ready · ${plural(models.length, "model")} on ${models[0].provider.replace("ExecutionProvider", "")}`
@@ -186,7 +197,7 @@ for (const [index, tab] of tabs.entries()) {
 // ---- galleries -------------------------------------------------------------------------------------------------
 
 async function loadGalleries(choose) {
-  state.galleries = await pages("/v1/galleries", "galleries");
+  state.galleries = await pages("v1/galleries", "galleries");
   for (const select of [$("#gallery"), $("#add-gallery")]) {
     const kept = choose ?? select.value;
     select.replaceChildren(...state.galleries.map(({ name }) => element("option", { value: name, textContent: name })));
@@ -194,7 +205,7 @@ async function loadGalleries(choose) {
   }
   $("#gallery-list").replaceChildren(...state.galleries.map((gallery) => element("li", {},
     element("b", { textContent: gallery.name }),
-    element("span", { className: "facts-line", textContent: `${plural(gallery.items, "crop")} · ${gallery.model}` }))));
+    element("span", { className: "details-line", textContent: `${plural(gallery.items, "crop")} · ${gallery.model}` }))));
   if (!state.galleries.length) {
     $("#gallery-list").append(element("li", { className: "none", textContent: "None yet. Create one, then add crops to it." }));
   }
@@ -203,12 +214,12 @@ async function loadGalleries(choose) {
 
 $("#create").addEventListener("submit", attempt(async () => {
   const name = $("#new-name").value;
-  await send("/v1/galleries", { name, model: $("#new-model").value });
+  await send("v1/galleries", { name, model: $("#new-model").value });
   $("#new-name").value = "";
   await loadGalleries(name);
 }));
 
-// An id of the same file is the same again, so that adding it twice replaces.
+// The id depends only on the file name, so that adding a file again replaces it.
 function idOf(file) {
   const name = (file.webkitRelativePath || file.name).replace(/\.[^.]*$/, "");
   return name.normalize("NFKD").replace(/[^A-Za-z0-9._:-]+/g, "-").slice(-128) || "crop";
@@ -281,7 +292,7 @@ const addFiles = attempt(async (files) => {
   await loadGalleries();
 });
 
-// ---- dropping files --------------------------------------------------------------------------------------------
+// ---- drop areas --------------------------------------------------------------------------------------------
 
 function acceptFiles(drop, take) {
   const input = $("input", drop);
@@ -318,15 +329,15 @@ function showCrops() {
       state.crops = state.crops.filter((other) => other !== crop);
       showCrops();
     });
-    const picture = element("img", { src: crop.url, alt: crop.file.name });
-    const entry = element("li", {}, picture, remove);
-    picture.addEventListener("error", () => entry.classList.add("broken"));
+    const image = element("img", { src: crop.url, alt: crop.file.name });
+    const entry = element("li", {}, image, remove);
+    image.addEventListener("error", () => entry.classList.add("broken"));
     return entry;
   }));
   readyToSearch();
 }
 
-// ---- searching -------------------------------------------------------------------------------------------------
+// ---- search -------------------------------------------------------------------------------------------------
 
 function readyToSearch() {
   $("#go").disabled = !state.crops.length || !state.galleries.length;
@@ -340,7 +351,7 @@ function query() {
     fusion: $("#fusion").value,
     group_by: $("#group").checked ? "identity" : null,
     filter: {
-      modality: $("[name=wanted]:checked").value || null,
+      modality: $("[name=target]:checked").value || null,
       cameras: cameras.length ? cameras : null,
       captured_from: time("#captured-from"),
       captured_to: time("#captured-to"),
@@ -355,32 +366,33 @@ $("#search").addEventListener("submit", attempt(async () => {
   form.append("query", JSON.stringify(query()));
   const gallery = $("#gallery").value;
   const answer = await send(`${galleryPath(gallery)}/search`, form);
-  const pictures = state.crops.map(({ file }) => element("img", { src: URL.createObjectURL(file), alt: "Query" }));
-  showAnswer(answer, pictures, answer.warnings);
+  const images = state.crops.map(({ file }) => element("img", { src: URL.createObjectURL(file), alt: "Query" }));
+  showAnswer(answer, images, answer.warnings);
 }));
 
 const searchLike = (gallery, item) => attempt(async () => {
   const answer = await send(`${galleryPath(gallery)}/search`, { query: query(), item_id: item.id });
-  const picture = element("img", { alt: `Query ${item.id}` });
-  loadPicture(picture, gallery, item.id);
-  showAnswer(answer, [picture], [item.warnings]);
+  const image = element("img", { alt: `Query ${item.id}` });
+  loadThumbnail(image, gallery, item.id);
+  showAnswer(answer, [image], [item.warnings]);
   scrollTo({ top: 0 });
 });
 
-function showAnswer(answer, pictures, warnings) {
-  const light = [...new Set(answer.modality)].join(" and ");
+function showAnswer(answer, images, warnings) {
+  const modality = [...new Set(answer.modality)].join(" and ");
   const text = element("div", {},
-    element("h2", { textContent: answer.hits.length ? plural(answer.hits.length, "hit") : "Nobody found" }),
+    element("h2", { textContent: answer.hits.length ? plural(answer.hits.length, "hit") : "No hits" }),
     element("p", { textContent: answer.searched
-      ? `${light} crop against ${plural(answer.searched, "crop")} of ${answer.gallery}, in ${answer.timing_ms.total.toFixed(0)} ms`
-      : `No crop of ${answer.gallery} passes the filters. “All” under “Look among” asks for less.` }));
+      ? `${modality} query against ${plural(answer.searched, "crop")} of ${answer.gallery}, in ${answer.timing_ms.total.toFixed(0)} ms`
+      : `No crop of ${answer.gallery} matches the filters. Choose “All” under “Search among” to widen the search.` }));
   const shown = [element("div", { className: "summary" },
-    element("ul", { className: "crops" }, ...pictures.map((picture) => element("li", {}, picture))), text)];
-  const flaws = [...new Set(warnings.flat())];
-  if (flaws.length) text.append(element("ul", { className: "warnings", ariaLabel: "Query" }, ...badges(flaws)));
+    element("ul", { className: "crops" }, ...images.map((image) => element("li", {}, image))), text)];
+  const warningNames = [...new Set(warnings.flat())];
+  if (warningNames.length) text.append(element("ul", { className: "warnings", ariaLabel: "Query" }, ...badges(warningNames)));
+  text.append(...Object.values(answer.calibrations).map((used) => element("p", { textContent: calibrationInWords(used) })));
   if (answer.groups) {
-    for (const { identity, score, hits } of withoutLoners(answer.groups)) {
-      shown.push(element("h3", { className: "group" }, identity ?? "No identity known",
+    for (const { identity, score, hits } of mergeUnlabelled(answer.groups)) {
+      shown.push(element("h3", { className: "group" }, identity ?? "No identity",
         element("small", { textContent: `${plural(hits.length, "crop")}, best ${score.toFixed(3)}` })));
       shown.push(hitList(answer.gallery, hits));
     }
@@ -392,8 +404,8 @@ function showAnswer(answer, pictures, warnings) {
   if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView({ behavior: "smooth" });
 }
 
-// Neighbours without identity share one heading.
-function withoutLoners(groups) {
+// Merges adjacent groups without identity under one heading.
+function mergeUnlabelled(groups) {
   const merged = [];
   for (const group of groups) {
     const last = merged.at(-1);
@@ -408,33 +420,34 @@ function withoutLoners(groups) {
 
 const hitList = (gallery, hits) => element("ol", { className: "hits" }, ...hits.map((hit) => hitCard(gallery, hit)));
 
-function hitCard(gallery, { rank, score, false_match_rate: rate, item }) {
+function hitCard(gallery, hit) {
+  const { rank, score, item } = hit;
   const card = $("#hit").content.firstElementChild.cloneNode(true);
-  const picture = $("img", card);
-  picture.alt = `Hit ${rank}: ${item.id}`;
-  whenSeen(picture, () => loadPicture(picture, gallery, item.id));
+  const image = $("img", card);
+  image.alt = `Hit ${rank}: ${item.id}`;
+  whenSeen(image, () => loadThumbnail(image, gallery, item.id));
   $(".rank", card).textContent = rank;
-  $(".light", card).textContent = item.modality;
-  $(".light", card).classList.add(item.modality);
+  $(".modality", card).textContent = item.modality;
+  $(".modality", card).classList.add(item.modality);
   $(".warnings", card).append(...badges(item.warnings));
   $(".who", card).textContent = item.identity ?? item.id;
   $(".who", card).title = item.id;
   $(".bar", card).style.setProperty("--share", Math.max(0, score));
   $("b", card).textContent = score.toFixed(3);
-  $(".rate", card).textContent = rateInWords(rate);
+  $(".rate", card).textContent = rateInWords(hit, item.attributes.source === "drawn");
   const time = item.captured_at && new Date(item.captured_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   $(".where", card).textContent = [item.camera && `camera ${item.camera}`, time].filter(Boolean).join(" · ");
   $(".again", card).addEventListener("click", searchLike(gallery, item));
   return card;
 }
 
-async function loadPicture(picture, gallery, id) {
+async function loadThumbnail(image, gallery, id) {
   try {
     const answer = await call(`${galleryPath(gallery)}/items/${encodeURIComponent(id)}/image`);
-    picture.src = URL.createObjectURL(await answer.blob());
-    picture.addEventListener("load", () => URL.revokeObjectURL(picture.src), { once: true });
+    image.src = URL.createObjectURL(await answer.blob());
+    image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
   } catch {
-    picture.closest(".picture")?.classList.add("none");
+    image.closest(".thumbnail")?.classList.add("none");
   }
 }
 

@@ -1,4 +1,4 @@
-"""The plots are drawn from the tables that the benchmarks write, and the same results give the same file."""
+"""Plots of the benchmark results, which must be reproducible."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EMBEDDING: dict[str, Any] = {
 }
 
 
-def test_a_curve_a_program(tmp_path: Path) -> None:
+def test_search_plot_has_a_curve_per_program_and_is_reproducible(tmp_path: Path) -> None:
     gallery_sizes(SEARCH, tmp_path / "a.svg")
     gallery_sizes(SEARCH, tmp_path / "b.svg")
     text = (tmp_path / "a.svg").read_text("utf-8")
@@ -37,7 +37,7 @@ def test_a_curve_a_program(tmp_path: Path) -> None:
     assert all(f"<!-- {name} -->" in text for name in ("vireid", "Milvus", "items, 512 dimensions"))
 
 
-def test_ours_against_clients(tmp_path: Path) -> None:
+def test_client_plot_shows_only_vireid(tmp_path: Path) -> None:
     clients(EMBEDDING, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text("utf-8")
     assert "<!-- light, fp32 -->" in text

@@ -1,4 +1,4 @@
-"""Result files become the document's tables, and the document says what they say."""
+"""Result files, their tables, and the generated parts of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import results
-from benchmarks.harness.effort import QUICK, Found
+from benchmarks.harness.effort import QUICK, BenchmarkResult
 from benchmarks.harness.statistics import ratio
-from benchmarks.report import DOCUMENT, parts
+from benchmarks.report import REPORT, parts
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,8 +27,8 @@ def test_a_table_has_a_column_for_every_key() -> None:
     ]
 
 
-def test_a_result_comes_back_and_names_its_origin(tmp_path: Path) -> None:
-    found = Found(
+def test_written_result_is_read_back_with_its_origin(tmp_path: Path) -> None:
+    found = BenchmarkResult(
         tables={"one": [{"ms": 3}]},
         figures=[ratio("a / b", [1.0], [4.0], "at least", 0.5), ratio("c / d", [1.0], [1.0], "at most", 2)],
         missing=["Milvus: does not start"],
@@ -44,17 +44,17 @@ def test_a_result_comes_back_and_names_its_origin(tmp_path: Path) -> None:
     assert lines[3].endswith("| at most 2 | yes |")
 
 
-def test_parts_stand_between_their_marks_however_often() -> None:
+def test_insert_parts_is_repeatable() -> None:
     document = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
-    once = results.inserted(document, {"x": r"new \1"})
+    once = results.insert_parts(document, {"x": r"new \1"})
     assert once == "a\n<!-- begin x -->\n\nnew \\1\n\n<!-- end x -->\nb\n"
-    assert results.inserted(once, {"x": r"new \1"}) == once
+    assert results.insert_parts(once, {"x": r"new \1"}) == once
     with pytest.raises(ValueError, match="marks of y"):
-        results.inserted(document, {"y": ""})
+        results.insert_parts(document, {"y": ""})
 
 
-def test_the_document_says_what_the_results_say() -> None:
+def test_performance_page_is_up_to_date() -> None:
     found = results.read(RESULTS)
     assert found, "no results: run `make bench`"
-    document = DOCUMENT.read_text("utf-8")
-    assert results.inserted(document, parts(found)) == document, "run `python -m benchmarks report`"
+    document = REPORT.read_text("utf-8")
+    assert results.insert_parts(document, parts(found)) == document, "run `python -m benchmarks report`"

@@ -1,4 +1,4 @@
-"""What the benchmarks say of their numbers."""
+"""Statistics of the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks.harness.statistics import alternate, difference, percentile, ratio, sample
 
 
-def test_a_ratio_is_taken_round_by_round() -> None:
+def test_ratio_is_computed_per_round() -> None:
     found = ratio("a / b", [2.0, 30.0, 8.0], [1.0, 10.0, 2.0], "at least", 3.0)
     assert (found.value, found.low, found.high) == (3.0, 2.0, 4.0)
     assert found.kept
@@ -15,19 +15,19 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert ratio("a / b", [2.0], [1.0], "at most", 2.5).kept
 
 
-def test_a_difference_is_taken_round_by_round() -> None:
+def test_difference_is_computed_per_round() -> None:
     found = difference("a - b", [5.0, 9.0], [4.0, 3.0], "at most", 3.0)
     assert (found.value, found.low, found.high, found.kept) == (3.5, 1.0, 6.0, False)
     assert found.as_json()["limit"] == 3.0
 
 
 @pytest.mark.parametrize(("above", "below"), [([], []), ([1.0], [1.0, 2.0])])
-def test_rounds_must_match(above: list[float], below: list[float]) -> None:
+def test_unequal_numbers_of_rounds_are_rejected(above: list[float], below: list[float]) -> None:
     with pytest.raises(ValueError, match="same rounds"):
         ratio("a / b", above, below, "at least", 1.0)
 
 
-def test_turns_are_taken_forward_and_backward() -> None:
+def test_alternate_reverses_every_second_round() -> None:
     order: list[str] = []
 
     def call(name: str) -> int:
@@ -39,7 +39,7 @@ def test_turns_are_taken_forward_and_backward() -> None:
     assert found == {"a": [1, 6], "b": [2, 5], "c": [3, 4]}
 
 
-def test_a_percentile_is_a_value_that_was_measured() -> None:
+def test_percentile_is_a_measured_value() -> None:
     values = [float(value) for value in range(100, 0, -1)]
     assert [percentile(values, percent) for percent in (0, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
     assert percentile([7.0], 99) == 7.0
@@ -47,6 +47,6 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
         percentile([], 50)
 
 
-def test_a_sample_has_at_least_so_many_calls() -> None:
+def test_sample_makes_the_minimum_number_of_calls() -> None:
     calls: list[None] = []
     assert len(sample(lambda: calls.append(None), 0, least=4)) == len(calls) == 4

@@ -1,4 +1,4 @@
-"""What the load generator says, and what it does."""
+"""Load generation with wrk: its output and its requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ wrk {"requests": 400, "seconds": 2.0, "failed": 0, "refused": 0, "p50_ms": 1.5, 
 """
 
 
-def test_the_line_of_the_script_is_read() -> None:
+def test_summary_line_is_parsed() -> None:
     assert wrk.parse(OUTPUT) == wrk.Load(rate=200.0, p50_ms=1.5, p95_ms=3.25, p99_ms=9.0)
 
 
@@ -28,27 +28,27 @@ def test_the_line_of_the_script_is_read() -> None:
         ('"refused": 5', "5 were answered with an error"),
     ],
 )
-def test_a_failed_request_spoils_the_measurement(line: str, words: str) -> None:
+def test_failed_or_refused_requests_raise(line: str, words: str) -> None:
     name = line.split(":")[0]
     with pytest.raises(RuntimeError, match=words):
         wrk.parse(OUTPUT.replace(f"{name}: 0", line))
 
 
-def test_no_answer_at_all_is_no_measurement() -> None:
+def test_missing_responses_or_summary_raise() -> None:
     with pytest.raises(RuntimeError, match="of 0 requests"):
         wrk.parse(OUTPUT.replace('"requests": 400', '"requests": 0'))
     with pytest.raises(RuntimeError, match="no summary"):
         wrk.parse("Running 2s test")
 
 
-def test_without_wrk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wrk_error_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(wrk.WrkMissing, match="apt-get install wrk"):
         wrk.post("http://127.0.0.1:9/", b"", {}, 1, 1)
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
-def test_body_and_headers_arrive() -> None:
+def test_body_and_headers_are_sent_unchanged() -> None:
     seen: set[tuple[str, bytes]] = set()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The published contract: what the server says of itself is committed, and says what the design says."""
+"""The committed OpenAPI document is up to date and has the routes and names of the contract."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from server.api.openapi import document as openapi_document
 from server.app import create_app
 from server.settings import Settings
 
@@ -37,6 +38,7 @@ ROUTES = {
     "/v1/galleries/{gallery}/snapshot": {"get"},
     "/v1/galleries/{gallery}/restore": {"post"},
     "/v1/galleries/{gallery}/reembed": {"post"},
+    "/v1/galleries/{gallery}/calibrations": {"get", "post"},
     "/v1/galleries/{gallery}/duplicates": {"get"},
     "/v1/galleries/{gallery}/search": {"post"},
     "/v1/galleries/{gallery}/searches": {"post"},
@@ -47,7 +49,11 @@ ROUTES = {
     "/v1/jobs/{job}/failures": {"get"},
     "/v1/keys": {"get", "post"},
     "/v1/keys/{key}": {"delete"},
+    "/v1/keys/{key}/rotate": {"post"},
     "/v1/audit": {"get"},
+    "/v1/audit/verify": {"get"},
+    "/v1/retention": {"get"},
+    "/v1/retention/confirm": {"post"},
 }
 
 
@@ -65,16 +71,31 @@ def references(node: object) -> set[str]:
     return set()
 
 
-def test_the_committed_document_is_the_servers(document: dict[str, Any]) -> None:
-    """After a change on purpose: ``python -m server.api.openapi > docs/openapi.json``."""
+def test_committed_document_is_up_to_date(document: dict[str, Any]) -> None:
+    """To update it after an intended change, run ``make docs``."""
     assert json.loads(COMMITTED.read_text("utf-8")) == json.loads(json.dumps(document))
 
 
-def test_the_routes_are_those_of_the_contract(document: dict[str, Any]) -> None:
+def test_app_and_command_give_the_same_document(document: dict[str, Any]) -> None:
+    assert openapi_document() == document
+
+
+def test_every_operation_has_a_summary_a_known_tag_and_a_description(document: dict[str, Any]) -> None:
+    tags = {tag["name"] for tag in document["tags"] if tag["description"]}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert len(operation["tags"]) == 1, (path, method)
+            assert set(operation["tags"]) <= tags, (path, method)
+            assert operation["description"], (path, method)
+            name = operation["operationId"].split("_v1_")[0].removesuffix(f"_{method}")
+            assert operation["summary"] != name.replace("_", " ").title(), "the summary that FastAPI generates"
+
+
+def test_routes_match_the_contract(document: dict[str, Any]) -> None:
     assert {path: set(methods) for path, methods in document["paths"].items()} == ROUTES
 
 
-def test_every_route_declares_its_problems(document: dict[str, Any]) -> None:
+def test_every_operation_declares_its_problems(document: dict[str, Any]) -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             if path == "/healthz":
@@ -85,17 +106,17 @@ def test_every_route_declares_its_problems(document: dict[str, Any]) -> None:
                 assert int(status) < 400 or set(answer["content"]) == {PROBLEM}, (path, method, status)
 
 
-def test_a_problem_has_the_members_of_the_contract(document: dict[str, Any]) -> None:
+def test_problems_have_the_members_of_the_contract(document: dict[str, Any]) -> None:
     members = document["components"]["schemas"]["Problem"]["properties"]
     assert members.keys() == {"type", "title", "status", "detail", "instance", "request_id", "errors"}
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_points_to_a_component(document: dict[str, Any]) -> None:
     names = {reference.removeprefix("#/components/schemas/") for reference in references(document)}
     assert names <= document["components"]["schemas"].keys()
 
 
-def test_no_request_takes_unknown_fields(document: dict[str, Any]) -> None:
+def test_request_schemas_forbid_unknown_fields(document: dict[str, Any]) -> None:
     bodies = {
         reference
         for methods in document["paths"].values()
@@ -107,11 +128,11 @@ def test_no_request_takes_unknown_fields(document: dict[str, Any]) -> None:
         assert schema["additionalProperties"] is False, reference
 
 
-def test_the_names_of_search_are_those_of_the_contract(document: dict[str, Any]) -> None:
+def test_search_schemas_have_the_fields_of_the_contract(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["SearchQuery"]["properties"].keys() == {
         "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter", "cursor",
-        "exact",
+        "exact", "max_expected_false_hits",
     }  # fmt: skip
     assert schemas["SearchFilter"]["properties"].keys() == {
         "modality", "cameras", "exclude_cameras", "identities", "exclude_identities", "captured_from", "captured_to",
@@ -119,12 +140,13 @@ def test_the_names_of_search_are_those_of_the_contract(document: dict[str, Any])
     }  # fmt: skip
     assert schemas["SearchAnswer"]["properties"].keys() == {
         "gallery", "model", "fingerprint", "modality", "warnings", "searched", "reranked", "hits", "groups",
-        "next_cursor", "timing_ms", "exact", "recall",
+        "next_cursor", "timing_ms", "exact", "recall", "calibration", "calibrations",
     }  # fmt: skip
     assert schemas["SearchHit"]["properties"].keys() == {
-        "rank", "score", "false_match_rate", "rerank_distance", "item",
+        "rank", "score", "false_match_rate", "rerank_distance", "item", "false_match_rate_interval", "below",
+        "expected_false_hits",
     }  # fmt: skip
-    facts = {"id", "identity", "modality", "camera", "captured_at", "attributes", "warnings"}
-    assert schemas["ItemFacts"]["properties"].keys() == facts
-    assert schemas["ItemDetails"]["properties"].keys() == facts | {"content_sha256"}
+    metadata = {"id", "identity", "modality", "camera", "captured_at", "attributes", "warnings"}
+    assert schemas["ItemFacts"]["properties"].keys() == metadata
+    assert schemas["ItemDetails"]["properties"].keys() == metadata | {"content_sha256"}
     assert schemas["TimingMs"]["properties"].keys() == {"queue", "decode", "embed", "search", "total"}

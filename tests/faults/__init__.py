@@ -1,1 +1,1 @@
-"""What happens when the ground gives way: kills, full disks, damage."""
+"""Fault tests: killed processes, full disks, damaged files."""

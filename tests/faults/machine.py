@@ -1,4 +1,4 @@
-"""A state machine over the whole HTTP API of galleries, with restarts, against a dictionary.
+"""A state machine test of the whole HTTP API of galleries, with restarts, compared with a dictionary.
 
 python -m tests.faults.machine --steps 10000
 """
@@ -31,50 +31,50 @@ from hypothesis.stateful import (
 )
 
 from models.card import Modality
-from server.gallery.moments import from_micros, to_micros
-from server.gallery.service import Galleries
-from server.gallery.types import CropWarning, Filter, Item, Vectors, VectorType
+from server.domain.timestamps import from_microseconds, to_microseconds
+from server.domain.types import CropWarning, Filter, Item, Vectors, VectorType
+from server.gallery.galleries import Galleries
 from server.settings import Settings
-from tests.faults.hurried import hurried
+from tests.faults.fast_maintenance import fast_maintenance
 from tests.server.conftest import serving
-from tests.server.gallery import making
-from tests.server.gallery.making import passes, score
+from tests.server.gallery import builders
+from tests.server.gallery.builders import passes, score
+from tests.server.image_files import crop, encode
 from tests.server.jobs.uploads import ndjson
-from tests.server.pictures import crop, encode
-from tests.server.standin import DIMENSION, write_model
+from tests.server.stub_model import DIMENSION, write_model
 
 __all__ = ["GalleriesMachine", "run"]
 
-_VECTORS = making.unit_vectors(10, DIMENSION)
+_VECTORS = builders.unit_vectors(10, DIMENSION)
 _DARK = encode(np.full((64, 32, 3), 9, np.uint8))
 _IMAGES = [crop(1, Modality.INFRARED), crop(2, Modality.INFRARED), crop(3), _DARK]
 _TOLERANCE = 2e-6
 
 names = st.sampled_from(["g", "h", "latest"])
 aliases = st.sampled_from(["latest", "now", "g"])
-new_items = st.lists(making.items_strategy, min_size=1, max_size=6, unique_by=lambda item: item.id)
+new_items = st.lists(builders.items_strategy, min_size=1, max_size=6, unique_by=lambda item: item.id)
 changes = st.fixed_dictionaries(
     {},
     optional={
-        "identity": st.none() | making.identities,
-        "camera": st.none() | making.cameras,
-        "captured_at": st.none() | making.times,
-        "attributes": making.attributes,
+        "identity": st.none() | builders.identities,
+        "camera": st.none() | builders.cameras,
+        "captured_at": st.none() | builders.times,
+        "attributes": builders.attributes,
     },
 )
 selections = st.builds(
     Filter,
-    modality=st.none() | making.modalities,
-    cameras=st.none() | st.frozensets(making.cameras),
-    identities=st.none() | st.frozensets(making.identities),
-    captured_from=st.none() | making.times,
-    captured_to=st.none() | making.times,
-    warnings=st.none() | making.warnings,
+    modality=st.none() | builders.modalities,
+    cameras=st.none() | st.frozensets(builders.cameras),
+    identities=st.none() | st.frozensets(builders.identities),
+    captured_from=st.none() | builders.times,
+    captured_to=st.none() | builders.times,
+    warnings=st.none() | builders.warnings,
 )
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredItem:
     """An item, its vector as stored, and its thumbnail."""
 
     item: Item
@@ -84,11 +84,11 @@ class Held:
 
 @dataclass
 class Gallery:
-    """A gallery, its items by id, and how often they changed."""
+    """The expected state of a gallery: its items by id and its sequence number."""
 
     vector_type: VectorType
     thumbnails: bool
-    items: dict[str, Held] = field(default_factory=dict)
+    items: dict[str, StoredItem] = field(default_factory=dict)
     sequence: int = 0
 
     def stored(self, vector: Vectors) -> Vectors:
@@ -96,15 +96,15 @@ class Gallery:
 
 
 class GalleriesMachine(RuleBasedStateMachine):
-    """What the model says is what the server answers, whatever came before."""
+    """Compares the server's responses with a model, after any sequence of requests and restarts."""
 
     steps: ClassVar[int] = 0
-    """Rules that were carried out, by all machines."""
+    """Number of executed rules of all machines."""
 
     @initialize()
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="vireid-machine-"))
-        write_model(self.directory / "zoo" / "standin")
+        write_model(self.directory / "zoo" / "stub")
         self.galleries: dict[str, Gallery] = {}
         self.aliases: dict[str, str] = {}
         self.open()
@@ -114,15 +114,15 @@ class GalleriesMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.stack = ExitStack()
-        self.stack.enter_context(hurried())
+        self.stack.enter_context(fast_maintenance())
         chosen = Settings(
             data_dir=self.directory / "data", model_dir=self.directory / "zoo", device="cpu", threads=1, auth="off"
         )
         self.client: TestClient = self.stack.enter_context(serving(chosen))
 
     @property
-    def served(self) -> Galleries:
-        """What is below the API, for what it does not tell."""
+    def internals(self) -> Galleries:
+        """The galleries below the API, for data that the API does not return."""
         found: Galleries = self.client.app.state.service.galleries  # type: ignore[attr-defined]
         return found
 
@@ -145,7 +145,7 @@ class GalleriesMachine(RuleBasedStateMachine):
 
     @rule(name=names | aliases, sure=st.integers(0, 3))
     def delete(self, name: str, sure: int) -> None:
-        if name in self.galleries and sure:  # else there would seldom be much in one
+        if name in self.galleries and sure:  # seldom, so that galleries grow
             return
         self.expect(self.client.delete(f"/v1/galleries/{name}"), 204 if name in self.galleries else 404)
         self.galleries.pop(name, None)
@@ -175,7 +175,7 @@ class GalleriesMachine(RuleBasedStateMachine):
     def put_vectors(self, data: st.DataObject, items: list[Item], numbers: list[int], bad: bool) -> None:
         path, gallery = self.draw_gallery(data)
         rows = [
-            {**_wire(item), "modality": item.modality, "vector": _VECTORS[number].tolist()}
+            {**_as_json(item), "modality": item.modality, "vector": _VECTORS[number].tolist()}
             for item, number in zip(items, numbers, strict=False)
         ]
         broken = [{"id": "broken", "modality": "infrared", "vector": [1.0]}] if bad else []
@@ -187,7 +187,7 @@ class GalleriesMachine(RuleBasedStateMachine):
             sent = _VECTORS[number].astype(np.float64)
             vector = (sent / np.linalg.norm(sent)).astype(np.float32)
             content = sha256(vector.astype("<f4").tobytes()).hexdigest()
-            new.append(Held(replace(item, warnings=frozenset(), content=content), gallery.stored(vector)))
+            new.append(StoredItem(replace(item, warnings=frozenset(), content=content), gallery.stored(vector)))
         self.check_put(answer, gallery, new, failed=len(broken))
 
     @precondition(lambda self: self.galleries)
@@ -198,52 +198,56 @@ class GalleriesMachine(RuleBasedStateMachine):
         path, gallery = self.draw_gallery(data)
         numbers = numbers[: len(items)]
         files = [("images", (item.id, _IMAGES[number])) for item, number in zip(items, numbers, strict=True)]
-        fields = [{**_wire(item), "modality": item.modality} for item in items]
+        fields = [{**_as_json(item), "modality": item.modality} for item in items]
         if bad:
             files.append(("images", ("bad.png", b"no image" * 99)))
             fields.append({"id": "broken", "modality": "auto"})
         answer = self.client.post(f"{path}/items", files=files, data={"items": json.dumps(fields)})
         new = []
         for item, number in zip(items, numbers, strict=True):
-            _, vector = self.served.vector(self.named(path), item.id)
-            thumbnail = self.served.thumbnail(self.named(path), item.id) if gallery.thumbnails else None
+            _, vector = self.internals.query.vector(self.named_gallery(path), item.id)
+            thumbnail = (
+                self.internals.query.thumbnail(self.named_gallery(path), item.id) if gallery.thumbnails else None
+            )
             if item.modality is Modality.INFRARED:
                 assert np.allclose(vector, gallery.stored(self.embedded[number]), atol=1e-3)
             warned = frozenset({CropWarning.TOO_DARK, CropWarning.BLURRED} if number == 3 else ())
             content = sha256(_IMAGES[number]).hexdigest()
-            new.append(Held(replace(item, warnings=warned, content=content), vector, thumbnail))
+            new.append(StoredItem(replace(item, warnings=warned, content=content), vector, thumbnail))
         self.check_put(answer, gallery, new, failed=int(bad))
 
-    def check_put(self, answer: Response, gallery: Gallery, new: list[Held], *, failed: int) -> None:
+    def check_put(self, answer: Response, gallery: Gallery, new: list[StoredItem], *, failed: int) -> None:
         self.expect(answer, 207 if failed else 201)
         body = answer.json()
-        statuses = ["updated" if held.item.id in gallery.items else "added" for held in new] + ["failed"] * failed
+        statuses = ["updated" if stored_item.item.id in gallery.items else "added" for stored_item in new] + [
+            "failed"
+        ] * failed
         assert [one["status"] for one in body["items"]] == statuses
         assert (body["added"], body["updated"], body["failed"]) == tuple(
             statuses.count(status) for status in ("added", "updated", "failed")
         )
-        gallery.items |= {held.item.id: held for held in new}
+        gallery.items |= {stored_item.item.id: stored_item for stored_item in new}
         gallery.sequence += 1
 
     @precondition(lambda self: self.galleries)
-    @rule(data=st.data(), id=making.ids, changes=changes)
+    @rule(data=st.data(), id=builders.ids, changes=changes)
     def change(self, data: st.DataObject, id: str, changes: dict[str, Any]) -> None:
         path, gallery = self.draw_gallery(data)
-        told = {
+        fields = {
             name: value.isoformat() if name == "captured_at" and value else value for name, value in changes.items()
         }
-        answer = self.client.patch(f"{path}/items/{id}", json=told)
+        answer = self.client.patch(f"{path}/items/{id}", json=fields)
         if id not in gallery.items:
             self.expect(answer, 404)
             return
         self.expect(answer, 200)
         old = gallery.items[id]
         gallery.items[id] = replace(old, item=replace(old.item, **changes))
-        assert _same(answer.json(), gallery.items[id].item)
+        assert _matches(answer.json(), gallery.items[id].item)
         gallery.sequence += 1
 
     @precondition(lambda self: self.galleries)
-    @rule(data=st.data(), id=making.ids)
+    @rule(data=st.data(), id=builders.ids)
     def delete_item(self, data: st.DataObject, id: str) -> None:
         path, gallery = self.draw_gallery(data)
         self.expect(self.client.delete(f"{path}/items/{id}"), 204 if id in gallery.items else 404)
@@ -253,35 +257,35 @@ class GalleriesMachine(RuleBasedStateMachine):
     @rule(data=st.data(), where=selections)
     def delete_items(self, data: st.DataObject, where: Filter) -> None:
         path, gallery = self.draw_gallery(data)
-        asked = _selected(where)
-        answer = self.client.delete(f"{path}/items", params=asked)
-        if not asked:
+        parameters = _query_parameters(where)
+        answer = self.client.delete(f"{path}/items", params=parameters)
+        if not parameters:
             self.expect(answer, 422)
             return
         self.expect(answer, 200)
-        gone = [id for id, held in gallery.items.items() if passes(held.item, where)]
-        assert answer.json()["deleted"] == len(gone)
-        for id in gone:
+        removed = [id for id, stored_item in gallery.items.items() if passes(stored_item.item, where)]
+        assert answer.json()["deleted"] == len(removed)
+        for id in removed:
             del gallery.items[id]
-        gallery.sequence += bool(gone)
+        gallery.sequence += bool(removed)
 
-    # Questions
+    # Reads and searches
 
     @precondition(lambda self: self.galleries)
     @rule(data=st.data(), where=selections, limit=st.sampled_from([1, 4, 1000]))
     def list_items(self, data: st.DataObject, where: Filter, limit: int) -> None:
         path, gallery = self.draw_gallery(data)
-        found = self.pages(f"{path}/items", "items", {**_selected(where), "limit": limit})
+        found = self.pages(f"{path}/items", "items", {**_query_parameters(where), "limit": limit})
         expected = [gallery.items[id].item for id in sorted(gallery.items) if passes(gallery.items[id].item, where)]
         assert len(found) == len(expected)
-        assert all(map(_same, found, expected))
+        assert all(map(_matches, found, expected))
 
     @precondition(lambda self: self.galleries)
     @rule(
         data=st.data(),
-        where=making.filters,
+        where=builders.filters,
         number=st.integers(0, 9),
-        stored=st.none() | making.ids,
+        stored=st.none() | builders.ids,
         k=st.sampled_from([1, 3, 50]),
         least=st.none() | st.integers(0, 20),
         group=st.booleans(),
@@ -299,7 +303,7 @@ class GalleriesMachine(RuleBasedStateMachine):
         batch: bool,
     ) -> None:
         path, gallery = self.draw_gallery(data)
-        query: dict[str, Any] = {"k": k, "filter": _asked(where)} | ({"group_by": "identity"} if group else {})
+        query: dict[str, Any] = {"k": k, "filter": _search_filter(where)} | ({"group_by": "identity"} if group else {})
         body: dict[str, Any] = {"query": query}
         if stored in gallery.items:
             body["item_id"], vector = stored, gallery.items[stored].vector
@@ -310,9 +314,9 @@ class GalleriesMachine(RuleBasedStateMachine):
             vector = (exact / np.linalg.norm(exact)).astype(np.float32)
         ranking = sorted(
             (
-                (score(vector, held.vector), id)
-                for id, held in gallery.items.items()
-                if id != stored and passes(held.item, where)
+                (score(vector, stored_item.vector), id)
+                for id, stored_item in gallery.items.items()
+                if id != stored and passes(stored_item.item, where)
             ),
             key=lambda hit: (-hit[0], hit[1]),
         )
@@ -352,7 +356,7 @@ class GalleriesMachine(RuleBasedStateMachine):
     def check_hits(self, gallery: Gallery, found: list[dict[str, Any]], hits: list[tuple[float, str]]) -> None:
         assert [(hit["score"], hit["item"]["id"]) for hit in found] == hits
         assert [hit["rank"] for hit in found] == list(range(1, len(hits) + 1))
-        assert all(_same(hit["item"], gallery.items[hit["item"]["id"]].item) for hit in found)
+        assert all(_matches(hit["item"], gallery.items[hit["item"]["id"]].item) for hit in found)
 
     def check_groups(
         self, gallery: Gallery, found: list[dict[str, Any]], hits: list[tuple[float, str]], k: int
@@ -383,23 +387,23 @@ class GalleriesMachine(RuleBasedStateMachine):
             queries = (mean / np.linalg.norm(mean)).astype(np.float32)[np.newaxis]
         found = {hit["item"]["id"]: hit["score"] for hit in answer.json()["hits"]}
         assert found.keys() == gallery.items.keys()
-        for id, held in gallery.items.items():
-            assert abs(found[id] - max(score(one, held.vector) for one in queries)) < _TOLERANCE
+        for id, stored_item in gallery.items.items():
+            assert abs(found[id] - max(score(one, stored_item.vector) for one in queries)) < _TOLERANCE
 
     @precondition(lambda self: self.galleries)
-    @rule(data=st.data(), id=making.ids)
-    def look(self, data: st.DataObject, id: str) -> None:
+    @rule(data=st.data(), id=builders.ids)
+    def get_item(self, data: st.DataObject, id: str) -> None:
         path, gallery = self.draw_gallery(data)
         item, image = self.client.get(f"{path}/items/{id}"), self.client.get(f"{path}/items/{id}/image")
-        held = gallery.items.get(id)
-        self.expect(item, 200 if held else 404)
-        if held:
-            assert _same(item.json(), held.item)
-        self.expect(image, 200 if held and held.thumbnail else 404)
-        if held and held.thumbnail:
-            assert image.content == held.thumbnail
+        stored_item = gallery.items.get(id)
+        self.expect(item, 200 if stored_item else 404)
+        if stored_item:
+            assert _matches(item.json(), stored_item.item)
+        self.expect(image, 200 if stored_item and stored_item.thumbnail else 404)
+        if stored_item and stored_item.thumbnail:
+            assert image.content == stored_item.thumbnail
 
-    # What happens besides
+    # Restarts and maintenance
 
     @rule()
     def restart(self) -> None:
@@ -408,10 +412,10 @@ class GalleriesMachine(RuleBasedStateMachine):
 
     @rule()
     def maintain(self) -> None:
-        self.served.maintain()
+        self.internals.maintenance.run()
 
     @invariant()
-    def holds_what_the_model_holds(self) -> None:
+    def server_equals_model(self) -> None:
         type(self).steps += 1
         listed = self.pages("/v1/galleries", "galleries", {"limit": 1})
         assert [one["name"] for one in listed] == sorted(self.galleries)
@@ -438,52 +442,56 @@ class GalleriesMachine(RuleBasedStateMachine):
             )
             found = self.client.get(f"/v1/galleries/{one['name']}/items").json()["items"]
             assert len(found) == len(gallery.items)
-            assert all(map(_same, found, (gallery.items[id].item for id in sorted(gallery.items))))
+            assert all(map(_matches, found, (gallery.items[id].item for id in sorted(gallery.items))))
 
     def draw_gallery(self, data: st.DataObject) -> tuple[str, Gallery]:
-        """The path of a gallery, by its own name or by an alias."""
+        """Draw a gallery; return its path, by its name or an alias, and its expected state."""
         name = data.draw(st.sampled_from(sorted({*self.galleries, *self.aliases})))
         return f"/v1/galleries/{name}", self.galleries[self.aliases.get(name, name)]
 
-    def named(self, path: str) -> str:
+    def named_gallery(self, path: str) -> str:
         name = path.rpartition("/")[2]
         return self.aliases.get(name, name)
 
-    def pages(self, path: str, name: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    def pages(self, path: str, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         while True:
-            answer = self.client.get(path, params=asked)
+            answer = self.client.get(path, params=parameters)
             self.expect(answer, 200)
             found += answer.json()[name]
-            asked = {**asked, "cursor": answer.json()["next_cursor"]}
-            if asked["cursor"] is None:
+            parameters = {**parameters, "cursor": answer.json()["next_cursor"]}
+            if parameters["cursor"] is None:
                 return found
-            assert len(answer.json()[name]) == asked["limit"]
+            assert len(answer.json()[name]) == parameters["limit"]
 
     def expect(self, answer: Response, status: int) -> None:
         assert answer.status_code == status, (str(answer.request.url), answer.text)
 
 
-def _wire(item: Item) -> dict[str, Any]:
-    """What is sent of an item, besides its modality."""
+def _as_json(item: Item) -> dict[str, Any]:
+    """Return the fields of an item as JSON, without its modality."""
     captured = item.captured_at and item.captured_at.isoformat()
-    told = {"id": item.id, "identity": item.identity, "camera": item.camera, "captured_at": captured}
-    return {**told, "attributes": dict(item.attributes)}
+    fields = {"id": item.id, "identity": item.identity, "camera": item.camera, "captured_at": captured}
+    return {**fields, "attributes": dict(item.attributes)}
 
 
-def _same(told: dict[str, Any], item: Item) -> bool:
-    """Whether an answer tells of this item: attributes of the same types, too, in any order."""
-    captured = item.captured_at and from_micros(to_micros(item.captured_at)).isoformat().replace("+00:00", "Z")
-    expected = {**_wire(item), "captured_at": captured, "modality": item.modality, "warnings": sorted(item.warnings)}
-    if "content_sha256" in told:
+def _matches(fields: dict[str, Any], item: Item) -> bool:
+    """Return whether a response describes this item, with attributes of the same types, in any order."""
+    captured = item.captured_at and from_microseconds(to_microseconds(item.captured_at)).isoformat().replace(
+        "+00:00", "Z"
+    )
+    expected = {**_as_json(item), "captured_at": captured, "modality": item.modality, "warnings": sorted(item.warnings)}
+    if "content_sha256" in fields:
         expected["content_sha256"] = item.content
-    attributes = [repr(sorted(one["attributes"].items())) for one in (told, expected)]  # 1, 1.0 and true are not alike
-    return told == expected and attributes[0] == attributes[1]
+    attributes = [
+        repr(sorted(one["attributes"].items())) for one in (fields, expected)
+    ]  # 1, 1.0 and true are not alike
+    return fields == expected and attributes[0] == attributes[1]
 
 
-def _selected(where: Filter) -> dict[str, Any]:
-    """The filter of a list or a delete, as the parameters of a URL."""
-    asked = {
+def _query_parameters(where: Filter) -> dict[str, Any]:
+    """Return the filter of a list or a deletion as URL parameters."""
+    parameters = {
         "identity": sorted(where.identities or ()),
         "camera": sorted(where.cameras or ()),
         "modality": where.modality,
@@ -491,11 +499,11 @@ def _selected(where: Filter) -> dict[str, Any]:
         "captured_to": where.captured_to and where.captured_to.isoformat(),
         "warning": sorted(where.warnings or ()),
     }
-    return {name: value for name, value in asked.items() if value}
+    return {name: value for name, value in parameters.items() if value}
 
 
-def _asked(where: Filter) -> dict[str, Any]:
-    """The filter of a search, as JSON."""
+def _search_filter(where: Filter) -> dict[str, Any]:
+    """Return the filter of a search as JSON."""
     sets = ("cameras", "exclude_cameras", "identities", "exclude_identities", "warnings", "exclude_warnings")
     listed = {name: None if getattr(where, name) is None else sorted(getattr(where, name)) for name in sets}
     return listed | {
@@ -508,7 +516,7 @@ def _asked(where: Filter) -> dict[str, Any]:
 
 
 def run(examples: int, steps: int, number: int) -> None:
-    """So many machines of so many steps each; ``number`` is their seed."""
+    """Run ``examples`` machines of ``steps`` steps each; ``number`` is their seed."""
     run_state_machine_as_test(
         seed(number)(GalleriesMachine),
         settings=settings(

@@ -1,4 +1,4 @@
-"""A server in a process of its own, as ``vireid serve`` runs it, to be killed."""
+"""A server in its own process, started by ``vireid serve``, that tests can kill."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.faults.hurried import hurried
+from tests.faults.fast_maintenance import fast_maintenance
 from vireid.cli import app
 
 __all__ = ["Server"]
 
-# A server of forks with everything imported: a child starts in a moment.
+# A fork server with everything imported, so that a child starts quickly.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([__name__, "server.app", "vireid.serving", "vireid.hosting"])
+_PROCESSES.set_forkserver_preload([__name__, "server.app", "vireid.cli.serve", "server.runner"])
 
 _PATIENCE_S = 60
 _POLL_S = 0.005
 
 
 class Server:
-    """A server over a data directory that outlives it. What it prints goes to ``output``, behind what is there."""
+    """A server over a data directory that outlives it. Its output is appended to ``output``."""
 
-    def __init__(self, data: Path, models: Path, output: Path, *, in_a_hurry: bool = False) -> None:
+    def __init__(self, data: Path, models: Path, output: Path, *, frequent_maintenance: bool = False) -> None:
         output.touch()
         self._output, self._before = output, output.stat().st_size
-        self.process = _PROCESSES.Process(target=_serve, args=(data, models, output, in_a_hurry), daemon=True)
+        self.process = _PROCESSES.Process(target=_serve, args=(data, models, output, frequent_maintenance), daemon=True)
         self.process.start()
 
     @property
     def output(self) -> str:
-        """What it has printed by now."""
+        """Return its output so far."""
         return self._output.read_bytes()[self._before :].decode()
 
-    def found(self) -> str | None:
-        """Where it listens, if it does already."""
+    def find_url(self) -> str | None:
+        """Return its URL, if it is listening."""
         match = re.search(r"vireid serves (\S+)/;", self.output)
         return match and match[1]
 
     def url(self) -> str:
-        """Where it listens; waits until it does. Its galleries may still be being loaded."""
+        """Wait until it is listening; return its URL. Galleries may still be loading."""
         deadline = time.monotonic() + _PATIENCE_S
-        while (url := self.found()) is None:
+        while (url := self.find_url()) is None:
             assert self.process.is_alive(), f"the server did not start:\n{self.output}"
             assert time.monotonic() < deadline, self.output
             time.sleep(_POLL_S)
         return url
 
     def ready(self) -> str:
-        """Where it listens; waits until it is ready."""
+        """Wait until it is ready; return its URL."""
         url, deadline = self.url(), time.monotonic() + _PATIENCE_S
         while not _answers(f"{url}/readyz"):
             assert self.process.is_alive(), self.output
@@ -63,18 +63,18 @@ class Server:
         return url
 
     def kill(self) -> None:
-        """SIGKILL: no chance to put anything in order."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         self.process.join()
         assert self.process.exitcode == -signal.SIGKILL, self.output
 
     def end(self) -> int:
-        """Tell it to stop; its exit code."""
+        """Stop it; return its exit code."""
         self.process.terminate()
         return self.exit_code()
 
     def exit_code(self) -> int:
-        """Waits for it to end by itself."""
+        """Wait for it to end by itself."""
         self.process.join(_PATIENCE_S)
         assert self.process.exitcode is not None, self.output
         return self.process.exitcode
@@ -88,7 +88,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _serve(data: Path, models: Path, output: Path, in_a_hurry: bool) -> None:
+def _serve(data: Path, models: Path, output: Path, frequent_maintenance: bool) -> None:
     with output.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -100,6 +100,6 @@ def _serve(data: Path, models: Path, output: Path, in_a_hurry: bool) -> None:
         "VIREID_PORT": "0",
     }
     with ExitStack() as stack:
-        if in_a_hurry:
-            stack.enter_context(hurried())
+        if frequent_maintenance:
+            stack.enter_context(fast_maintenance())
         app(["serve"])

@@ -1,4 +1,4 @@
-"""Damaged files: an index snapshot is made anew without a word, a database is never served."""
+"""Damaged files: an index snapshot is rebuilt, a damaged database is never served."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from server.gallery.types import Vectors
+from server.domain.types import Vectors
 from server.settings import Settings
-from tests.faults.hurried import hurried
+from tests.faults.fast_maintenance import fast_maintenance
 from tests.faults.process import Server
 from tests.server.conftest import serving
 from tests.server.jobs.uploads import ndjson, unit_vectors
-from tests.server.standin import write_model
+from tests.server.stub_model import write_model
 
 _COUNT = 100
 _VECTORS = unit_vectors(_COUNT)
@@ -32,9 +32,9 @@ Damage = Callable[[Path], object]
 
 @contextmanager
 def _server(folder: Path) -> Iterator[TestClient]:
-    """A server that makes snapshots of small galleries."""
+    """Run a server that writes snapshots of small galleries."""
     settings = Settings(data_dir=folder / "data", model_dir=folder / "zoo", device="cpu", threads=1, auth="off")
-    with hurried(), serving(settings) as client:
+    with fast_maintenance(), serving(settings) as client:
         yield client
 
 
@@ -49,23 +49,23 @@ def _put(client: TestClient, vectors: Vectors, first: int = 0) -> None:
     assert answer.status_code == 201
 
 
-def _check(client: TestClient, vectors: Vectors, gone: str | None = None) -> None:
-    """Searches equal brute force over these, without those of identity ``gone``."""
-    facts = client.get("/readyz").json()["galleries"]["g"]
-    assert facts["store_sequence"] == facts["index_sequence"]
+def _check(client: TestClient, vectors: Vectors, deleted_identity: str | None = None) -> None:
+    """Assert that searches equal brute force over these vectors, without those of the deleted identity."""
+    details = client.get("/readyz").json()["galleries"]["g"]
+    assert details["store_sequence"] == details["index_sequence"]
     body = {"vector": _QUERY.tolist(), "modality": "infrared", "query": {"k": 1000}}
     found = client.post("/v1/galleries/g/search", json=body).json()["hits"]
     scores = vectors.astype(np.float64) @ _QUERY.astype(np.float64)
-    expected = [number for number in np.argsort(-scores).tolist() if f"p{number % 5}" != gone]
+    expected = [number for number in np.argsort(-scores).tolist() if f"p{number % 5}" != deleted_identity]
     assert [hit["item"]["id"] for hit in found] == [f"{number:03}" for number in expected]
     assert np.allclose([hit["score"] for hit in found], scores[expected], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model and the data of a server that was stopped: a gallery, and its snapshot."""
+    """A folder with a model and the data of a stopped server: a gallery and its snapshot."""
     folder = tmp_path_factory.mktemp("filled")
-    write_model(folder / "zoo" / "standin")
+    write_model(folder / "zoo" / "stub")
     with _server(folder) as client:
         assert client.post("/v1/galleries", json={"name": "g"}).status_code == 201
         _put(client, _VECTORS)
@@ -93,15 +93,15 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def _unused(caplog: pytest.LogCaptureFixture) -> bool:
+def _snapshot_was_rejected(caplog: pytest.LogCaptureFixture) -> bool:
     return any("its snapshot is not used" in record.getMessage() for record in caplog.records)
 
 
-def test_a_sound_snapshot_is_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_intact_snapshot_is_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert {path.name.split("-")[0] for path in _index_files(folder)} == {"facts", "manifest.json", "vectors"}
     with _server(folder) as client:
         _check(client, _VECTORS)
-    assert not _unused(caplog)
+    assert not _snapshot_was_rejected(caplog)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +109,28 @@ def test_a_sound_snapshot_is_used(folder: Path, caplog: pytest.LogCaptureFixture
     [("vectors", _flip), ("facts", _truncate), ("vectors", Path.unlink), ("manifest", _flip)],
     ids=["flipped", "truncated", "missing", "another manifest"],
 )
-def test_a_damaged_snapshot_is_made_anew(
+def test_a_damaged_snapshot_is_rebuilt(
     folder: Path, file: str, damage: Damage, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(next(path for path in _index_files(folder) if path.name.startswith(file)))
     with _server(folder) as client:
         _check(client, _VECTORS)
-    assert _unused(caplog)
+    assert _snapshot_was_rejected(caplog)
     caplog.clear()
     with _server(folder) as client:
         _check(client, _VECTORS)
-    assert not _unused(caplog)
+    assert not _snapshot_was_rejected(caplog)
 
 
 @pytest.mark.parametrize("which", ["earlier", "later"])
-def test_a_snapshot_of_another_moment_gives_the_present(
+def test_a_snapshot_of_an_earlier_moment_is_brought_up_to_date(
     folder: Path, filled: Path, which: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     more = np.concatenate([_VECTORS, unit_vectors(7, seed=3)])
     with _server(folder) as client:
         _put(client, more[_COUNT:], _COUNT)
         assert client.delete("/v1/galleries/g/items", params={"identity": "p2"}).json()["deleted"] == 21
-    # The index of one moment beside the database of the other, as a backup of parts would leave them.
+    # Combine the index of one state with the database of another, as a partial backup would.
     stale = "index" if which == "earlier" else "vireid.db"
     for path in (folder / "data").glob(f"{stale}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -138,10 +138,10 @@ def test_a_snapshot_of_another_moment_gives_the_present(
         (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / "data" / path.name)
     with _server(folder) as client:
         if which == "earlier":
-            _check(client, more, gone="p2")
+            _check(client, more, deleted_identity="p2")
         else:
             _check(client, _VECTORS)
-    assert _unused(caplog) == (which == "later")
+    assert _snapshot_was_rejected(caplog) == (which == "later")
 
 
 def _flip_vector(database: Path) -> None:
@@ -152,7 +152,7 @@ def _flip_vector(database: Path) -> None:
 
 
 def _overwrite_page(database: Path) -> None:
-    """Any page that is in use; which of them is told where the test fails."""
+    """Overwrite a random page; its number is printed if the test fails."""
     number = random.randrange(1, database.stat().st_size // 16384)
     print("page", number)  # noqa: T201
     with database.open("r+b") as file:
@@ -177,7 +177,7 @@ def _truncate_pages(database: Path) -> None:
     ids=["a bit of a vector", "a page", "half of it", "all of it", "no file"],
 )
 def test_a_damaged_database_is_not_served(folder: Path, damage: Damage, finding: str) -> None:
-    for path in _index_files(folder):  # which would be read in place of the vectors of the database
+    for path in _index_files(folder):  # so that vectors are read from the database
         path.unlink()
     damage(folder / "data" / "vireid.db")
     before = {path: path.read_bytes() for path in (folder / "data").glob("vireid.db")}
@@ -185,7 +185,7 @@ def test_a_damaged_database_is_not_served(folder: Path, damage: Damage, finding:
     served = []
     while server.process.is_alive():
         served += [
-            status for path in ("/readyz", "/v1/galleries", "/v1/galleries/g") for status in _asked(server, path)
+            status for path in ("/readyz", "/v1/galleries", "/v1/galleries/g") for status in _statuses(server, path)
         ]
     assert server.exit_code() == 2, server.output
     assert set(served) <= {503}
@@ -196,9 +196,9 @@ def test_a_damaged_database_is_not_served(folder: Path, damage: Damage, finding:
     assert {path: path.read_bytes() for path in (folder / "data").glob("vireid.db")} == before
 
 
-def _asked(server: Server, path: str) -> list[int]:
-    """The status of an answer, if there is one."""
-    url = server.found()
+def _statuses(server: Server, path: str) -> list[int]:
+    """Return the status of the response, if there is one."""
+    url = server.find_url()
     if url is None:
         return []
     try:

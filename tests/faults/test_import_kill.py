@@ -1,7 +1,8 @@
-"""kill -9 in the middle of an import: the restarted server ends it by itself, with every item there once.
+"""kill -9 during an import: the restarted server finishes it, and every item is stored exactly once.
 
-The worst moments are chosen, not drawn: a group of entries is stored and not yet noted in the job, or just noted. What
-was stored is never embedded again; what was stored and not noted is looked at once more, and counted as skipped.
+The kill happens at the two worst moments: a group of entries is stored but not yet recorded in the job, or has just
+been recorded. Stored entries are never embedded again; stored but unrecorded entries are compared and counted as
+skipped.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import pytest
 from server.jobs import runner
 from server.jobs.imports import images, vectors
 from server.jobs.runner import Context
+from server.runner import in_background
 from server.settings import Settings
+from tests.server.image_files import encode
 from tests.server.jobs.uploads import ndjson, tar, vector_rows
-from tests.server.pictures import encode
-from tests.server.standin import write_model
+from tests.server.stub_model import write_model
 from vireid.client import Client, ImportKind
-from vireid.hosting import in_background
 
-# A server of forks with everything imported: a child starts in a moment.
+# A fork server with everything imported, so that a child starts quickly.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
 
@@ -37,14 +38,14 @@ TOTAL = 5 * GROUP - 3
 Moment = Literal["before", "after"]
 
 
-def _serve(data: Path, models: Path, told: Connection, moment: Moment | None) -> None:
-    """Serve; with ``moment``, hold still before or after the second group is noted, and tell that it is so."""
+def _serve(data: Path, models: Path, connection: Connection, moment: Moment | None) -> None:
+    """Serve; with ``moment``, report and block before or after the second group is recorded."""
     images.GROUP = vectors.GROUP = GROUP
     settings = Settings(data_dir=data, model_dir=models, device="cpu", threads=1, host="127.0.0.1", port=0, auth="off")
     notes = 0
 
     def hold() -> None:
-        told.send("held")
+        connection.send("held")
         signal.pause()
 
     class Held(Context):
@@ -59,33 +60,33 @@ def _serve(data: Path, models: Path, told: Connection, moment: Moment | None) ->
 
     runner.Context = Held  # type: ignore[misc]
     with in_background(settings) as url:
-        told.send(url)
+        connection.send(url)
         signal.pause()
 
 
 class Server:
-    """A server in a process of its own, over a data directory that outlives it."""
+    """A server in its own process, over a data directory that outlives it."""
 
     def __init__(self, data: Path, models: Path, moment: Moment | None = None) -> None:
-        self._told, there = _PROCESSES.Pipe()
+        self._connection, there = _PROCESSES.Pipe()
         self._process = _PROCESSES.Process(target=_serve, args=(data, models, there, moment), daemon=True)
         self._process.start()
         self.url: str = self.hear()
 
     def hear(self) -> str:
-        assert self._told.poll(PATIENCE_S), "the server says nothing"
-        said: str = self._told.recv()
-        return said
+        assert self._connection.poll(PATIENCE_S), "the server sent no message"
+        message: str = self._connection.recv()
+        return message
 
     def close(self) -> None:
-        """SIGKILL."""
+        """Kill the process with SIGKILL."""
         self._process.kill()
         self._process.join()
         assert self._process.exitcode == -signal.SIGKILL
 
 
 def embedded(client: Client) -> int:
-    """Images that went through the model since the server started."""
+    """Return the number of images embedded since the server started."""
     page = client._http.send("GET", "/metrics").text
     sums = [line for line in page.splitlines() if line.startswith("vireid_batch_images_sum")]
     return int(float(sums[0].split()[-1])) if sums else 0
@@ -99,9 +100,9 @@ def upload(kind: ImportKind) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["tar", "ndjson"])
-def test_an_import_survives_kills_without_doing_work_twice(tmp_path: Path, kind: ImportKind) -> None:
+def test_import_survives_kills_without_repeating_work(tmp_path: Path, kind: ImportKind) -> None:
     data, models = tmp_path / "data", tmp_path / "zoo"
-    write_model(models / "standin")
+    write_model(models / "stub")
     with closing(Server(data, models, "before")) as server, Client(server.url) as client:
         client.create_gallery("g")
         job = client.import_file("g", [upload(kind)], kind).id
@@ -117,5 +118,5 @@ def test_an_import_survives_kills_without_doing_work_twice(tmp_path: Path, kind:
         assert embedded(client) == (TOTAL - 3 * GROUP if kind == "tar" else 0)
         items = [item.id for item in client.items("g")]
         assert len(items) == len(set(items)) == TOTAL == client.gallery("g").items
-        list(client.watch(client.import_file("g", [b""], "ndjson").id))  # so the worker is through with the other
+        list(client.watch(client.import_file("g", [b""], "ndjson").id))  # so that the runner has finished the first job
         assert not (data / "jobs" / job).exists()

@@ -1,4 +1,4 @@
-"""Tests that need an NVIDIA GPU. Where there is none they are skipped, and the reason says what is missing."""
+"""Tests that need an NVIDIA GPU; without one they are skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAISS on a real GPU searches as brute force does, filters included."""
+"""FAISS on a real GPU compared with brute force, with filters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import faiss
 import numpy as np
 import pytest
 
-from server.gallery import gpu as module
-from server.gallery.gpu import FaissDevice, Gpu, GpuFlat, choose_index
-from server.gallery.index import BruteForce
-from server.gallery.types import VectorType
-from tests.server.gallery.making import unit_vectors
+from server.domain.types import VectorType
+from server.index import gpu as module
+from server.index.gpu import FaissDevice, GpuIndex, GpuWorker, choose_index
+from server.index.protocol import BruteForceIndex
+from tests.server.gallery.builders import unit_vectors
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +21,16 @@ def gpu_build() -> None:
         pytest.skip("this environment has faiss for the CPU: `make EXTRA=gpu serve` installs the other")
 
 
-def test_every_gpu_passes_its_test() -> None:
-    assert isinstance(choose_index("cuda")(64, VectorType.FLOAT16), GpuFlat)
+def test_every_gpu_passes_the_filter_check() -> None:
+    assert isinstance(choose_index("cuda")(64, VectorType.FLOAT16), GpuIndex)
 
 
 @pytest.mark.parametrize("part", [2**16, 7000])  # all at once, and several with a smaller last one
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01, 0.0])
-def test_a_gpu_finds_what_brute_force_finds(monkeypatch: pytest.MonkeyPatch, share: float, part: int) -> None:
-    monkeypatch.setattr(module, "_PART", part)
-    gpu, oracle = Gpu(partial(FaissDevice, 0)), BruteForce(512, VectorType.FLOAT16)
-    index = GpuFlat([gpu], 512, VectorType.FLOAT16, rows=20_000)
+def test_gpu_search_equals_brute_force(monkeypatch: pytest.MonkeyPatch, share: float, part: int) -> None:
+    monkeypatch.setattr(module, "_COPY_ROWS", part)
+    gpu, oracle = GpuWorker(partial(FaissDevice, 0)), BruteForceIndex(512, VectorType.FLOAT16)
+    index = GpuIndex([gpu], 512, VectorType.FLOAT16, rows=20_000)
     vectors, queries = unit_vectors(50_000, 512), unit_vectors(20, 512, seed=1)
     index.add(vectors)
     oracle.add(vectors)
@@ -45,17 +45,17 @@ def test_a_gpu_finds_what_brute_force_finds(monkeypatch: pytest.MonkeyPatch, sha
     assert index.on_gpu
 
 
-def test_free_memory_is_told_and_given_back() -> None:
-    gpu = Gpu(partial(FaissDevice, 0))
+def test_dropped_index_frees_its_gpu_memory() -> None:
+    gpu = GpuWorker(partial(FaissDevice, 0))
 
-    def filled(rows: int) -> GpuFlat:
-        index = GpuFlat([gpu], 512, VectorType.FLOAT16, rows=rows)
+    def filled(rows: int) -> GpuIndex:
+        index = GpuIndex([gpu], 512, VectorType.FLOAT16, rows=rows)
         index.add(unit_vectors(rows, 512))
         index.search(unit_vectors(1, 512), 10)
         gpu.tidy()
         return index
 
-    filled(1000)  # what FAISS takes once
+    filled(1000)  # allocates what FAISS needs only once
     gpu.tidy()
     before = gpu.free()
     index = filled(200_000)

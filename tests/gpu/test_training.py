@@ -1,4 +1,4 @@
-"""A run on the GPU, in half precision, learns and resumes like one on the CPU."""
+"""Training on the GPU in half precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.registry import build
 from tests.drawing import write_people
 from training.checkpoint import load_trained
 from training.config import TrainingConfig
-from training.engine import train
+from training.trainer import train
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_a_run_in_half_precision_stays_finite_and_resumes(tmp_path: Path, precis
     train(TrainingConfig.model_validate(config), tmp_path / "run", resume=True)
 
 
-def test_the_network_computes_the_same_on_both() -> None:
+def test_network_embeds_the_same_on_cpu_and_gpu() -> None:
     network = build("baseline", "tf_efficientnet_lite0", 4, "imagenet").eval()
     images = torch.randint(0, 256, (8, 128, 64, 3), dtype=torch.uint8)
     modality = torch.arange(8) % 2

@@ -69,6 +69,37 @@ def test_a_calibration_that_is_not_monotone_is_refused(changes: dict[str, object
         calibration(**changes)
 
 
+@pytest.mark.parametrize(
+    "intervals", [((0.9, 1.0),), ((0.9, 1.0), (0.2, 0.1), (0.0, 0.1), (0.0, 0.01)), ((0.9, 1.1),) * 4]
+)
+def test_intervals_that_do_not_fit_the_rates_are_refused(intervals: object) -> None:
+    with pytest.raises(ValidationError):
+        calibration(intervals=intervals)
+
+
+def test_a_rate_has_the_interval_measured_at_its_score() -> None:
+    measured = calibration(intervals=((1.0, 1.0), (0.05, 0.2), (0.002, 0.04), (0.001, 0.01)), identities=40)
+    assert measured.interval(0.3) == pytest.approx((0.05, 0.2))
+    assert measured.interval(0.4) == pytest.approx((math.sqrt(0.05 * 0.002), math.sqrt(0.2 * 0.04)))
+    assert measured.interval(0.9) == pytest.approx((0.001, 0.01))
+    assert calibration().interval(0.3) is None
+
+
+def test_a_card_without_the_newer_calibration_fields_still_loads() -> None:
+    old = card().model_dump(mode="json")
+    for entry in old["calibrations"]:
+        for field in ("real", "identities", "intervals"):
+            del entry[field]
+    assert Card.model_validate(old) == card()
+
+
+def test_a_calibration_on_real_crops_is_preferred() -> None:
+    translated, real = calibration(data="translated", real=False), calibration(data="thermal", real=True)
+    described = card(calibrations=(translated, real))
+    assert described.calibration(Modality.VISIBLE, Modality.INFRARED) == real
+    assert described.calibrations_of(Modality.VISIBLE, Modality.INFRARED) == (translated, real)
+
+
 def test_the_calibration_is_found_by_modality_pair() -> None:
     assert card().calibration(Modality.VISIBLE, Modality.INFRARED) == calibration()
     assert card().calibration(Modality.INFRARED, Modality.VISIBLE) is None

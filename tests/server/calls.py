@@ -1,4 +1,4 @@
-"""Requests that many tests make."""
+"""Requests and assertions that several tests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from httpx2 import Response
 
 from models.card import Modality
 from server.embedding.batcher import Priority
-from tests.server.pictures import crop
+from tests.server.image_files import crop
 
 __all__ = ["add", "add_people", "check_problem", "nothing_decoded", "search"]
 
@@ -22,7 +22,7 @@ Fields = Mapping[str, object]
 
 @contextmanager
 def nothing_decoded(client: TestClient, priority: Priority) -> Iterator[None]:
-    """Keep every decoder of that priority busy during the block."""
+    """Block every decoder of the given priority during the block."""
     released = Event()
     decoders = client.app.state.service.models._decoders[priority]  # type: ignore[attr-defined]
     waiting = [decoders.submit(released.wait) for _ in range(200)]
@@ -34,7 +34,7 @@ def nothing_decoded(client: TestClient, priority: Priority) -> Iterator[None]:
 
 
 def check_problem(response: Response, status: int, kind: str) -> dict[str, Any]:
-    """Assert that an answer is a problem of that status and kind; returns its body."""
+    """Assert that a response is a problem of the given status and type, and return its body."""
     body: dict[str, Any] = response.json()
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.status_code, body["status"], body["type"]) == (status, status, f"urn:vireid:problem:{kind}"), body
@@ -48,7 +48,7 @@ def check_problem(response: Response, status: int, kind: str) -> dict[str, Any]:
 
 
 def add(client: TestClient, gallery: str, images: Sequence[bytes], items: Sequence[object], **options: Any) -> Response:
-    """POST images and their fields."""
+    """POST images with their metadata."""
     files = [("images", (f"{i}.png", image)) for i, image in enumerate(images)]
     return client.post(f"/v1/galleries/{gallery}/items", files=files, data={"items": json.dumps(items)}, **options)
 

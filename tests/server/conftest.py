@@ -1,4 +1,4 @@
-"""A whole server over a stand-in model: real SQLite, real FAISS, real batching thread."""
+"""Fixtures: stores for the contract tests, and a whole server over a stub model (SQLite, FAISS, batching)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.settings import Settings
-from tests.server.standin import write_model
+from server.storage.sql_store import SqlStore, Store
+from tests.server.memory_store import MemoryStore
+from tests.server.stub_model import write_model
 
 BASE_URL = "http://127.0.0.1:8000"
 MAX_IMAGES, MAX_IMAGE_BYTES = 40, 49_999
 
 
 def wait_until_loaded(app: FastAPI) -> None:
-    app.state.service.galleries.loading.result(60)
+    app.state.service.galleries.loader.loading.result(60)
 
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[TestClient]:
-    """A server that has loaded its galleries."""
+    """Run a server whose galleries are loaded."""
     app = create_app(settings)
     with TestClient(app, base_url=BASE_URL) as client:
         wait_until_loaded(app)
@@ -39,13 +41,13 @@ Start = Callable[..., AbstractContextManager[TestClient]]
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("zoo")
-    write_model(directory / "standin")
+    write_model(directory / "stub")
     return directory
 
 
 @pytest.fixture
 def start(model_dir: Path, tmp_path: Path) -> Start:
-    """Makes servers over one data directory; settings by keyword. Each runs within its ``with`` block."""
+    """Return a function that runs a server over one data directory in a ``with`` block; settings by keyword."""
 
     def run(**settings: Any) -> AbstractContextManager[TestClient]:
         chosen = {"data_dir": tmp_path / "data", "model_dir": model_dir, "device": "cpu", "threads": 1, **settings}
@@ -56,7 +58,7 @@ def start(model_dir: Path, tmp_path: Path) -> Start:
 
 @pytest.fixture(scope="session")
 def client(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """One server for every test that changes nothing but galleries of its own."""
+    """One server, shared by the tests that change only their own galleries."""
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("data"),
         model_dir=model_dir,
@@ -71,7 +73,28 @@ def client(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def gallery(client: TestClient) -> str:
-    """The name of an empty gallery of the shared server."""
+    """Name of a new, empty gallery of the shared server."""
     name = f"g-{uuid.uuid4().hex}"
     assert client.post("/v1/galleries", json={"name": name}).status_code == 201
     return name
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/data/vireid.db"
+
+
+@pytest.fixture
+def sql_store(url: str) -> Iterator[SqlStore]:
+    store = SqlStore(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """Each kind of store, empty."""
+    if request.param == "memory":
+        return MemoryStore()
+    made: SqlStore = request.getfixturevalue("sql_store")
+    return made

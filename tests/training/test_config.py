@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 import training
-from training.config import AdamW, Folder, Sgd, TrainingConfig, read_config
+from training.config import TrainingConfig, find_config, read_config
+from training.data.sources import Folder
+from training.optimisation import AdamW, Sgd
 
 CONFIGS = sorted(
     path
@@ -59,7 +61,7 @@ def test_an_unknown_key_is_an_error_that_names_it(file: Path, override: str) -> 
 
 def test_an_unknown_key_in_the_file_is_an_error_that_names_it(file: Path) -> None:
     file.write_text(MINIMAL + "epoch: 3\n", "utf-8")
-    with pytest.raises(ValidationError, match="epoch\n"):
+    with pytest.raises(ValidationError, match=r"unknown key 'epoch', did you mean 'epochs'"):
         read_config(file)
 
 
@@ -79,7 +81,7 @@ def test_overrides_are_yaml_values_at_dotted_keys(file: Path) -> None:
             "clip=5",
             "ema=null",
             "data.0.root=/elsewhere/a=b",
-            "data.0.imitate=channel",
+            "data.0.translate=channel",
         ],
     )
     assert config.optimiser == AdamW(learning_rate=1e-3)
@@ -88,7 +90,7 @@ def test_overrides_are_yaml_values_at_dotted_keys(file: Path) -> None:
     assert config.ema is None
     source = config.data[0]
     assert isinstance(source, Folder)
-    assert (source.root, source.imitate) == (Path("/elsewhere/a=b"), "channel")
+    assert (source.root, source.translate) == (Path("/elsewhere/a=b"), "channel")
 
 
 @pytest.mark.parametrize(
@@ -156,3 +158,23 @@ def test_an_extension_changes_entries_of_a_list_by_their_index(tmp_path: Path, f
     other.write_text(f"extends: {file}\ndata: {{1: {{name: renamed}}}}\n", "utf-8")
     with pytest.raises(ValueError, match=r"other\.yaml: expected indices below 1, found \['1'\]"):
         read_config(other)
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest"])
+def test_the_former_name_of_translate_is_still_accepted(kind: str) -> None:
+    source = {"kind": kind, "root": "x", "name": "x", "imitate": "channel"}
+    data = TrainingConfig.model_validate({"data": [source]}).data[0]
+    assert data.model_dump()["translate"] == "channel"
+    assert "imitate" not in data.model_dump()
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_and_all_keys(file: Path) -> None:
+    file.write_text(MINIMAL + "batch: {identites: 4}\n", "utf-8")
+    message = r"(?s)batch.*'identites', did you mean 'identities'\? expected one of.*streams"
+    with pytest.raises(ValidationError, match=message):
+        read_config(file)
+
+
+def test_an_unknown_configuration_is_answered_with_the_nearest_and_all() -> None:
+    with pytest.raises(FileNotFoundError, match=r"'baseline/ligth', did you mean 'baseline/light'\?.*emi/light"):
+        find_config("baseline/ligth")

@@ -19,11 +19,11 @@ import models.registry
 import training.methods
 from models.registry import build
 from tests.drawing import write_people
-from tests.training.engine_toys import SIZE, Toy, drawn_batches, joined, run, toy_config
 from tests.training.methods.test_mtrl import drawn
+from tests.training.trainer_toys import SIZE, Toy, drawn_batches, joined, run, toy_config
 from training.checkpoint import load_trained
 from training.data.dataset import Batch
-from training.distributed import Process, gather, processes, replicate, synchronise
+from training.distributed import Process, gather, join_processes, replicate, synchronise
 from training.losses import CrossEntropy, Loss, Triplet, WeightedTriplet
 from training.methods import Method, build_method
 from training.methods.baseline import Baseline as BaselineMethod
@@ -60,7 +60,7 @@ def linear() -> nn.Linear:
 
 def compare_losses(out: Path) -> None:
     """Value and gradient of each loss, of this process's share of the joint batch; gathered where pairs matter."""
-    with processes() as process:
+    with join_processes() as process:
         share = slice(process.rank * 8, process.rank * 8 + 8)
         for name, loss in LOSSES.items():
             layer = linear()
@@ -103,10 +103,11 @@ def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def compare_methods(out: Path) -> None:
     """Terms and gradients of each method, of this process's half of the people."""
-    with processes() as process:
+    with join_processes() as process:
         rows = slice(process.rank * 12, process.rank * 12 + 12)
         batch = people()
-        share = Batch(*(getattr(batch, field.name)[rows] for field in fields(batch)))
+        values = (getattr(batch, field.name) for field in fields(batch))
+        share = Batch(*(None if value is None else value[rows] for value in values))
         for name in ROWS:
             network, method = network_of(name)
             terms = learn(replicate(network, process), method, share)
@@ -221,7 +222,7 @@ def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(
 def test_alone_nothing_is_gathered_or_replicated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     rows, layer = torch.ones(2, 3), nn.Linear(3, 3)
-    with processes() as process:
+    with join_processes() as process:
         assert (process.rank, process.world_size, process.is_first) == (0, 1, True)
         assert gather(rows) is rows
         assert replicate(layer, process) is layer

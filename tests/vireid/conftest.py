@@ -1,4 +1,4 @@
-"""A real server on a loopback port, over the stand-in model, in a thread of the test process."""
+"""A real server on a loopback port, over the stub model, in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from server.runner import in_background
 from server.settings import Settings
-from tests.server.standin import write_model
+from tests.server.stub_model import write_model
 from vireid.client import Client
-from vireid.hosting import in_background
 
 MAX_IMAGES = 8
 
@@ -19,13 +19,13 @@ MAX_IMAGES = 8
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("zoo")
-    write_model(directory / "standin")
+    write_model(directory / "stub")
     return directory
 
 
 @pytest.fixture(scope="session")
 def url(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where one server answers, for every test that changes nothing but galleries of its own."""
+    """Address of one server, shared by all tests that change only their own galleries."""
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("data"),
         model_dir=model_dir,

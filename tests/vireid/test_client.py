@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from models.card import Modality
-from tests.server.pictures import TEXT, crop
-from tests.server.standin import DIMENSION, HEIGHT, WIDTH, StandIn
+from tests.server.image_files import TEXT, crop
+from tests.server.stub_model import DIMENSION, HEIGHT, WIDTH, StubModel
 from tests.vireid.conftest import MAX_IMAGES
 from vireid.client import (
     ApiError,
     Client,
-    Filter,
     ItemFields,
     ItemFilter,
-    Rerank,
+    RerankOptions,
     Scope,
+    SearchFilter,
     SearchOptions,
     StoredSearch,
 )
@@ -28,9 +28,9 @@ from vireid.client import (
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def oracle(content: bytes, modality: Modality) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    picture = Image.open(io.BytesIO(content)).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-    (vector,) = StandIn().embed(np.asarray(picture)[None], np.array([modality.index]))
+def expected_embedding(content: bytes, modality: Modality) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    image = Image.open(io.BytesIO(content)).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    (vector,) = StubModel().embed(np.asarray(image)[None], np.array([modality.index]))
     return np.asarray(vector, np.float32)
 
 
@@ -52,24 +52,24 @@ def fill(client: Client, gallery: str, people: range) -> None:
     assert [result.status for result in client.add_items(gallery, entries)] == ["added"] * len(people)
 
 
-def test_the_server_tells_its_state_its_limits_and_its_models(client: Client) -> None:
+def test_readiness_limits_and_models_are_read(client: Client) -> None:
     ready = client.ready()
     assert (ready.ready, ready.models[0].provider) == (True, "CPUExecutionProvider")
     assert client.limits().max_images == MAX_IMAGES
-    assert client.models().default == "standin"
+    assert client.models().default == "stub"
     assert client.models().models[0].dimension == DIMENSION
 
 
-def test_more_images_than_one_request_takes_are_embedded_in_order(client: Client) -> None:
+def test_embed_keeps_the_order_across_several_requests(client: Client) -> None:
     crops = [crop(person) for person in range(MAX_IMAGES + 3)]
     vectors = client.embed(crops, "visible")
     assert vectors.shape == (len(crops), DIMENSION)
     assert vectors.dtype == np.dtype(np.float32)
     for vector, content in zip(vectors, crops, strict=True):
-        np.testing.assert_allclose(vector, oracle(content, Modality.VISIBLE), atol=1e-5)
+        np.testing.assert_allclose(vector, expected_embedding(content, Modality.VISIBLE), atol=1e-5)
 
 
-def test_a_broken_image_among_many_is_named(client: Client) -> None:
+def test_embed_names_an_invalid_image_by_its_position(client: Client) -> None:
     crops = [crop(person) for person in range(MAX_IMAGES + 3)]
     crops[MAX_IMAGES + 1] = TEXT
     with pytest.raises(ApiError) as raised:
@@ -77,15 +77,15 @@ def test_a_broken_image_among_many_is_named(client: Client) -> None:
     assert raised.value.by_position.keys() == {MAX_IMAGES + 1}
 
 
-def test_two_crops_are_compared(client: Client) -> None:
+def test_compare_returns_the_cosine_of_two_crops(client: Client) -> None:
     first, second = crop(1), crop(2)
     answer = client.compare(first, second, "visible")
-    expected = oracle(first, Modality.VISIBLE) @ oracle(second, Modality.VISIBLE)
+    expected = expected_embedding(first, Modality.VISIBLE) @ expected_embedding(second, Modality.VISIBLE)
     assert answer.score == pytest.approx(float(expected), abs=1e-5)
     assert answer.same_at is not None
 
 
-def test_a_gallery_lives_from_creation_to_deletion(client: Client, gallery: str) -> None:
+def test_a_gallery_is_created_updated_listed_and_deleted(client: Client, gallery: str) -> None:
     assert gallery in [found.name for found in client.galleries()]
     assert client.update_gallery(gallery, retention_days=5, description="x").retention_days == 5
     assert client.update_gallery(gallery, retention_days=None).description == "x"
@@ -96,7 +96,7 @@ def test_a_gallery_lives_from_creation_to_deletion(client: Client, gallery: str)
     assert raised.value.status == 404
 
 
-def test_items_are_added_listed_changed_and_deleted(client: Client, gallery: str) -> None:
+def test_items_are_added_listed_updated_and_deleted(client: Client, gallery: str) -> None:
     fill(client, gallery, range(MAX_IMAGES + 4))
     assert [item.id for item in client.items(gallery)] == [f"p{person:02d}" for person in range(MAX_IMAGES + 4)]
     late = ItemFilter(camera=("c1",), captured_from=NOON + timedelta(minutes=9))
@@ -112,22 +112,26 @@ def test_items_are_added_listed_changed_and_deleted(client: Client, gallery: str
     assert client.gallery(gallery).items == MAX_IMAGES + 1
 
 
-def test_an_empty_filter_deletes_nothing(client: Client, gallery: str) -> None:
+def test_erase_refuses_an_empty_filter(client: Client, gallery: str) -> None:
     fill(client, gallery, range(2))
     with pytest.raises(ApiError) as raised:
         client.erase(gallery, ItemFilter())
     assert (raised.value.status, client.gallery(gallery).items) == (422, 2)
 
 
-def test_a_bad_image_fails_alone_and_each_result_counts_on(client: Client, gallery: str) -> None:
+def test_an_invalid_image_fails_without_the_others_and_results_are_numbered_across_requests(
+    client: Client, gallery: str
+) -> None:
     contents = [crop(person) for person in range(MAX_IMAGES)] + [TEXT, crop(90), TEXT]
-    results = client.add_items(gallery, [(content, ItemFields(id=f"x{i}")) for i, content in enumerate(contents)])
+    results = client.add_items(
+        gallery, [(content, ItemFields(id=f"x{i}", modality="auto")) for i, content in enumerate(contents)]
+    )
     assert [result.index for result in results] == list(range(len(contents)))
     assert [result.index for result in results if result.status == "failed"] == [MAX_IMAGES, MAX_IMAGES + 2]
     assert client.gallery(gallery).items == len(contents) - 2
 
 
-def test_vectors_made_elsewhere_are_found_like_images(client: Client, gallery: str) -> None:
+def test_precomputed_vectors_are_added_and_found(client: Client, gallery: str) -> None:
     vectors = client.embed([crop(person) for person in range(5)], "visible")
     entries = [(vector, ItemFields(id=f"v{i}", modality="visible")) for i, vector in enumerate(vectors)]
     fingerprint = client.gallery(gallery).fingerprint
@@ -138,11 +142,11 @@ def test_vectors_made_elsewhere_are_found_like_images(client: Client, gallery: s
     assert raised.value.status == 409
 
 
-def test_image_item_and_vector_of_one_crop_find_the_same(client: Client, gallery: str) -> None:
+def test_image_item_and_vector_of_one_crop_give_the_same_ranking(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
     query = crop(4, Modality.INFRARED, seed=1)
     by_image = client.search(gallery, [query], modality="infrared", k=3)
-    by_vector = client.search(gallery, vector=oracle(query, Modality.INFRARED), modality="infrared", k=3)
+    by_vector = client.search(gallery, vector=expected_embedding(query, Modality.INFRARED), modality="infrared", k=3)
     by_item = client.search(gallery, item_id="p04", k=2)
     assert [hit.item.id for hit in by_image.hits] == [hit.item.id for hit in by_vector.hits]
     assert by_image.hits[0].item.id == "p04"
@@ -152,17 +156,17 @@ def test_image_item_and_vector_of_one_crop_find_the_same(client: Client, gallery
 def test_a_search_is_filtered_fused_and_grouped(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
     images = [crop(2), crop(2, seed=5)]
-    where = Filter(modality="opposite", cameras=("c0",), attributes={"number": 2})
+    where = SearchFilter(modality="opposite", cameras=("c0",), attributes={"number": 2})
     answer = client.search(gallery, images, modality="visible", filter=where, fusion="max", group_by="identity")
     assert (answer.searched, answer.modality) == (1, (Modality.VISIBLE, Modality.VISIBLE))
     assert answer.groups is not None
     assert [group.identity for group in answer.groups] == ["2"]
-    assert not client.search(gallery, images, filter=Filter(exclude_cameras=("c0", "c1"))).hits
+    assert not client.search(gallery, images, filter=SearchFilter(exclude_cameras=("c0", "c1"))).hits
 
 
-def test_every_hit_comes_once_however_large_the_pages_are(client: Client, gallery: str) -> None:
+def test_hits_yields_every_hit_once_for_any_page_size(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
-    options: SearchOptions = {"filter": Filter(exclude_identities=("7",), exclude_attributes={"number": 8})}
+    options: SearchOptions = {"filter": SearchFilter(exclude_identities=("7",), exclude_attributes={"number": 8})}
     whole = client.search(gallery, [crop(2)], k=1000, **options).hits
     assert [hit.rank for hit in whole] == list(range(1, 9))
     for k in (1, 3, 8, 100):
@@ -171,20 +175,20 @@ def test_every_hit_comes_once_however_large_the_pages_are(client: Client, galler
         assert tuple(client.hits(gallery, item_id="p02", k=k, **options)) == by_item
 
 
-def test_a_search_is_reranked_when_asked(client: Client, gallery: str) -> None:
+def test_rerank_orders_the_candidates_by_distance(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
     plain, reranked = (client.search(gallery, [crop(2)], rerank=rerank) for rerank in (False, True))
     assert (plain.reranked, reranked.reranked) == (False, True)
     distances = [hit.rerank_distance for hit in reranked.hits if hit.rerank_distance is not None]
     assert distances == sorted(distances)
     assert {hit.item.id: hit.score for hit in reranked.hits} == {hit.item.id: hit.score for hit in plain.hits}
-    some = client.search(gallery, [crop(2)], rerank=Rerank(candidates=4))
+    some = client.search(gallery, [crop(2)], rerank=RerankOptions(candidates=4))
     assert [hit.rerank_distance is None for hit in some.hits] == [False] * 4 + [True] * 6
 
 
-def test_many_searches_are_answered_in_order_and_a_wrong_one_alone_fails(client: Client, gallery: str) -> None:
+def test_search_many_keeps_the_order_and_reports_an_invalid_search_by_itself(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
-    vector = oracle(crop(4, Modality.INFRARED, seed=1), Modality.INFRARED)
+    vector = expected_embedding(crop(4, Modality.INFRARED, seed=1), Modality.INFRARED)
     searches: list[StoredSearch] = [{"item_id": f"p{n % 10:02d}", "k": 2} for n in range(client.limits().max_searches)]
     searches += [{"item_id": "absent"}, {"vector": vector, "modality": "infrared", "k": 1}]
     found = client.search_many(gallery, searches)
@@ -198,22 +202,22 @@ def test_many_searches_are_answered_in_order_and_a_wrong_one_alone_fails(client:
         assert outcome.answer.hits == client.search(gallery, item_id=search["item_id"], k=2).hits
 
 
-def test_an_option_that_is_not_known_is_refused_before_it_is_sent(client: Client, gallery: str) -> None:
+def test_an_unknown_search_option_is_rejected_before_sending(client: Client, gallery: str) -> None:
     with pytest.raises(ValueError, match="top_k"):
         client.search(gallery, item_id="p00", top_k=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="top_k"):
         client.search_many(gallery, [{"item_id": "p00", "top_k": 3}])  # type: ignore[typeddict-unknown-key]
 
 
-def test_keys_are_made_listed_and_taken_away(client: Client, gallery: str) -> None:
-    made = client.create_key("reader", [Scope.SEARCH], [gallery])
-    assert made.secret
-    assert [key.galleries for key in client.api_keys() if key.id == made.id] == [(gallery,)]
-    client.delete_key(made.id)
-    assert made.id not in [key.id for key in client.api_keys()]
+def test_keys_are_created_listed_and_deleted(client: Client, gallery: str) -> None:
+    created = client.create_key("reader", [Scope.SEARCH], [gallery])
+    assert created.secret
+    assert [key.galleries for key in client.api_keys() if key.id == created.id] == [(gallery,)]
+    client.delete_key(created.id)
+    assert created.id not in [key.id for key in client.api_keys()]
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_proxies_are_not_used_for_loopback_addresses(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with Client(url) as client:

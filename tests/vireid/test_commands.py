@@ -1,4 +1,4 @@
-"""The commands as typed, against the real server."""
+"""The commands, run against a real server."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from models.card import Modality
+from server.runner import bind
 from tests.drawing import write_people
-from tests.server.pictures import TEXT, crop
+from tests.server.image_files import TEXT, crop
 from vireid.cli import app
-from vireid.client import Client
-from vireid.hosting import listen
-from vireid.transport import ClientError
+from vireid.client import Client, ClientError
 
 VIREID = [sys.executable, "-c", "from vireid.cli import main; main()"]
 
 
-def vireid(*words: str, url: str | None = None, env: Mapping[str, str | None] | None = None, typed: str = "") -> Result:
+def vireid(*words: str, url: str | None = None, env: Mapping[str, str | None] | None = None, stdin: str = "") -> Result:
     settings = {"VIREIDCLI_URL": url, "COLUMNS": "200", **(env or {})}
-    return CliRunner().invoke(app, words, env=settings, input=typed)
+    return CliRunner().invoke(app, words, env=settings, input=stdin)
 
 
 @pytest.fixture
@@ -46,20 +45,20 @@ def query(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_starts_without_torch_the_server_or_yaml() -> None:
+def test_importing_the_command_does_not_load_torch_the_server_or_yaml() -> None:
     script = "import sys, vireid.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & {"torch", "yaml", "server", "training", "onnxruntime", "faiss", "fastapi", "uvicorn"}
 
 
-def test_serving_and_training_commands_are_in_one_place() -> None:
+def test_the_help_lists_serving_and_training_commands() -> None:
     help_text = vireid("--help").output
     for command in ("serve", "demo", "index", "search", "embed", "gallery", "keys", "doctor", "train", "export"):
         assert f" {command} " in help_text
 
 
-def test_a_folder_is_indexed_once_and_goes_on_where_it_stopped(url: str, folder: Path) -> None:
+def test_index_sends_a_folder_once_and_continues_where_it_stopped(url: str, folder: Path) -> None:
     name = f"g-{uuid.uuid4().hex}"
     words = ("index", str(folder), "-g", name, "--modality", "infrared", "--camera-pattern", r"_(c\d)")
     first = vireid(*words, url=url)
@@ -70,15 +69,13 @@ def test_a_folder_is_indexed_once_and_goes_on_where_it_stopped(url: str, folder:
     assert vireid(*words, "--replace", url=url).stdout.startswith(f"{name}: 0 added, 20 replaced, 0 there already")
 
 
-def test_a_broken_file_is_listed_the_rest_is_indexed_and_the_exit_code_is_1(
-    url: str, gallery: str, folder: Path
-) -> None:
+def test_index_lists_an_invalid_file_sends_the_others_and_exits_with_1(url: str, gallery: str, folder: Path) -> None:
     (folder / "broken[1].jpg").write_bytes(TEXT)
     done = vireid("index", str(folder), "-g", gallery, "--identity-pattern", r"/(\d{4})/", url=url)
     assert done.exit_code == 1
     assert f"{gallery}: 16 added, 0 replaced, 0 there already, 1 failed" in done.stdout
     assert "broken[1].jpg" in done.stdout
-    assert "Not a JPEG, PNG, WebP or BMP image." in done.stdout
+    assert "Not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image." in done.stdout
     assert r"warning: /(\d{4})/ finds no identity in 1 of 17 files" in done.stderr
 
 
@@ -86,12 +83,12 @@ def test_a_broken_file_is_listed_the_rest_is_indexed_and_the_exit_code_is_1(
     ("words", "code", "message"),
     [
         (["--no-create", "-g", "nowhere"], 1, "error: 404 Gallery not found"),
-        (["-g", "g", "--camera-pattern", "("], 2, "error: ( is no regular expression"),
+        (["-g", "g", "--camera-pattern", "("], 2, "error: ( is not a regular expression"),
         (["-g", "no/name"], 1, "error: 4"),
-        (["-g", ".."], 1, "error: '..' is no name or id"),
+        (["-g", ".."], 1, "error: '..' is not a name or id"),
     ],
 )
-def test_what_makes_an_import_impossible_is_one_line(
+def test_an_error_before_indexing_is_reported_in_one_line(
     url: str, folder: Path, words: list[str], code: int, message: str
 ) -> None:
     done = vireid("index", str(folder), *words, url=url)
@@ -100,7 +97,7 @@ def test_what_makes_an_import_impossible_is_one_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_search_shows_hits_groups_or_json(url: str, gallery: str, folder: Path, query: Path) -> None:
+def test_search_prints_hits_groups_or_json(url: str, gallery: str, folder: Path, query: Path) -> None:
     patterns = ("--identity-pattern", r"/(\d{4})/", "--camera-pattern", r"_(c\d)")
     vireid("index", str(folder), "-g", gallery, *patterns, url=url)
     words = ("search", str(query), "-g", gallery, "--modality", "visible", "--among", "opposite")
@@ -115,7 +112,7 @@ def test_a_search_shows_hits_groups_or_json(url: str, gallery: str, folder: Path
     assert [line.split()[1] for line in grouped[2:]].count("0003") == 1
 
 
-def test_more_hits_than_a_page_takes_come_in_one_list_and_reranking_is_an_option(
+def test_search_joins_pages_beyond_the_limit_and_reranks_on_request(
     url: str, client: Client, gallery: str, folder: Path, query: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vireid("index", str(folder), "-g", gallery, "--identity-pattern", r"/(\d{4})/", url=url)
@@ -132,7 +129,7 @@ def test_more_hits_than_a_page_takes_come_in_one_list_and_reranking_is_an_option
     assert {hit["item"]["id"] for hit in reranked["hits"]} == {hit["item"]["id"] for hit in whole["hits"]}
 
 
-def test_a_bad_query_image_is_named(url: str, gallery: str, tmp_path: Path, query: Path) -> None:
+def test_search_names_an_invalid_query_image(url: str, gallery: str, tmp_path: Path, query: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(TEXT)
     done = vireid("search", str(query), str(bad), "-g", gallery, url=url)
@@ -141,40 +138,61 @@ def test_a_bad_query_image_is_named(url: str, gallery: str, tmp_path: Path, quer
     assert "Traceback" not in done.output
 
 
-def test_crops_are_embedded_into_a_file_of_the_name_given(url: str, tmp_path: Path, query: Path) -> None:
+def test_embed_writes_a_file_of_exactly_the_given_name(url: str, tmp_path: Path, query: Path) -> None:
     out = tmp_path / "vectors.bin"
     assert vireid("embed", str(query), str(query), "-o", str(out), url=url).exit_code == 0
     vectors = np.load(out)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1], rtol=1e-5)
 
 
-def test_a_gallery_is_deleted_only_when_meant(url: str, client: Client) -> None:
+def test_a_gallery_is_deleted_only_after_confirmation(url: str, client: Client) -> None:
     name = f"g-{uuid.uuid4().hex}"
     assert vireid("gallery", "create", name, "--description", "[bold]x", url=url).exit_code == 0
     assert vireid("gallery", "create", name, url=url).stderr.startswith("error: 409 Gallery exists")
     listed = next(line for line in vireid("gallery", "list", url=url).stdout.splitlines() if name in line)
     assert "[bold]x" in listed
     assert json.loads(vireid("gallery", "show", name, url=url).stdout)["items"] == 0
-    assert vireid("gallery", "delete", name, url=url, typed="n\n").exit_code == 1
+    assert vireid("gallery", "delete", name, url=url, stdin="n\n").exit_code == 1
     assert client.gallery(name).name == name
     assert vireid("gallery", "delete", name, "--yes", url=url).exit_code == 0
     assert name not in [gallery.name for gallery in client.galleries()]
 
 
-def test_the_secret_of_a_key_is_all_that_goes_to_the_standard_output(url: str, gallery: str) -> None:
-    made = vireid("keys", "create", "bob", "--scope", "search", "--scope", "write", "--gallery", gallery, url=url)
-    assert made.stdout.startswith("vireid_")
-    assert len(made.stdout.split()) == 1
-    key_id = made.stderr.split()[0]
+def test_key_creation_prints_only_the_secret_to_standard_output(url: str, gallery: str) -> None:
+    created = vireid("keys", "create", "bob", "--scope", "search", "--scope", "write", "--gallery", gallery, url=url)
+    assert created.stdout.startswith("vireid_")
+    assert len(created.stdout.split()) == 1
+    key_id = created.stderr.split()[0]
     line = next(line for line in vireid("keys", "list", url=url).stdout.splitlines() if key_id in line)
     assert line.split()[1:5] == ["bob", "search,", "write", gallery]
+    rotated = vireid("keys", "rotate", key_id, "--expires", "90d", url=url)
+    assert rotated.stdout.startswith("vireid_")
+    assert rotated.stdout != created.stdout
+    assert vireid("keys", "rotate", key_id, "--expires", "soon", url=url).exit_code == 2
     assert vireid("keys", "delete", key_id, url=url).exit_code == 0
     assert vireid("keys", "delete", key_id, url=url).stderr.startswith("error: 404 Key not found")
 
 
-def test_a_server_that_is_not_there_is_one_line() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
+def test_audit_log_is_listed_verified_and_exported(url: str, gallery: str, tmp_path: Path) -> None:
+    listed = vireid("audit", "list", "--limit", "1", url=url)
+    assert len(listed.stdout.splitlines()) == 2
+    verified = vireid("audit", "verify", url=url)
+    assert verified.exit_code == 0
+    noted = verified.stdout.strip()
+    assert vireid("audit", "verify", "--noted", noted, url=url).exit_code == 0
+    forged = noted.partition(":")[0] + ":" + "0" * 64
+    assert vireid("audit", "verify", "--noted", forged, url=url).exit_code == 1
+    assert vireid("audit", "verify", "--noted", "x", url=url).exit_code == 2
+    file = tmp_path / "audit.jsonl"
+    assert vireid("audit", "export", "--output", str(file), url=url).exit_code == 0
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    assert f"{entries[0]['number']}:{entries[0]['digest']}" == noted
+    assert gallery in [entry["gallery"] for entry in entries]
+
+
+def test_an_unreachable_server_is_reported_in_one_line() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
     done = vireid("gallery", "list", url=f"http://127.0.0.1:{port}")
     assert done.exit_code == 1
     assert done.stderr == f"error: no answer from http://127.0.0.1:{port}: [Errno 111] Connection refused\n"
@@ -183,12 +201,12 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"VIREID_PROT": "1"}, "unknown setting VIREID_PROT; the nearest known name is VIREID_PORT"),
+        ({"VIREID_PROT": "1"}, "unknown setting VIREID_PROT; did you mean VIREID_PORT"),
         ({"VIREID_PORT": "many"}, "VIREID_PORT: Input should be a valid integer"),
         ({"VIREID_HOST": "0.0.0.0", "VIREID_AUTH": "off"}, "VIREID_AUTH=off is refused"),
     ],
 )
-def test_wrong_settings_end_serve_with_one_line_and_exit_code_2(env: dict[str, str], message: str) -> None:
+def test_serve_with_invalid_settings_prints_one_line_and_exits_with_2(env: dict[str, str], message: str) -> None:
     done = vireid("serve", env=env)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {message}")
@@ -196,10 +214,10 @@ def test_wrong_settings_end_serve_with_one_line_and_exit_code_2(env: dict[str, s
 
 
 @contextmanager
-def serving(folder: Path, model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``vireid serve`` in a process of its own, once it is ready."""
-    with listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
+def running_server(folder: Path, model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run ``vireid serve`` in a process and yield it with its address when it is ready."""
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
     env = os.environ | {"VIREID_DATA_DIR": str(folder), "VIREID_MODEL_DIR": str(model_dir)}
     process = subprocess.Popen(
         [*VIREID, "serve", "--port", str(port)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -221,17 +239,17 @@ def serving(folder: Path, model_dir: Path) -> Iterator[tuple[subprocess.Popen[st
         process.communicate()
 
 
-def test_serve_says_where_the_page_is_logs_in_json_and_leaves_in_order(tmp_path: Path, model_dir: Path) -> None:
-    with serving(tmp_path / "data", model_dir) as (process, url):
+def test_serve_prints_its_address_logs_json_and_stops_on_sigterm(tmp_path: Path, model_dir: Path) -> None:
+    with running_server(tmp_path / "data", model_dir) as (process, url):
         process.send_signal(signal.SIGTERM)
-        said, logged = process.communicate(timeout=60)
+        printed, logged = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert said == f"vireid serves {url}/; Ctrl-C stops it\n"
+    assert printed == f"vireid serves {url}/; Ctrl-C stops it\n"
     lines = [json.loads(line) for line in logged.splitlines()]
     assert {line["route"] for line in lines if line["event"] == "request"} == {"/readyz"}
 
 
-def test_a_taken_port_ends_serve_with_one_line_and_exit_code_2(url: str, tmp_path: Path, model_dir: Path) -> None:
+def test_serve_on_a_port_in_use_prints_one_line_and_exits_with_2(url: str, tmp_path: Path, model_dir: Path) -> None:
     env = {"VIREID_DATA_DIR": str(tmp_path), "VIREID_MODEL_DIR": str(model_dir)}
     done = vireid("serve", "--port", url.rpartition(":")[2], env=env)
     assert done.exit_code == 2
@@ -239,14 +257,14 @@ def test_a_taken_port_ends_serve_with_one_line_and_exit_code_2(url: str, tmp_pat
     assert done.stderr.count("\n") == 1
 
 
-def test_a_demo_without_a_model_is_one_line(tmp_path: Path) -> None:
+def test_demo_without_a_model_prints_one_line_and_exits_with_2(tmp_path: Path) -> None:
     done = vireid("demo", "--out", str(tmp_path / "x.png"), env={"VIREID_MODEL_DIR": str(tmp_path)})
     assert done.exit_code == 2
     assert done.stderr.startswith("error: the server cannot start: model in ")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_person_is_erased_and_the_receipt_printed(url: str, folder: Path) -> None:
+def test_erase_deletes_an_identity_and_prints_the_receipt(url: str, folder: Path) -> None:
     name = f"g-{uuid.uuid4().hex}"
     assert vireid("index", str(folder), "-g", name, "--identity-pattern", r"/(\d+)/", url=url).exit_code == 0
     done = vireid("gallery", "erase", name, "--identity", "0002", "--yes", url=url)
@@ -255,7 +273,7 @@ def test_a_person_is_erased_and_the_receipt_printed(url: str, folder: Path) -> N
     assert vireid("gallery", "erase", name, "--yes", url=url).exit_code == 2
 
 
-def test_an_alias_is_set_moved_listed_and_taken_away(url: str) -> None:
+def test_an_alias_is_set_moved_listed_and_removed(url: str) -> None:
     first, second, alias = (f"{kind}-{uuid.uuid4().hex}" for kind in ("a", "b", "latest"))
     for name in (first, second):
         assert vireid("gallery", "create", name, "--half", "--no-thumbnails", url=url).exit_code == 0
@@ -265,3 +283,30 @@ def test_an_alias_is_set_moved_listed_and_taken_away(url: str) -> None:
     assert alias in vireid("gallery", "aliases", url=url).output
     assert vireid("gallery", "unalias", alias, url=url).exit_code == 0
     assert vireid("gallery", "show", alias, url=url).exit_code == 1
+
+
+def test_search_and_compare_say_what_their_rates_were_measured_on(
+    url: str, gallery: str, folder: Path, query: Path
+) -> None:
+    vireid("index", str(folder), "-g", gallery, url=url)
+    found = vireid("search", str(query), "-g", gallery, "--modality", "visible", url=url).stdout
+    assert "false hits" in found
+    assert "False matches were measured on visible → infrared: none (origin" in found
+    assert "not on real infrared crops" in found
+    compared = vireid("compare", str(query), str(query), "--modality", "visible", url=url).stdout
+    assert compared.startswith("score 1.000")
+    assert "Measured on visible → visible: none; 10,000 pairs of different people; real crops." in compared
+
+
+def test_calibrate_measures_on_the_gallery_and_searches_use_it(
+    url: str, gallery: str, folder: Path, query: Path
+) -> None:
+    vireid("index", str(folder), "-g", gallery, "--identity-pattern", r"/(\d{4})/", url=url)
+    done = vireid("calibrate", gallery, url=url)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].split()[:4] == ["infrared", "infrared", "96", "4"]
+    found = vireid("search", str(query), "-g", gallery, "--modality", "infrared", url=url).stdout
+    assert f"infrared → infrared: gallery {gallery}, by identities, version 1; 96 pairs" in found
+    failed = vireid("calibrate", gallery, "--disjoint-cameras", "x,y", url=url)
+    assert failed.exit_code == 1
+    assert "known to be of different people (disjoint cameras)" in failed.stderr

@@ -1,4 +1,4 @@
-"""The demo, end to end and small."""
+"""``vireid demo`` against a real server."""
 
 from __future__ import annotations
 
@@ -11,52 +11,55 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.card import Modality
-from tests.vireid.between import Between
-from vireid import demo
-from vireid.cli import app
+from tests.vireid.intercepting_transport import InterceptingTransport
+from vireid.cli import app, demo_search
 from vireid.client import ApiError, Client
 
 
-def test_the_cast_is_the_same_every_time_and_no_picture_twice() -> None:
-    first, second = (list(demo.cast(3, Modality.INFRARED)) for _ in range(2))
+def test_drawn_crops_are_reproducible_and_all_different() -> None:
+    first, second = (list(demo_search.draw_crops(3, Modality.INFRARED)) for _ in range(2))
     assert first == second
     assert len({crop.content for crop in first}) == len(first) == 9
-    assert {crop.camera for crop in first}.isdisjoint(crop.camera for crop in demo.cast(3, Modality.VISIBLE))
+    assert {crop.camera for crop in first}.isdisjoint(
+        crop.camera for crop in demo_search.draw_crops(3, Modality.VISIBLE)
+    )
 
 
-def test_rank_1_is_counted_over_all_queries_and_the_gallery_is_taken_away(client: Client) -> None:
-    result = demo.enact(client, 5)
+def test_rank_1_counts_all_queries_and_the_gallery_is_deleted(client: Client) -> None:
+    result = demo_search.run(client, 5)
     right = 0
     for query, answer in result.answers:
         assert answer.searched == 15
+        assert answer.calibration is None
+        assert {hit.false_match_rate for hit in answer.hits} == {None}
         best = max(answer.hits, key=lambda hit: hit.score)
         right += best.item.identity == query.person
-    assert result.found == right
-    assert f"{right} of 10 queries" in result.verdict
-    assert "(chance: 20%" in result.verdict
+    assert result.right == right
+    assert f"{right} of 10 queries" in result.summary
+    assert "(chance: 20%" in result.summary
     assert right > 2
     assert result.gallery not in [gallery.name for gallery in client.galleries()]
 
 
-def test_a_demo_that_fails_leaves_no_gallery(client: Client) -> None:
+def test_a_failing_demo_leaves_no_gallery(client: Client) -> None:
     def broken(request: httpx2.Request, _: int) -> httpx2.Response | None:
         return httpx2.Response(500) if request.url.path.endswith("/search") else None
 
     before = {gallery.name for gallery in client.galleries()}
-    with Client(client.base_url, transport=Between(broken)) as failing, pytest.raises(ApiError):
-        demo.enact(failing, 2, keep=True)
+    with Client(client.base_url, transport=InterceptingTransport(broken)) as failing, pytest.raises(ApiError):
+        demo_search.run(failing, 2, keep=True)
     assert {gallery.name for gallery in client.galleries()} == before
 
 
-def test_the_picture_shows_a_row_for_each_query(client: Client) -> None:
-    small, large = (demo.draw(demo.enact(client, people)) for people in (2, 4))
+def test_the_image_has_a_row_for_each_query(client: Client) -> None:
+    small, large = (demo_search.draw(demo_search.run(client, people)) for people in (2, 4))
     assert large.height > small.height
     assert large.width == small.width
     colours = {colour for _, colour in large.getcolors(maxcolors=1 << 24) or []}
     assert (34, 139, 60) in colours
 
 
-def test_the_command_starts_a_server_of_its_own_and_leaves_nothing_but_the_picture(
+def test_the_command_starts_a_temporary_server_and_leaves_only_the_image(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -65,12 +68,13 @@ def test_the_command_starts_a_server_of_its_own_and_leaves_nothing_but_the_pictu
     )
     assert done.exit_code == 0, done.output
     assert "Rank-1: " in done.stdout
-    with Image.open(tmp_path / "vireid-demo.png") as picture:
-        assert picture.format == "PNG"
+    assert "These people are drawings" in done.stdout
+    with Image.open(tmp_path / "vireid-demo.png") as image:
+        assert image.format == "PNG"
     assert [path.name for path in tmp_path.iterdir()] == ["vireid-demo.png"]
 
 
-def test_the_command_uses_a_running_server_and_keeps_the_gallery_if_asked(
+def test_the_command_uses_a_running_server_and_keeps_the_gallery_with_keep(
     url: str, client: Client, tmp_path: Path
 ) -> None:
     words = ["demo", "--people", "2", "--url", url, "--keep", "--out", str(tmp_path / "x.png")]
@@ -80,8 +84,8 @@ def test_the_command_uses_a_running_server_and_keeps_the_gallery_if_asked(
     assert client.gallery(name).items == 6
 
 
-def test_the_crops_to_drop_on_the_page_are_the_queries(client: Client, tmp_path: Path) -> None:
-    result = demo.enact(client, 2)
-    folder = demo.write_queries(result, tmp_path / "crops")
+def test_the_written_crops_are_the_queries(client: Client, tmp_path: Path) -> None:
+    result = demo_search.run(client, 2)
+    folder = demo_search.write_queries(result, tmp_path / "crops")
     assert {path.read_bytes() for path in folder.iterdir()} == {query.content for query, _ in result.answers}
     assert Image.open(io.BytesIO(next(folder.iterdir()).read_bytes())).size == (64, 128)

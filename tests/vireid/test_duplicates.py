@@ -1,4 +1,4 @@
-"""Near duplicates and warnings through the client and the command."""
+"""Near duplicates and crop warnings, by client and command."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typer.testing import CliRunner
 
 from models.card import Modality
 from tests.drawing import draw_person
-from tests.server.pictures import crop, encode
+from tests.server.image_files import crop, encode
 from vireid.cli import app
 from vireid.client import Client, CropWarning, ItemFields
 
 
 def fill(client: Client, gallery: str) -> None:
-    """``a`` and ``b`` are one file, ``d`` and ``e`` another, in infrared."""
-    twice = crop(2, Modality.INFRARED)
-    crops = {"a": crop(1), "b": crop(1), "c": crop(3), "d": twice, "e": twice}
-    client.add_items(
-        gallery, [(file, ItemFields(id=name, identity=f"[bold]{name}", camera="c1")) for name, file in crops.items()]
-    )
+    """Add five crops: ``a`` and ``b`` are the same file, ``d`` and ``e`` the same infrared file."""
+    infrared = crop(2, Modality.INFRARED)
+    crops = {"a": crop(1), "b": crop(1), "c": crop(3), "d": infrared, "e": infrared}
+    items = [
+        (file, ItemFields(id=name, identity=f"[bold]{name}", modality="auto", camera="c1"))
+        for name, file in crops.items()
+    ]
+    client.add_items(gallery, items)
 
 
-def test_every_pair_comes_once_and_says_what_it_is(client: Client, gallery: str) -> None:
+def test_duplicates_yields_each_pair_once_and_marks_identical_files(client: Client, gallery: str) -> None:
     fill(client, gallery)
     pairs = list(client.duplicates(gallery, min_score=0.9999))
     assert [(pair.a.id, pair.b.id, pair.identical) for pair in pairs] == [("a", "b", True), ("d", "e", True)]
@@ -29,7 +31,7 @@ def test_every_pair_comes_once_and_says_what_it_is(client: Client, gallery: str)
     assert len(list(client.duplicates(gallery, min_score=-1))) == 10
 
 
-def test_the_command_shows_the_first_pairs(url: str, client: Client, gallery: str) -> None:
+def test_the_command_lists_pairs_up_to_the_limit(url: str, client: Client, gallery: str) -> None:
     fill(client, gallery)
 
     def shown(*options: str) -> str:
@@ -47,7 +49,7 @@ def test_the_command_shows_the_first_pairs(url: str, client: Client, gallery: st
     assert "These are the first 1; --limit shows more." in shown("--limit", "1")
 
 
-def test_a_crop_of_poor_quality_says_so_wherever_it_is_met(client: Client, gallery: str) -> None:
+def test_warnings_of_a_dark_crop_appear_in_write_item_and_search(client: Client, gallery: str) -> None:
     dark = encode((draw_person(1, Modality.VISIBLE) * 0.1).astype(np.uint8))
     (written,) = client.add_items(gallery, [(dark, ItemFields(id="dark", modality="visible"))])
     expected = (CropWarning.TOO_DARK,)

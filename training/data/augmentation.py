@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 import numpy as np
 
 from models.card import Modality
 from training.data.images import Pixels, Shares, cut_sides
-from training.data.translation import ChannelTranslation, Translator
+from training.data.translator import Translator, require_translator
 
 __all__ = ["IMAGENET_MEAN", "Augmentation", "Geometry", "Role", "Stream"]
 
@@ -35,7 +35,7 @@ class Stream(StrEnum):
     INFRARED = "infrared"
     """r: a change of gain and offset."""
     TRANSITION = "transition"
-    """t: the imitated infrared of v, with v's crop and flip."""
+    """t: the translated infrared of v, with v's crop and flip."""
 
     @property
     def role(self) -> Role:
@@ -44,7 +44,7 @@ class Stream(StrEnum):
 
     @property
     def stem(self) -> Modality:
-        """The stem its pictures go through; t imitates infrared and takes the infrared one."""
+        """The stem its pictures go through; t is made to look like infrared and takes the infrared one."""
         return Modality.VISIBLE if self.role is Role.VISIBLE else Modality.INFRARED
 
 
@@ -82,13 +82,21 @@ class Augmentation:
     """Range of height / width of the erased rectangle."""
     fill: tuple[int, int, int] = IMAGENET_MEAN
     """Colour of erased places."""
+    grey: float = 0.0
+    """Probability that an image of the stream v shows one of R, G, B in all three channels."""
+    visible_gain: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor about mid-grey in the streams v and v'."""
+    visible_offset: tuple[float, float] = (0.0, 0.0)
+    """Range of the added levels in the streams v and v'."""
     infrared_gain: tuple[float, float] = (0.98, 1.02)
     """Range of the factor about mid-grey in the stream r."""
     infrared_offset: tuple[float, float] = (-18.0, 18.0)
     """Range of the added grey levels in the stream r."""
-    translator: Translator = field(default_factory=ChannelTranslation)
-    """Makes the infrared picture of an imitated record."""
-    transition: Translator = field(default_factory=ChannelTranslation)
+    translator: Translator | None = None
+    """Makes the infrared image of a translated record for validation."""
+    training_translator: Translator | None = None
+    """Makes it for training; None: ``translator`` does."""
+    transition: Translator | None = None
     """Makes t from v."""
 
     def draw_geometry(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
@@ -104,19 +112,21 @@ class Augmentation:
     def view(self, image: Pixels, stream: Stream, geometry: Geometry, rng: np.random.Generator) -> Pixels:
         """The stream's picture of ``image``, as a new array of the same shape."""
         if stream is Stream.TRANSITION:  # before it is moved: a learnt translation of the whole picture is cached
-            image = self.transition(image, rng)
-        moved = self._moved(image, geometry)
-        if stream is Stream.EXCHANGED:
+            image = require_translator(self.transition)(image, rng)
+        moved = self._crop_and_flip(image, geometry)
+        if stream is Stream.EXCHANGED or (stream is Stream.VISIBLE and self.grey and rng.random() < self.grey):
             moved = np.repeat(moved[..., [rng.integers(3)]], 3, axis=2)
-        elif stream is Stream.INFRARED:
-            moved = self._regained(moved, rng)
+        if stream is Stream.INFRARED:
+            moved = _change_gain(moved, self.infrared_gain, self.infrared_offset, rng)
+        elif stream.role is Role.VISIBLE and (self.visible_gain, self.visible_offset) != ((1, 1), (0, 0)):
+            moved = _change_gain(moved, self.visible_gain, self.visible_offset, rng)
         self._erase(moved, rng)
         return moved
 
     def _margin(self, shape: tuple[int, ...]) -> int:
         return round(self.pad * shape[0])
 
-    def _moved(self, image: Pixels, geometry: Geometry) -> Pixels:
+    def _crop_and_flip(self, image: Pixels, geometry: Geometry) -> Pixels:
         height, width = image.shape[:2]
         margin = self._margin(image.shape)
         padded = np.zeros((height + 2 * margin, width + 2 * margin, 3), np.uint8)
@@ -124,12 +134,6 @@ class Augmentation:
         cut = padded[geometry.top : geometry.top + height, geometry.left : geometry.left + width]
         moved = cut[:, ::-1] if geometry.flip else cut
         return cut_sides(moved, geometry.cut) if geometry.cut else moved.copy()
-
-    def _regained(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        gain, offset = rng.uniform(*self.infrared_gain), rng.uniform(*self.infrared_offset)
-        levels: Pixels = np.rint((np.arange(256) - 127.5) * gain + 127.5 + offset).clip(0, 255).astype(np.uint8)
-        regained: Pixels = levels[image]
-        return regained
 
     def _erase(self, image: Pixels, rng: np.random.Generator) -> None:
         """Fill a random rectangle; a shape that does not fit is drawn again, 100 times at most."""
@@ -144,3 +148,12 @@ class Augmentation:
                 top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
                 image[top : top + rows, left : left + columns] = self.fill
                 return
+
+
+def _change_gain(
+    image: Pixels, gains: tuple[float, float], offsets: tuple[float, float], rng: np.random.Generator
+) -> Pixels:
+    gain, offset = rng.uniform(*gains), rng.uniform(*offsets)
+    levels: Pixels = np.rint((np.arange(256) - 127.5) * gain + 127.5 + offset).clip(0, 255).astype(np.uint8)
+    regained: Pixels = levels[image]
+    return regained

@@ -26,14 +26,15 @@ _IMAGES, _INDEX = "images.npy", "index.json"
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file and how it is decoded: an imitation and its visible source share one entry."""
+    """A file and how it is decoded: a translated record and its visible source share one entry."""
 
     path: Path
     grey: bool
+    levels: tuple[float, float] | None
 
     @classmethod
     def of(cls, record: Record) -> _Source:
-        return cls(record.path, record.modality is Modality.INFRARED and not record.imitated)
+        return cls(record.path, record.modality is Modality.INFRARED and not record.translated, record.levels)
 
 
 class CropCache:
@@ -66,7 +67,7 @@ class CropCache:
             ValueError: no record, or a file that is no readable image; the message has its path.
             OSError: a file is missing or the directory cannot be written.
         """
-        sources = sorted({_Source.of(r) for r in records}, key=lambda s: (s.path, s.grey))
+        sources = sorted({_Source.of(r) for r in records}, key=lambda s: (s.path, s.grey, s.levels or ()))
         if not sources:
             raise ValueError("no record to cache")
         index = {"layout": _LAYOUT, "size": size, "filter": filter, "sources": _listing(sources)}
@@ -93,13 +94,13 @@ class CropCache:
         return {**self.__dict__, "_images": None}
 
 
-def _listing(sources: list[_Source]) -> list[tuple[str, int, int, bool]]:
+def _listing(sources: list[_Source]) -> list[tuple[object, ...]]:
     top = Path(os.path.commonpath([s.path.parent for s in sources]))
-    listing = []
+    listing: list[tuple[object, ...]] = []
     for source in sources:
-        facts = source.path.stat()
+        status = source.path.stat()
         relative = source.path.relative_to(top).as_posix()
-        listing.append((relative, facts.st_size, facts.st_mtime_ns, source.grey))
+        listing.append((relative, status.st_size, status.st_mtime_ns, source.grey, *(source.levels or ())))
     return listing
 
 
@@ -115,7 +116,7 @@ def _decode(
 
     def decode(source: _Source) -> Pixels:
         modality = Modality.INFRARED if source.grey else Modality.VISIBLE
-        return load(Record(source.path, "", "", modality), size, filter)
+        return load(Record(source.path, "", "", modality, levels=source.levels), size, filter)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for row, image in enumerate(pool.map(decode, sources)):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
 from models.card import Modality
 from training.data import llcm, regdb, sysu_mm01
 from training.data.folder import read_folder, read_pairs
-from training.data.images import image_files
+from training.data.images import SUFFIXES, image_files, load
 from training.data.manifest import read_manifest
 from training.data.records import Record
 from training.data.report import Count, Report
+from training.data.skipped import Skipped, is_system_name
 
 __all__ = ["Kind", "check", "detect"]
 
@@ -36,11 +41,11 @@ _BENCHMARKS: dict[Kind, tuple[Callable[[Path], Report], tuple[str, ...]]] = {
 }
 """The check of each published data set, and the folders that give it away."""
 
-_OWN: dict[Kind, Callable[[Path], list[Record]]] = {
-    Kind.MANIFEST: read_manifest,
+_OWN: dict[Kind, Callable[[Path, Skipped], list[Record]]] = {
+    Kind.MANIFEST: lambda manifest, _: read_manifest(manifest),
     Kind.PAIRS: read_pairs,
-    Kind.FOLDER: read_folder,
-    Kind.SINGLE_MODALITY: lambda root: read_folder(root, Modality.VISIBLE),
+    Kind.FOLDER: lambda root, skipped: read_folder(root, skipped=skipped),
+    Kind.SINGLE_MODALITY: lambda root, skipped: read_folder(root, Modality.VISIBLE, skipped=skipped),
 }
 
 
@@ -57,12 +62,30 @@ def check(path: Path, kind: str | None = None) -> Report:
         raise ValueError(f"expected a kind of data set from {', '.join(Kind)}, got {kind!r}")
     found = Kind(kind) if kind is not None else detect(path)
     if found in _BENCHMARKS:
-        return _BENCHMARKS[found][0](path)
+        report = _BENCHMARKS[found][0](path)
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        return replace(report, unreadable=unreadable_images(Record(f, "", "", Modality.VISIBLE) for f in files))
+    skipped = Skipped()
     try:
-        records = _OWN[found](path)
+        records = _OWN[found](path, skipped)
     except (OSError, ValueError) as error:
         return Report(found, path, problem=str(error))
-    return Report(found, path, _counts(records, single=found is Kind.SINGLE_MODALITY))
+    counts = _counts(records, single=found is Kind.SINGLE_MODALITY)
+    return Report(found, path, counts, skipped=tuple(skipped.lines()), unreadable=unreadable_images(records))
+
+
+def unreadable_images(records: Iterable[Record]) -> tuple[str, ...]:
+    """Decode every image and return a line for each that cannot be decoded."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(line for line in pool.map(_problem_of, records) if line is not None)
+
+
+def _problem_of(record: Record) -> str | None:
+    try:
+        load(record)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def detect(path: Path) -> Kind:
@@ -75,10 +98,11 @@ def detect(path: Path) -> Kind:
     tops = [path / modality for modality in Modality if (path / modality).is_dir()]
     if not tops:
         return Kind.SINGLE_MODALITY
-    return Kind.PAIRS if any(image_files(top) for top in tops) else Kind.FOLDER
+    has_identities = any(path.is_dir() and not is_system_name(path.name) for top in tops for path in top.iterdir())
+    return Kind.PAIRS if not has_identities and any(image_files(top) for top in tops) else Kind.FOLDER
 
 
-def _counts(records: Iterable[Record], single: bool) -> tuple[Count, ...]:
+def _counts(records: Sequence[Record], single: bool) -> tuple[Count, ...]:
     people: dict[str, set[Modality]] = {}
     images = dict.fromkeys(Modality, 0)
     cameras = set()
@@ -92,4 +116,6 @@ def _counts(records: Iterable[Record], single: bool) -> tuple[Count, ...]:
     else:
         found |= {f"{modality} images": number for modality, number in images.items()}
         found["identities with both modalities"] = sum(len(seen) == len(Modality) for seen in people.values())
+    if len(types := Counter(record.path.suffix.lower() for record in records)) > 1:
+        found |= {f"{suffix} files": number for suffix, number in sorted(types.items())}
     return tuple(Count(what, None, number) for what, number in found.items())

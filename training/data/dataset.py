@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from training.data.images import Pixels
 from training.data.misalignment import mirror_and_recrop
 from training.data.records import Record
 from training.data.sampler import BalancedSampler, Draw
-from training.data.translation import ChannelTranslation, Translator, translate_by_name
+from training.data.translator import Translator, require_translator, translate_by_name
 
 __all__ = ["Batch", "PlainCrops", "TrainingCrops", "View", "batches", "collate"]
 
@@ -47,24 +47,31 @@ class Batch:
     """int64 ``[B]``: 0 V, 1 R, 2 T (``Role``)."""
     pairs: Tensor
     """int64 ``[B]``: a transition picture and its visible source share a value ≥ 0; -1 for all others."""
+    targets: Tensor | None = None
+    """Embeddings that the network at the start of the run gave the crops, ``[B, D]``, for a method that retains them;
+    rows of zeros where it gave none."""
 
     def __len__(self) -> int:
         return len(self.identities)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; ``DataLoader`` calls this when asked to pin."""
-        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 class TrainingCrops(Dataset[list[View]]):
     """The augmented views of a drawn record.
 
     A visible record gives one view for each of ``visible_streams``, an infrared one a single view of the stream
-    r; the infrared picture of an imitated record is translated from its visible file first. Each view draws its
+    r; the infrared picture of a translated record is translated from its visible file first. Each view draws its
     own crop and flip, except t, which takes those of v. What is drawn follows from (seed, epoch, place, row)
     alone: the number of workers changes nothing.
 
@@ -104,8 +111,10 @@ class TrainingCrops(Dataset[list[View]]):
         record = self.records[draw.row]
         rng = np.random.default_rng((self.seed, draw.epoch, draw.place, draw.row))
         image = self.cache[record]
-        if record.imitated:
-            image = self.augmentation.translator(image, rng)
+        if record.translated:
+            image = require_translator(self.augmentation.training_translator or self.augmentation.translator)(
+                image, rng
+            )
         streams = self.visible_streams if record.modality is Modality.VISIBLE else (Stream.INFRARED,)
         geometries: dict[Stream, Geometry] = {}
         views = []
@@ -137,7 +146,7 @@ class PlainCrops(Dataset[tuple[Pixels, int]]):
         self.records = tuple(records)
         self.cache = cache
         self.misaligned = misaligned
-        self.translator = translator or ChannelTranslation()
+        self.translator = translator
 
     def __len__(self) -> int:
         return len(self.records)
@@ -145,8 +154,8 @@ class PlainCrops(Dataset[tuple[Pixels, int]]):
     def __getitem__(self, index: int) -> tuple[Pixels, int]:
         record = self.records[index]
         image = np.array(self.cache[record])
-        if record.imitated:
-            image = translate_by_name(image, record.path.name, self.translator)
+        if record.translated:
+            image = translate_by_name(image, record.path.name, require_translator(self.translator))
         if self.misaligned and record.modality is Modality.INFRARED:
             image = mirror_and_recrop(image, record.path.name)
         return image, record.modality.index

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from models.card import Modality
 from training.data.images import image_files
 from training.data.records import Record
+from training.data.skipped import Skipped, is_system_name
 
 __all__ = ["CAMERA_PATTERN", "NO_CAMERA", "camera_of", "read_folder", "read_pairs"]
 
@@ -22,40 +24,46 @@ def camera_of(path: Path, pattern: re.Pattern[str]) -> str:
     return match[1] if match else NO_CAMERA
 
 
-def read_folder(root: Path, modality: Modality | None = None, camera_pattern: str = CAMERA_PATTERN) -> list[Record]:
-    """Records of ``ROOT/{visible,infrared}/IDENTITY/*``, or of ``ROOT/IDENTITY/*`` when ``modality`` is given.
+def read_folder(
+    root: Path,
+    modality: Modality | None = None,
+    camera_pattern: str = CAMERA_PATTERN,
+    skipped: Skipped | None = None,
+) -> list[Record]:
+    """Read ``ROOT/{visible,infrared}/IDENTITY/*``, or ``ROOT/IDENTITY/*`` when ``modality`` is given.
 
-    Either of the two modality folders may be missing, not both. Files that are no images and folders that begin
-    with a dot are ignored. The order is that of modality, identity and file name.
+    Either of the two modality folders may be missing, not both. What is no image of an identity is counted in
+    ``skipped``. The order is that of modality, identity and file name.
 
     Raises:
         FileNotFoundError: the root or both modality folders are missing.
         ValueError: no image was found, or ``camera_pattern`` is no regular expression with a group.
     """
     pattern = _compiled(camera_pattern)
+    skipped = Skipped() if skipped is None else skipped
     records = [
         Record(path, folder.name, camera_of(path, pattern), kind)
-        for kind, top in _tops(root, modality)
-        for folder in sorted(top.iterdir())
-        if folder.is_dir() and folder.name[0] != "."
-        for path in image_files(folder)
+        for kind, top in _tops(root, modality, skipped)
+        for folder in _identity_folders(top, skipped)
+        for path in image_files(folder, skipped)
     ]
     if not records:
-        raise ValueError(f"{root}: no image in any identity's folder")
+        raise ValueError("; ".join((f"{root}: no image in any identity's folder", *skipped.lines())))
     return records
 
 
-def read_pairs(root: Path) -> list[Record]:
-    """Records of ``ROOT/{visible,infrared}/NAME``: aligned pairs, each name an identity of its own.
+def read_pairs(root: Path, skipped: Skipped | None = None) -> list[Record]:
+    """Read ``ROOT/{visible,infrared}/NAME``: aligned pairs, each name an identity of its own.
 
-    Visible pictures get camera "1", infrared ones "2".
+    Visible images get camera "1", infrared ones "2". What is no image is counted in ``skipped``.
 
     Raises:
         FileNotFoundError: one of the two folders is missing.
         ValueError: the two folders hold different names, or none.
     """
-    tops = _tops(root, None)
-    files = {kind: {path.stem: path for path in image_files(top)} for kind, top in tops}
+    skipped = Skipped() if skipped is None else skipped
+    tops = _tops(root, None, skipped)
+    files = {kind: {path.stem: path for path in image_files(top, skipped)} for kind, top in tops}
     for kind in Modality:
         if kind not in files:
             raise FileNotFoundError(f"{root / kind}: missing")
@@ -69,7 +77,17 @@ def read_pairs(root: Path) -> list[Record]:
     ]
 
 
-def _tops(root: Path, modality: Modality | None) -> list[tuple[Modality, Path]]:
+def _identity_folders(top: Path, skipped: Skipped) -> Iterator[Path]:
+    for path in sorted(top.iterdir()):
+        if is_system_name(path.name):
+            skipped.add("system files and folders", path)
+        elif path.is_dir():
+            yield path
+        else:
+            skipped.add("files outside an identity's folder", path)
+
+
+def _tops(root: Path, modality: Modality | None, skipped: Skipped) -> list[tuple[Modality, Path]]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     if modality is not None:
@@ -79,6 +97,8 @@ def _tops(root: Path, modality: Modality | None) -> list[tuple[Modality, Path]]:
         raise FileNotFoundError(
             f"{root}: expected a folder 'visible' or 'infrared' in it (or a modality, for ROOT/IDENTITY/*)"
         )
+    for path in sorted(set(root.iterdir()) - {top for _, top in tops}):
+        skipped.add("files and folders beside visible and infrared", path)
     return tops
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from models.card import Modality
+from training.data.depth import to_eight_bits
 from training.data.records import Record
+from training.data.skipped import Skipped, is_system_name
 
 __all__ = ["SUFFIXES", "Pixels", "ResizeFilter", "Shares", "cut_sides", "image_files", "load", "resize"]
 
@@ -22,37 +26,77 @@ ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
 Shares = tuple[float, float, float, float]
 """Of the height or width, cut from the top, bottom, left and right."""
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+SUFFIXES = frozenset({".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""Pillow's decoders that read them."""
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name; everything else and hidden files are ignored."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
+def image_files(folder: Path, skipped: Skipped | None = None) -> list[Path]:
+    """Return the image files directly in a folder, by name; everything else is counted in ``skipped``."""
+    files = []
+    for path in sorted(folder.iterdir()):
+        if reason := _reason_to_skip(path):
+            if skipped is not None:
+                skipped.add(reason, path)
+        else:
+            files.append(path)
+    return files
+
+
+def _reason_to_skip(path: Path) -> str | None:
+    if is_system_name(path.name):
+        return "system files and folders"
+    if path.is_dir():
+        return "folders where an image is expected"
+    if path.suffix.lower() not in SUFFIXES:
+        return f"{path.suffix} files" if path.suffix else "files without a suffix"
+    return None if path.is_file() else "broken links"
 
 
 def load(record: Record, size: tuple[int, int] | None = None, filter: ResizeFilter = "bilinear") -> Pixels:
     """Decode a crop, upright by its EXIF orientation, resized to ``size = (height, width)`` if given.
 
     A visible picture keeps its colours; an infrared one becomes grey in three equal channels, whatever its file
-    holds. Of an imitation the visible source is returned, in colour.
+    holds. Of a translation the visible source is returned, in colour.
+
+    Grey images deeper than 8 bits are mapped to 8 bits by :func:`training.data.depth.to_eight_bits`.
 
     Raises:
-        ValueError: the file is not a readable 8-bit image; the message begins with its path.
+        ValueError: the file is not a readable image; the message begins with its path.
         OSError: the file cannot be opened.
     """
-    grey = record.modality is Modality.INFRARED and not record.imitated
-    with record.path.open("rb") as file:
-        try:
-            with Image.open(file) as picture:
-                upright = ImageOps.exif_transpose(picture)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{record.path}: not a readable image ({error})") from error
-    if upright.mode[0] in "IF":
-        raise ValueError(f"{record.path}: expected 8 bits a channel, found mode {upright.mode}")
+    grey = record.modality is Modality.INFRARED and not record.translated
+    upright = _decode(record)
     plain = upright.convert("L" if grey else "RGB")
     if size is not None:
         plain = plain.resize((size[1], size[0]), Image.Resampling[filter.upper()])
     return np.array(plain.convert("RGB"))
+
+
+def _decode(record: Record) -> Image.Image:
+    """Decode to 8 bits a channel, upright."""
+    with record.path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of malformed metadata, which does not matter
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                image.load()
+                upright = _upright(image)
+                deep = upright.mode[0] in "IF"
+                return Image.fromarray(to_eight_bits(np.asarray(upright), record.levels)) if deep else upright
+        except Exception as error:  # decoders raise many types on malformed files, struct.error among them
+            raise ValueError(f"{printable(record.path)}: not a readable image ({error})") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # malformed EXIF says nothing of the orientation
+        return image.copy()
+
+
+def printable(path: Path) -> str:
+    """Return a path as text that can be encoded: bytes of its name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def resize(image: Pixels, size: tuple[int, int], filter: ResizeFilter) -> Pixels:

@@ -10,15 +10,17 @@ from models.card import Modality
 from training.data.folder import NO_CAMERA
 from training.data.records import Record
 
-__all__ = ["COLUMNS", "read_manifest"]
+__all__ = ["COLUMNS", "RANGE_COLUMNS", "read_manifest"]
 
 COLUMNS = ("path", "identity", "modality", "camera")
+RANGE_COLUMNS = ("range_low", "range_high")
+"""Optional: raw values of the frame that become black and white, for images deeper than 8 bits."""
 
 
 def read_manifest(manifest: Path) -> list[Record]:
     """Records of a manifest, in its order; paths are relative to the manifest's folder.
 
-    Further columns are ignored. An empty camera is ``NO_CAMERA``.
+    An empty camera is ``NO_CAMERA``. ``range_low`` and ``range_high`` are optional; further columns are ignored.
 
     Raises:
         OSError: the manifest cannot be read.
@@ -51,4 +53,21 @@ def _record(manifest: Path, number: int, line: Mapping[str, str | None], seen: d
     if file in seen:
         raise wrong(f"{path!r} was listed on line {seen[file]}")
     seen[file] = number
-    return Record(file, identity, camera or NO_CAMERA, Modality(modality))
+    try:
+        levels = _levels(line)
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    return Record(file, identity, camera or NO_CAMERA, Modality(modality), levels=levels)
+
+
+def _levels(line: Mapping[str, str | None]) -> tuple[float, float] | None:
+    low, high = ((line.get(column) or "").strip() for column in RANGE_COLUMNS)
+    if not low and not high:
+        return None
+    try:
+        levels = float(low), float(high)
+    except ValueError:
+        raise ValueError(f"expected two numbers in range_low and range_high, found {low!r} and {high!r}") from None
+    if not levels[0] < levels[1]:
+        raise ValueError(f"range_low {low} is not below range_high {high}")
+    return levels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.data.images import Pixels, ResizeFilter, cut_sides
-from training.data.translation import generator_of
+from training.data.seeding import generator_of
 
 __all__ = ["LARGEST_CUT", "mirror_and_recrop"]
 

@@ -1,15 +1,15 @@
-"""One crop of a data set, and what is decided over whole lists of them: labels, imitations, splits."""
+"""One crop of a data set, and what is decided over whole lists of them: labels, translations, splits."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.card import Modality
+from training.data.seeding import position
 
-__all__ = ["Record", "by_camera", "label_of", "position", "split_identities", "with_imitations"]
+__all__ = ["Record", "at_most", "by_camera", "label_of", "split_identities", "with_translations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +17,21 @@ class Record:
     """One crop. ``identity`` and ``camera`` are written as in the data set.
 
     Raises:
-        ValueError: an imitation that is not infrared.
+        ValueError: a translation that is not infrared.
     """
 
     path: Path
     identity: str
     camera: str
     modality: Modality
-    imitated: bool = False
+    translated: bool = False
     """The infrared picture does not exist: it is to be made from the visible file ``path``."""
+    levels: tuple[float, float] | None = None
+    """Raw values that become black and white, if the file is deeper than 8 bits and the range of its frame is known."""
 
     def __post_init__(self) -> None:
-        if self.imitated and self.modality is not Modality.INFRARED:
-            raise ValueError(f"{self.path}: only infrared is imitated, not {self.modality}")
+        if self.translated and self.modality is not Modality.INFRARED:
+            raise ValueError(f"{self.path}: only infrared is translated, not {self.modality}")
 
 
 def label_of(records: Iterable[Record]) -> dict[str, int]:
@@ -45,17 +47,28 @@ def by_camera(records: Iterable[Record]) -> dict[str, list[Record]]:
     return dict(sorted(pools.items()))
 
 
-def with_imitations(records: Sequence[Record]) -> list[Record]:
-    """The records, followed by an imitated infrared one for each visible record of an identity without infrared."""
+def with_translations(records: Sequence[Record]) -> list[Record]:
+    """The records, followed by a translated infrared one for each visible record of an identity without infrared."""
     seen_in_infrared = {r.identity for r in records if r.modality is Modality.INFRARED}
     return [
         *records,
         *(
-            replace(r, modality=Modality.INFRARED, imitated=True)
+            replace(r, modality=Modality.INFRARED, translated=True)
             for r in records
             if r.modality is Modality.VISIBLE and r.identity not in seen_in_infrared
         ),
     ]
+
+
+def at_most(records: Sequence[Record], count: int) -> list[Record]:
+    """At most ``count`` records of an identity in a modality, spread evenly over them, in the order given."""
+    groups: dict[tuple[str, Modality], list[int]] = {}
+    for row, record in enumerate(records):
+        groups.setdefault((record.identity, record.modality), []).append(row)
+    chosen = {
+        rows[i * len(rows) // min(count, len(rows))] for rows in groups.values() for i in range(min(count, len(rows)))
+    }
+    return [record for row, record in enumerate(records) if row in chosen]
 
 
 def split_identities(
@@ -77,9 +90,3 @@ def split_identities(
     for record in records:
         (kept_out if position(group_of(record.identity), seed) < held_out else train).append(record)
     return train, kept_out
-
-
-def position(group: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the seed and the group only: where a split puts it."""
-    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    return int.from_bytes(digest[:6]) / 2**48

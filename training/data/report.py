@@ -34,17 +34,31 @@ class Report:
     problem: str | None = None
     """The first thing that is missing or malformed."""
     stray: tuple[Path, ...] = ()
-    """Files that the layout does not know, such as ``Thumbs.db``; readers pass over them."""
+    """Files that the layout does not know, such as ``Thumbs.db``; they are not read."""
+    skipped: tuple[str, ...] = ()
+    """A line for each kind of file or folder that is not read."""
+    unreadable: tuple[str, ...] = ()
+    """A line for each image that cannot be decoded."""
 
     @property
     def ok(self) -> bool:
         """Nothing is missing and every count is as expected; stray files are allowed."""
-        return self.problem is None and all(count.ok for count in self.counts)
+        return self.problem is None and not self.unreadable and all(count.ok for count in self.counts)
 
     def problems(self) -> list[str]:
         """One line for everything that keeps ``ok`` from being true."""
         first = [] if self.problem is None else [self.problem]
-        return first + [f"{c.what}: expected {c.expected}, found {c.found}" for c in self.counts if not c.ok]
+        counts = [f"{c.what}: expected {c.expected}, found {c.found}" for c in self.counts if not c.ok]
+        return [*first, *counts, *self.unreadable]
+
+    def warnings(self) -> list[str]:
+        """Return one line for everything that is not read but does not keep ``ok`` from being true."""
+        if not self.stray:
+            return [*self.skipped]
+        return [
+            *self.skipped,
+            f"skipped {len(self.stray)} files outside the layout, such as {self.stray[0]}",
+        ]
 
 
 def compare(expected: Mapping[str, int], found: Mapping[str, int]) -> tuple[Count, ...]:

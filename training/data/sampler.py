@@ -82,8 +82,11 @@ class BalancedSampler(Sampler[list[Draw]]):
         if single and not skip_single_modality:
             raise ValueError(
                 f"{len(single)} identities have one modality only: {', '.join(single[:5])}"
-                f"{', …' if len(single) > 5 else ''}; complete or leave them out"
+                f"{', …' if len(single) > 5 else ''}; set translate: channel for their data set to make "
+                "infrared images of visible ones, or batch.skip_single_modality: true to leave these identities out"
             )
+        self.skipped = tuple(single)
+        """Identities of one modality, which are left out."""
         self._rows = {name: rows[name] for name in sorted(rows.keys() - set(single))}
         self._pools = self._checked(pools or [Pool({name: name for name in self._rows}, identities)], identities)
         self.identities, self.images, self.neighbours = identities, images, neighbours

@@ -20,7 +20,7 @@ _LEGEND = (
     "or *within* the spread of the runs, the root of the sum of both rows' squared deviations. One run has no spread."
 )
 
-_Judged = dict[str, dict[str, list[Result]]]
+_Results = dict[str, dict[str, list[Result]]]
 """Results of one data set by row and protocol."""
 
 
@@ -33,7 +33,7 @@ def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
     Raises:
         ProtocolError: there is no result.
     """
-    data_sets: dict[str, _Judged] = {}
+    data_sets: dict[str, _Results] = {}
     for row, results in rows.items():
         for result in results:
             data_sets.setdefault(result.data.name, {}).setdefault(row, {}).setdefault(result.protocol_id, []).append(
@@ -42,7 +42,7 @@ def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
     if not data_sets:
         raise ProtocolError("expected at least one result, found none")
     every = [result for results in rows.values() for result in results]
-    parts = [_facts(every), _LEGEND, *(f"### {name}\n\n{_section(judged)}" for name, judged in data_sets.items())]
+    parts = [_facts(every), _LEGEND, *(f"### {name}\n\n{_section(results)}" for name, results in data_sets.items())]
     if needs_wording(*(result.model.method for result in every)):
         parts.append(f"MTRL, ICRE and EMI: {WORDING}.")
     return "\n\n".join(parts) + "\n"
@@ -72,30 +72,28 @@ class _Gain:
         return f"{self.points:+.2f}, {'beyond' if self.beyond else 'within'} {self.spread:.2f}"
 
 
-def _section(judged: _Judged) -> str:
-    protocols = sorted({protocol for row in judged.values() for protocol in row})
-    counts = (
-        _counts(protocol, [r for row in judged.values() for r in row.get(protocol, [])]) for protocol in protocols
-    )
-    parts = [_table(judged, protocols), _verdict(judged, protocols), f"{'; '.join(counts)}."]
+def _section(rows: _Results) -> str:
+    protocols = sorted({protocol for row in rows.values() for protocol in row})
+    counts = (_counts(protocol, [r for row in rows.values() for r in row.get(protocol, [])]) for protocol in protocols)
+    parts = [_table(rows, protocols), _verdict(rows, protocols), f"{'; '.join(counts)}."]
     return "\n\n".join(part for part in parts if part)
 
 
-def _table(judged: _Judged, protocols: Sequence[str]) -> str:
-    reference = next(iter(judged))
-    compared = len(judged) > 1
+def _table(rows: _Results, protocols: Sequence[str]) -> str:
+    reference = next(iter(rows))
+    compared = len(rows) > 1
     lines = [["Row", "Seeds"], ["chance", ""]]
     for protocol in protocols:
-        results = [result for row in judged.values() for result in row.get(protocol, [])]
+        results = [result for row in rows.values() for result in row.get(protocol, [])]
         for metric, label in _METRICS.items():
             lines[0] += [f"{protocol} {label}", *(["gain"] if compared else [])]
             lines[1] += [_chance(results, metric), *([""] if compared else [])]
-    for name, row in judged.items():
+    for name, row in rows.items():
         seeds = _joined(seed for results in row.values() for result in results for seed in _seeds(result))
         cells = [name.replace("|", r"\|"), seeds]
         for protocol in protocols:
             for metric in _METRICS:
-                values, others = _values(row, protocol, metric), _values(judged[reference], protocol, metric)
+                values, others = _values(row, protocol, metric), _values(rows[reference], protocol, metric)
                 gain = str(_Gain.of(values, others)) if values and others and name != reference else "–"
                 cells += [_percent(values), *([gain] if compared else [])]
         lines.insert(-1, cells)
@@ -103,15 +101,15 @@ def _table(judged: _Judged, protocols: Sequence[str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _verdict(judged: _Judged, protocols: Sequence[str]) -> str:
+def _verdict(rows: _Results, protocols: Sequence[str]) -> str:
     """Which rows differ from the first by more than the spread, and in the same sense under every protocol."""
-    reference, *others = judged
+    reference, *others = rows
     found: dict[str, list[str]] = {}
     for name in others:
         gains = [
-            _Gain.of(_values(judged[name], protocol, "map"), _values(judged[reference], protocol, "map"))
+            _Gain.of(_values(rows[name], protocol, "map"), _values(rows[reference], protocol, "map"))
             for protocol in protocols
-            if protocol in judged[name] and protocol in judged[reference]
+            if protocol in rows[name] and protocol in rows[reference]
         ]
         if not gains or any(gain.spread is None for gain in gains):
             kind = "not known"
@@ -124,8 +122,8 @@ def _verdict(judged: _Judged, protocols: Sequence[str]) -> str:
         found.setdefault(kind, []).append(name)
     if not found:
         return ""
-    told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items())
-    return f"mAP against {reference}, by more than the spread of the runs under every protocol – {told}."
+    summary = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items())
+    return f"mAP against {reference}, by more than the spread of the runs under every protocol – {summary}."
 
 
 def _values(row: Mapping[str, Sequence[Result]], protocol: str, metric: str) -> list[float]:

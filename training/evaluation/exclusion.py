@@ -8,10 +8,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import Modality
 from training.data.records import Record
 from training.evaluation.embeddings import Embeddings
 
-__all__ = ["Exclusion", "camera_number", "excluded", "usual_exclusion"]
+__all__ = ["Exclusion", "camera_number", "crosses_visible_cameras", "excluded", "usual_exclusion"]
 
 
 class Exclusion(StrEnum):
@@ -43,12 +44,18 @@ def usual_exclusion(records: Sequence[Record]) -> Exclusion:
     """The rule for crops that come without a protocol of their own, kept-out identities among them.
 
     A query ignores its own identity in its own camera, as is usual where cameras are told apart: the frame before is
-    no find. So it is where infrared is imitated, even if no camera is named: then a picture would find its own
-    imitation, and no query has an answer that counts. Otherwise, with one camera for all, every pair counts.
+    no find. So it is where infrared is translated, even if no camera is named: then a picture would find its own
+    translation, and no query has an answer that counts. Otherwise, with one camera for all, every pair counts.
     """
     told_apart = len({record.camera for record in records}) > 1
-    imitated = any(record.imitated for record in records)
-    return Exclusion.SAME_ID_SAME_CAM if told_apart or imitated else Exclusion.NONE
+    translated = any(record.translated for record in records)
+    return Exclusion.SAME_ID_SAME_CAM if told_apart or translated else Exclusion.NONE
+
+
+def crosses_visible_cameras(records: Sequence[Record]) -> bool:
+    """Whether an identity was seen in visible light by two cameras."""
+    seen = {(r.identity, r.camera) for r in records if r.modality is Modality.VISIBLE}
+    return len(seen) > len({identity for identity, _ in seen})
 
 
 def excluded(rule: Exclusion, query: Embeddings, gallery: Embeddings) -> NDArray[np.bool_] | None:

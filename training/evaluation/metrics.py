@@ -144,20 +144,18 @@ def evaluate(
         raise ValueError(f"max_rank and chunk must be at least 1, found {max_rank} and {chunk}")
     scores = Similarity(query.vectors, gallery.vectors) if scores is None else scores
     chunk = chunk or max(1, _MEMORY // (8 * max(1, len(gallery))))
-    parts = []
+    measured = []
     for start in range(0, len(query), chunk):
         rows = slice(start, min(start + chunk, len(query)))
         part = query.take(rows)
         ranking = rank(scores(rows), part.identities, gallery.identities, excluded(exclusion, part, gallery))
-        first = ranking.identity_place if cmc is Cmc.DISTINCT else ranking.first_place
-        chance = _divide(ranking.positives, ranking.kept)
-        parts.append((first, average_precision(ranking), inverse_negative_penalty(ranking), chance))
-    if not any(first.any() for first, *_ in parts):
+        measured.append(_measures(ranking, cmc))
+    if not any(first.any() for first, *_ in measured):
         raise ValueError(
             f"none of {len(query)} queries has a positive among {len(gallery)} gallery images "
             f"after exclusion {exclusion.value}"
         )
-    first, precision, penalty, chance = (np.concatenate(column) for column in zip(*parts, strict=True))
+    first, precision, penalty, chance = (np.concatenate(column) for column in zip(*measured, strict=True))
     valid = first > 0
     return Metrics(
         cmc=tuple(cmc_curve(first, max_rank).tolist()),
@@ -169,6 +167,13 @@ def evaluate(
         gallery=len(gallery),
         gallery_identities=len(np.unique(gallery.identities)),
     )
+
+
+def _measures(ranking: Ranking, cmc: Cmc) -> tuple[Ranks, *tuple[NDArray[np.float64], ...]]:
+    """Return for each query: rank of its first match, average precision, inverse negative penalty, chance of Rank-1."""
+    first = ranking.identity_place if cmc is Cmc.DISTINCT else ranking.first_place
+    chance = _divide(ranking.positives, ranking.kept)
+    return first, average_precision(ranking), inverse_negative_penalty(ranking), chance
 
 
 def _divide(total: NDArray[np.float64] | Ranks, count: Ranks) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from training.evaluation.metrics import Cmc
 from training.evaluation.rerank import KReciprocal
 
 __all__ = [
+    "CROSS_MODALITY",
     "Convention",
     "Dataset",
     "Direction",
@@ -54,6 +55,8 @@ class Direction(StrEnum):
 
     IR_TO_VIS = "ir_to_vis"
     VIS_TO_IR = "vis_to_ir"
+    VIS_TO_VIS = "vis_to_vis"
+    """Across visible cameras; an image finds itself unless its camera is excluded."""
 
     @property
     def query(self) -> Modality:
@@ -63,7 +66,11 @@ class Direction(StrEnum):
     @property
     def gallery(self) -> Modality:
         """Modality of the gallery."""
-        return self.query.opposite
+        return Modality.INFRARED if self is Direction.VIS_TO_IR else Modality.VISIBLE
+
+
+CROSS_MODALITY = (Direction.IR_TO_VIS, Direction.VIS_TO_IR)
+"""The directions that the published protocols know."""
 
 
 class Mode(StrEnum):
@@ -182,6 +189,7 @@ class Protocol(BaseModel):
     def _regdb_rules(self) -> _Rules:
         return {
             **_UNSAMPLED,
+            "direction": CROSS_MODALITY,
             "convention": (None,),
             "exclusion": (Exclusion.NONE,),
             "cmc": tuple(Cmc),
@@ -190,6 +198,7 @@ class Protocol(BaseModel):
 
     def _llcm_rules(self) -> _Rules:
         common: _Rules = {
+            "direction": CROSS_MODALITY,
             "mode": (None,),
             "convention": tuple(Convention),
             "cmc": (Cmc.DISTINCT,),
@@ -205,10 +214,11 @@ class Protocol(BaseModel):
         }
 
     def _custom_rules(self) -> _Rules:
+        exclusions = (Exclusion.NONE, Exclusion.SAME_ID_SAME_CAM)
         return {
             **_UNSAMPLED,
             "convention": (None,),
-            "exclusion": (Exclusion.NONE, Exclusion.SAME_ID_SAME_CAM),
+            "exclusion": exclusions if self.direction in CROSS_MODALITY else exclusions[1:],
             "train_ids": (None,),
         }
 
@@ -317,7 +327,7 @@ def llcm(direction: Direction, convention: Convention = Convention.PAPER) -> Pro
 
 
 def custom(direction: Direction, exclusion: Exclusion = Exclusion.NONE, cmc: Cmc = Cmc.DISTINCT) -> Protocol:
-    """Any labelled crops: every image of one modality queries every image of the other."""
+    """Any labelled crops: every image of the one modality queries every image of the other, or of its own."""
     return Protocol(
         dataset=Dataset.CUSTOM,
         direction=direction,
@@ -331,12 +341,13 @@ def custom(direction: Direction, exclusion: Exclusion = Exclusion.NONE, cmc: Cmc
 def presets() -> dict[str, Protocol]:
     """Every variant in circulation, by id."""
     protocols = [p for mode in Mode for p in (sysu(mode), sysu(mode, 10), sysu(mode, 1, Sampler.AGW_SEED))]
-    protocols += [regdb(direction, trial) for direction, trial in product(Direction, range(1, 11))]
-    protocols += [llcm(direction, convention) for direction, convention in product(Direction, Convention)]
+    protocols += [regdb(direction, trial) for direction, trial in product(CROSS_MODALITY, range(1, 11))]
+    protocols += [llcm(direction, convention) for direction, convention in product(CROSS_MODALITY, Convention)]
     protocols += [
         custom(direction, exclusion)
-        for direction, exclusion in product(Direction, (Exclusion.NONE, Exclusion.SAME_ID_SAME_CAM))
+        for direction, exclusion in product(CROSS_MODALITY, (Exclusion.NONE, Exclusion.SAME_ID_SAME_CAM))
     ]
+    protocols.append(custom(Direction.VIS_TO_VIS, Exclusion.SAME_ID_SAME_CAM))
     return {protocol.id: protocol for protocol in protocols}
 
 

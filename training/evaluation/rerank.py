@@ -1,5 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) with bounded memory.
 
+``server.index.rerank`` is a second implementation on purpose: dense, for the few candidates of one search, because the
+server may import neither SciPy nor training.
+
 Transductive: the neighbours of queries and gallery images among each other change the scores, so a re-ranked number
 is a row of its own, never the headline. The neighbour sets are sparse, and only a query's nearest ``candidates``
 gallery images get a new distance; for them it is the published one, and the others follow in their old order.

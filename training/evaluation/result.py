@@ -9,14 +9,29 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from models.card import WORDING, Evaluation, InputSpec, Measure, TrainingFacts
-from training.evaluation.environment import Environment
+from training.environment import Environment
 from training.evaluation.protocol import Dataset, Protocol, ProtocolError
 from training.evaluation.run import OpenSet, Outcome, TrialCounts
 
-__all__ = ["Data", "Flags", "ModelFacts", "Preprocessing", "Result", "data_fingerprint", "join_trials", "needs_wording"]
+__all__ = [
+    "RESULTS",
+    "Data",
+    "Flags",
+    "ModelInfo",
+    "Preprocessing",
+    "Result",
+    "data_fingerprint",
+    "join_trials",
+    "needs_wording",
+    "read_results",
+    "update_results",
+]
+
+RESULTS = "results.json"
+"""Name of the file in the folder of a run or of an exported model that holds its results."""
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _METHODS_OF_OTHERS = re.compile(r"(?<![a-z])(mtrl|icre|emi)(?![a-z])", re.IGNORECASE)
@@ -46,7 +61,7 @@ class Data(_Part):
     """Identities the model was trained on, none of which is among the others; None: unknown."""
 
 
-class ModelFacts(_Part):
+class ModelInfo(_Part):
     """The network judged."""
 
     name: str
@@ -103,7 +118,7 @@ class Result(_Part):
     metrics: dict[str, Measure]
     """``rank1``, ``rank5``, ``rank10``, ``rank20``, ``map``, ``minp``, ``chance_rank1``, as fractions."""
     open_set: OpenSet | None = None
-    model: ModelFacts
+    model: ModelInfo
     training: TrainingFacts | None
     """None where the model's origin does not tell."""
     preprocessing: Preprocessing
@@ -130,7 +145,7 @@ class Result(_Part):
         outcome: Outcome,
         *,
         data: Data,
-        model: ModelFacts,
+        model: ModelInfo,
         training: TrainingFacts | None,
         preprocessing: Preprocessing,
         environment: Environment,
@@ -188,6 +203,40 @@ class Result(_Part):
             metrics=self.metrics,
             command=self.command,
         )
+
+
+def read_results(path: Path) -> list[Result]:
+    """Return the results in a file, or in ``results.json`` of a folder; none where the folder has no such file.
+
+    Raises:
+        OSError: the file cannot be read.
+        pydantic.ValidationError: it holds neither a result nor a list of results.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        return []
+    stored = _FILE.validate_json(file.read_text("utf-8"))
+    return [stored] if isinstance(stored, Result) else stored
+
+
+def update_results(folder: Path, results: Iterable[Result]) -> None:
+    """Write results to ``results.json`` of a folder; they replace those of the same model, data and protocol.
+
+    Raises:
+        OSError: the file cannot be read or written.
+        pydantic.ValidationError: the file that is there holds something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    merged = {_key(result): result for result in [*read_results(folder), *results]}
+    ordered = [merged[key] for key in sorted(merged, key=lambda key: [part.casefold() for part in key])]
+    (folder / RESULTS).write_bytes(_FILE.dump_json(ordered, indent=2) + b"\n")
+
+
+def _key(result: Result) -> tuple[str, str, str]:
+    return result.data.name, result.protocol_id, result.model.name
+
+
+_FILE: TypeAdapter[Result | list[Result]] = TypeAdapter(Result | list[Result])
 
 
 def join_trials(results: Iterable[Result], name: str) -> list[Result]:
@@ -260,7 +309,7 @@ def data_fingerprint(root: Path, paths: Iterable[Path]) -> str:
     """sha256 over the sorted relative paths and sizes of the files of a data set."""
     digest = hashlib.sha256()
     for path in sorted(path.relative_to(root).as_posix() for path in paths):
-        digest.update(f"{path} {(root / path).stat().st_size}\n".encode())
+        digest.update(f"{path} {(root / path).stat().st_size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ a multiple of 2^-20 is exact; thresholds are such multiples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +23,7 @@ __all__ = [
     "FPIR_RATES",
     "Identification",
     "PairCounts",
+    "PeopleCounts",
     "ScoreCounts",
     "Verification",
     "calibrate",
@@ -190,11 +191,27 @@ def identify(query: Embeddings, gallery: Embeddings, exclusion: Exclusion, rate:
     )
 
 
-def calibrate(impostor: ScoreCounts, query: Modality, gallery: Modality, data: str) -> Calibration:
+def calibrate(
+    impostor: ScoreCounts,
+    query: Modality,
+    gallery: Modality,
+    data: str,
+    *,
+    real: bool | None = None,
+    people: PeopleCounts | None = None,
+) -> Calibration:
     """The card's calibration of a modality pair.
 
     About 64 rates, spaced logarithmically from 1 down to one pair, each with the smallest score that at most this
     share of the impostor pairs reaches; the rate recorded is the share that reaches it.
+
+    Args:
+        impostor: scores of pairs of two people.
+        query: modality of their first crop.
+        gallery: modality of their second crop.
+        data: name of the data set.
+        real: whether no crop was translated.
+        people: counts the same pairs by the two people, for intervals of the rates; without it there are none.
 
     Raises:
         ValueError: the scores are too few to give two different rates.
@@ -208,17 +225,63 @@ def calibrate(impostor: ScoreCounts, query: Modality, gallery: Modality, data: s
     points.pop(0.0, None)
     if len(points) < 2:
         raise ValueError(f"{impostor.total} impostor pairs have one score only: nothing to calibrate on")
+    scores = tuple(points.values())
     return Calibration(
         query=query,
         gallery=gallery,
         data=data,
+        real=real,
         impostor_pairs=impostor.total,
+        identities=people.identities if people else None,
         rates=tuple(points),
-        scores=tuple(points.values()),
+        scores=scores,
+        intervals=people.intervals(scores) if people else (),
         thresholds={
             str(rate): impostor.threshold(rate) if impostor.estimable(rate) else None for rate in THRESHOLD_RATES
         },
     )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PeopleCounts:
+    """The impostor pairs of a query and a gallery set, to be counted by the two people of a pair."""
+
+    query: Embeddings
+    gallery: Embeddings
+
+    @property
+    def identities(self) -> int:
+        """Number of people."""
+        return len(self._names())
+
+    def intervals(
+        self, scores: Sequence[float], resamples: int = 400, seed: int = 0
+    ) -> tuple[tuple[float, float], ...]:
+        """95 % interval of the share of pairs at or above each score, from bootstrapping over people.
+
+        Whole people are drawn with replacement: pairs that share a person are not independent. A pair of a person with
+        a copy of itself is no impostor pair and stays out.
+        """
+        names = self._names()
+        rows, columns = (np.searchsorted(names, side.identities) for side in (self.query, self.gallery))
+        count = len(names)
+        similarity = self.query.vectors @ self.gallery.vectors.T
+        cells = rows[:, None] * count + columns
+        impostor = rows[:, None] != columns
+        pairs = np.bincount(cells[impostor], minlength=count * count).reshape(count, count).astype(np.float64)
+        drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
+        total = np.einsum("ra,ab,rb->r", drawn, pairs, drawn, optimize=True)
+        drawn, total = drawn[total > 0], total[total > 0]  # a single person drawn every time makes no pair
+        intervals = []
+        for score in scores:
+            above = np.bincount(cells[impostor & (similarity >= score)], minlength=count * count)
+            hits = np.einsum("ra,ab,rb->r", drawn, above.reshape(count, count).astype(np.float64), drawn, optimize=True)
+            low, high = np.percentile(hits / total, (2.5, 97.5))
+            intervals.append((float(low), float(min(high, 1.0))))
+        return tuple(intervals)
+
+    def _names(self) -> NDArray[np.str_]:
+        return np.unique(np.concatenate((self.query.identities, self.gallery.identities)))
 
 
 _Mask = NDArray[np.bool_]

@@ -12,6 +12,7 @@ from training.losses.distribution_consistency import DistributionConsistency
 from training.losses.hetero_centre import HeteroCentre
 from training.losses.identity_clues import IdentityClues
 from training.losses.query_consistency import QueryConsistency
+from training.losses.retention import Retention
 from training.losses.transition_contrast import TransitionContrast
 from training.losses.transition_margin import TransitionMargin
 from training.losses.triplet import Triplet
@@ -29,6 +30,7 @@ __all__ = [
     "Loss",
     "PairedLoss",
     "QueryConsistency",
+    "Retention",
     "TransitionContrast",
     "TransitionMargin",
     "Triplet",

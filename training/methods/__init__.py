@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from training.config_base import suggestion
 from training.methods.baseline import Baseline
 from training.methods.emi import Emi
 from training.methods.icre import Icre
@@ -33,9 +34,5 @@ def read_options(name: str, options: Mapping[str, Any]) -> Options:
         ValueError: there is no such method, or an option is unknown or has a bad value.
     """
     if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: expected one of {sorted(METHODS)}")
-    form = METHODS[name].options_type
-    if unknown := sorted(options.keys() - form.model_fields.keys()):
-        known = sorted(form.model_fields)
-        raise ValueError(f"{name} has no option {', '.join(map(repr, unknown))}: expected one of {known}")
-    return form.model_validate(options)
+        raise ValueError(f"unknown method {suggestion(name, METHODS)}")
+    return METHODS[name].options_type.model_validate(options)

@@ -12,7 +12,7 @@ from models.baseline import Output
 from training.data.augmentation import Stream
 from training.data.dataset import Batch
 from training.distributed import gather
-from training.losses import CrossEntropy, TransitionContrast, WeightedTriplet
+from training.losses import CrossEntropy, Retention, TransitionContrast, WeightedTriplet
 from training.losses.transition_contrast import DIRECT
 from training.methods.method import Method, Options
 
@@ -30,12 +30,16 @@ class BaselineOptions(Options):
     """Of InfoNCE between the visible and infrared retrieval vectors; 0: none, as published. It is what learns from
     windows of aligned frames: they are too many, and each too seldom seen, to be classified."""
     contrast_temperature: PositiveFloat = 0.1
+    retention_weight: Weight = 0.0
+    """Of the likeness of a visible crop's embedding to that of the frozen network at the start of the run, for
+    identities that are classified; 0: none. For starts that know people already: what they know is kept."""
 
 
 class Baseline(Method):
-    """``L_id(logits) + L_wrt(pooled) [+ w L_contrast(embedding)]`` (AGW, with CAJ's streams by default).
+    """``L_id(logits) + L_wrt(pooled) [+ w L_contrast + w L_retention]`` (AGW, with CAJ's streams by default).
 
-    Identity and metric loss go over all streams together, the contrast from visible to infrared and back.
+    Identity and metric loss go over all streams together, the contrast from visible to infrared and back. A term of
+    weight 0 is not computed.
     """
 
     streams: ClassVar[frozenset[Stream]] = frozenset({Stream.VISIBLE, Stream.INFRARED})
@@ -43,21 +47,31 @@ class Baseline(Method):
 
     def __init__(self, options: BaselineOptions) -> None:
         super().__init__(options)
-        self.contrasts = options.contrast_weight > 0
-        given = {"id": options.identity_weight, "wrt": options.triplet_weight, "contrast": options.contrast_weight}
-        self.constant_weights = {n: w for n, w in given.items() if w != 1 and (n != "contrast" or self.contrasts)}
+        given = {
+            "id": options.identity_weight,
+            "wrt": options.triplet_weight,
+            "contrast": options.contrast_weight,
+            "retention": options.retention_weight,
+        }
+        self.computed = {name for name, weight in given.items() if weight}
+        self.constant_weights = {name: given[name] for name in self.computed if given[name] != 1}
+        self.retains = "retention" in self.computed
         self.identity = CrossEntropy()
         self.triplet = WeightedTriplet()
         self.direct_contrast = TransitionContrast(options.contrast_temperature, DIRECT)
+        self.retention = Retention()
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         identities, modalities = gather(batch.identities), gather(batch.modalities)
-        terms = {
-            "id": self.identity(output.logits, batch.identities, batch.modalities),
-            "wrt": self.triplet(gather(output.pooled), identities, modalities),
-        }
-        if self.contrasts:
+        terms = {}
+        if "id" in self.computed:
+            terms["id"] = self.identity(output.logits, batch.identities, batch.modalities)
+        if "wrt" in self.computed:
+            terms["wrt"] = self.triplet(gather(output.pooled), identities, modalities)
+        if "contrast" in self.computed:
             terms["contrast"] = self.direct_contrast(gather(output.embedding), identities, gather(batch.roles))
+        if self.retains and batch.targets is not None:
+            terms["retention"] = self.retention(output.embedding, batch.targets)
         return terms
 
     def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002 - the same from start to end

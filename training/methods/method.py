@@ -6,20 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models.baseline import Output
+from training.config_base import ConfigPart
 from training.data.augmentation import Stream
 from training.data.dataset import Batch
 
 __all__ = ["Method", "Options", "ramp"]
 
 
-class Options(BaseModel):
+class Options(ConfigPart):
     """The switches of a method; the base has none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Method(nn.Module, ABC):
@@ -31,6 +29,9 @@ class Method(nn.Module, ABC):
 
     streams: ClassVar[frozenset[Stream]]
     """Streams without which the terms make no sense; a run may draw others beside them."""
+
+    retains: bool = False
+    """Whether it needs ``Batch.targets``: embeddings of visible crops by the network at the start of the run."""
 
     options_type: ClassVar[type[Options]] = Options
     """What its constructor takes."""

@@ -1,1 +1,1 @@
-"""Bulk imports into a gallery: archives and folders of crops, files of ready-made vectors."""
+"""Bulk imports into a gallery: archives and folders of crops, files of precomputed vectors."""

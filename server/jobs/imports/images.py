@@ -1,132 +1,149 @@
-"""Crops into a gallery: read, embedded and stored group by group, one group ahead of the other."""
+"""Crops into a gallery: read by a process of their own, embedded and stored in groups, one ahead of the other."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+import json
+from collections import deque
+from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
 from functools import partial
 from hashlib import sha256
-from itertools import chain
+from typing import Any
 
 from pydantic import ValidationError
 
+from models.crop_files import display_name, id_of
+from server.domain.errors import EntryRejected, ServiceError
+from server.domain.fields import ItemFields, ModalityChoice, NewFields
+from server.domain.types import NewItem
+from server.domain.validation import InvalidRequest, field_errors
 from server.embedding.batcher import Priority
 from server.embedding.engine import Detail, Embedding, Engine, Outcome
-from server.errors import ArchiveRejected, ServiceError
-from server.faults import InvalidRequest, field_errors
-from server.fields import ItemFields, ModalityChoice
-from server.gallery.types import NewItem
-from server.jobs.imports.entries import Entry, Position, Source
-from server.jobs.imports.gallery import Target, news_of
-from server.jobs.imports.manifest import MANIFESTS, Manifest
-from server.jobs.imports.naming import id_of
+from server.jobs.imports.archive_entries import Position, Source
+from server.jobs.imports.import_target import Arrival, ImportTarget, SiftedArrivals
+from server.jobs.imports.labels import normalized
+from server.jobs.imports.manifest import ManifestRow
 from server.jobs.imports.pattern import PathPattern
+from server.jobs.imports.reading import FileFailed, FileRead, Survey
+from server.jobs.reader_process import read_in_process
 from server.jobs.runner import Context
 
-__all__ = ["GROUP", "import_images"]
+__all__ = ["GROUP", "Labels", "import_images"]
 
 GROUP = 32
-"""Entries of a group, which is stored and noted as one: so long a search's audit entry waits for the database, and what
-a crash may cost is three groups."""
+"""Entries that are stored and recorded together: a search's audit entry waits so long for the database, and a crash
+may cost three groups."""
 
 _GROUP_BYTES = 32 * 2**20
 _AHEAD = 2  # groups in work while one is stored
 
 
 @dataclass(frozen=True, slots=True)
-class _Crop:
-    """A file to add, with its fields, its id among them, and its SHA-256."""
+class Labels:
+    """What is known of all crops, or found in their paths. A manifest counts before ``pattern``, that before the rest.
 
-    name: str
-    fields: ItemFields
-    id: str
-    data: bytes
-    content: str
+    Times without a zone are of ``zone``; None: they are refused.
+    """
+
+    modality: ModalityChoice = ModalityChoice.AUTO
+    pattern: PathPattern | None = None
+    zone: tzinfo | None = None
+
+    def fields(self, path: str, row: ManifestRow | None) -> ItemFields:
+        """Return the fields of a crop, its id among them. Raises ``ServiceError`` where they cannot be used."""
+        found: dict[str, Any] = {"modality": self.modality, **(self.pattern.fields(path) if self.pattern else {})}
+        if row is not None:
+            found |= _row_fields(row, self.zone)
+        found.setdefault("id", id_of(path))
+        try:
+            return ItemFields.model_validate(normalized(found, self.zone))
+        except ValidationError as error:
+            raise InvalidRequest(field_errors(error.errors())) from None
+
+
+class _Row(NewFields):
+    """A row of a manifest: the path of a file, and what is known of it."""
+
+    path: str
+    modality: ModalityChoice | None = None
 
 
 @dataclass(slots=True)
 class _Group:
-    """Entries until ``position``: crops, and those that failed. What became of the crops is entered later."""
+    """Entries until ``position``: crops with their bytes, and entries that failed."""
 
     position: Position = None
-    crops: list[_Crop] = field(default_factory=list)
+    crops: list[Arrival[bytes]] = field(default_factory=list)
     failed: list[tuple[str, ServiceError]] = field(default_factory=list)
-    skipped: int = 0
-    changes: dict[str, dict[str, object]] = field(default_factory=dict)
+    sifted: SiftedArrivals[bytes] = field(default_factory=SiftedArrivals)
     outcome: Future[Outcome] = field(default_factory=Future)
 
 
 def import_images(
-    context: Context,
-    source: Source,
-    target: Target,
-    engine: Engine,
-    *,
-    modality: ModalityChoice,
-    pattern: PathPattern | None,
-    max_bytes: int,
+    context: Context, source: Source, target: ImportTarget, engine: Engine, labels: Labels, max_bytes: int
 ) -> None:
     """Add every file of ``source``, from the job's cursor on.
 
-    Of each field counts what the manifest says, then what the pattern finds, then ``modality`` for all. An item that
-    is there with the same content is not embedded again: it is skipped, or what is told anew is changed.
+    An item that is stored with the same content is not embedded again: it is skipped, or its metadata is updated.
 
     Raises:
         ArchiveRejected: the source cannot be used, or not to its end; what was stored stays.
-        ServiceError: what concerns more than single files.
+        ServiceError: an error that concerns more than single files.
     """
-    with closing(Manifest(context.folder / "manifest.db")) as manifest:
-        _survey(context, source, manifest)
-        read = partial(_crop, manifest=manifest, pattern=pattern, modality=modality, max_bytes=max_bytes)
-        groups = _groups(source.entries(context.job.cursor), read)
+    arguments = (source, context.folder / "manifest.db", context.job.cursor, max_bytes)
+    with closing(
+        read_in_process("server.jobs.imports.reading:read_images", *arguments, check=context.check)
+    ) as messages:
+        _record(context, source.start, next(messages), labels)
+        groups = _groups(messages, labels)
         details = {Detail.WARNINGS} | ({Detail.THUMBNAIL} if target.gallery().thumbnails else set())
         with closing(_embedded(groups, target, engine, details)) as embedded:
             for group in embedded:
                 _store(context, target, group)
 
 
-def _survey(context: Context, source: Source, manifest: Manifest) -> None:
-    """Go through the source without reading the files: find it sound, count, take the manifest."""
-    total = 0
-    for entry in source.entries():
-        if _is_manifest(entry):
-            with entry.open() as file:
-                manifest.read(entry.path, file)
-        else:
-            total += 1
-        context.check()
-    unused: list[tuple[str, ServiceError]] = []
-    if manifest.name is not None:
-        for entry in source.entries():
-            manifest.use(entry.path)
-        unused = manifest.unused()
-    context.set_total(total + len(unused))
-    if unused and context.job.cursor is None:
-        context.advance(source.start, failed=unused)
+def _record(context: Context, start: Position, survey: Survey, labels: Labels) -> None:
+    context.set_total(survey.files + len(survey.unused_rows), ignored=survey.ignored)
+    if survey.unused_rows and context.job.cursor is None:
+        context.advance(start, failed=[(row.place, _unused(row, labels.zone)) for row in survey.unused_rows])
 
 
-def _is_manifest(entry: Entry) -> bool:
-    return entry.fault is None and entry.path.rpartition("/")[2] in MANIFESTS
+def _unused(row: ManifestRow, zone: tzinfo | None) -> ServiceError:
+    try:
+        fields = _validated(row, zone)
+    except ValidationError as error:
+        return InvalidRequest(field_errors(error.errors()))
+    return EntryRejected(f"there is no file {display_name(fields.path)}")
 
 
-def _groups(entries: Iterator[Entry], read: Callable[[Entry], _Crop]) -> Iterator[_Group]:
+def _row_fields(row: ManifestRow, zone: tzinfo | None) -> dict[str, Any]:
+    try:
+        return _validated(row, zone).model_dump(exclude={"path"}, exclude_none=True, exclude_defaults=True)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error.errors(), within=row.place)) from None
+
+
+def _validated(row: ManifestRow, zone: tzinfo | None) -> _Row:
+    fields = json.loads(row.fields)
+    return _Row.model_validate(normalized(fields, zone) if isinstance(fields, dict) else fields)
+
+
+def _groups(messages: Iterator[FileRead | FileFailed], labels: Labels) -> Iterator[_Group]:
     group, size = _Group(), 0
-    for entry in entries:
-        if _is_manifest(entry):
-            continue
-        group.position = entry.position
+    for message in messages:
+        group.position = message.position
         try:
-            crop = read(entry)
-        except ArchiveRejected:
-            raise
+            if isinstance(message, FileFailed):
+                raise message.error
+            fields = labels.fields(message.path, message.row)
         except ServiceError as error:
-            group.failed.append((entry.path, error))
+            group.failed.append((message.path, error))
         else:
-            group.crops.append(crop)
-            size += len(crop.data)
+            group.crops.append(_arrival(message, fields))
+            size += len(message.data)
         if len(group.crops) + len(group.failed) == GROUP or size >= _GROUP_BYTES:
             yield group
             group, size = _Group(), 0
@@ -134,31 +151,25 @@ def _groups(entries: Iterator[Entry], read: Callable[[Entry], _Crop]) -> Iterato
         yield group
 
 
-def _crop(
-    entry: Entry, *, manifest: Manifest, pattern: PathPattern | None, modality: ModalityChoice, max_bytes: int
-) -> _Crop:
-    """Read a file, with its fields. Raises ``ServiceError`` where it cannot be used."""
-    data = entry.read(max_bytes)
-    found = {"modality": modality, **(pattern.fields(entry.path) if pattern else {})}
-    if (row := manifest.row(entry.path)) is not None:
-        found |= row.model_dump(exclude={"path"}, exclude_none=True, exclude_defaults=True)
-    id = found.setdefault("id", id_of(entry.path))
-    try:
-        fields = ItemFields.model_validate(found)
-    except ValidationError as error:
-        raise InvalidRequest(field_errors(error.errors())) from None
-    return _Crop(entry.path, fields, str(id), data, sha256(data).hexdigest())
+def _arrival(file: FileRead, fields: ItemFields) -> Arrival[bytes]:
+    content = sha256(file.data).hexdigest()
+    item = partial(fields.item, content=content)
+    return Arrival(file.path, fields.id or "", content, fields.modality.stated, item, file.data)
 
 
 def _embedded(
-    groups: Iterator[_Group], target: Target, engine: Engine, details: Collection[Detail]
+    groups: Iterator[_Group], target: ImportTarget, engine: Engine, details: Collection[Detail]
 ) -> Generator[_Group, None, None]:
-    """The groups with their outcome; others are in work while one is stored."""
+    """Yield the groups while the next ones are embedded."""
     waiting: deque[_Group] = deque()
     try:
         for group in groups:
-            _sift(group, target, unsettled=[crop.id for other in waiting for crop in other.crops])
-            group.outcome = _embed(engine, group.crops, details)
+            unsettled = {crop.id: crop.content for other in waiting for crop in other.sifted.new}
+            group.sifted = target.sift(group.crops, unsettled)
+            new = group.sifted.new
+            group.outcome = engine.submit(
+                [crop.payload for crop in new], [crop.modality for crop in new], Priority.IMPORT, details
+            )
             waiting.append(group)
             if len(waiting) > _AHEAD:
                 yield waiting.popleft()
@@ -169,40 +180,21 @@ def _embedded(
             group.outcome.cancel()
 
 
-def _sift(group: _Group, target: Target, unsettled: Iterable[str]) -> None:
-    """Leave those crops in ``group`` that must be embedded; of ``unsettled`` items it is not known what will be there.
-
-    What an earlier entry of the upload has put under the same id does not count as there, or the last would not win.
-    """
-    times = Counter(chain(unsettled, (crop.id for crop in group.crops)))
-    held = target.held({crop.id: crop.content for crop in group.crops if times[crop.id] == 1})
-    crops, group.crops = group.crops, []
-    for crop in crops:
-        there = held.get(crop.id)
-        stated = crop.fields.modality.stated
-        if there is None or stated not in (None, there.modality):
-            group.crops.append(crop)
-        elif news := news_of(crop.fields.item(there.modality), there):
-            group.changes[crop.id] = news
-        else:
-            group.skipped += 1
-
-
-def _embed(engine: Engine, crops: Sequence[_Crop], details: Collection[Detail]) -> Future[Outcome]:
-    data, modalities = [crop.data for crop in crops], [crop.fields.modality.stated for crop in crops]
-    return engine.submit(data, modalities, Priority.IMPORT, details)
-
-
-def _store(context: Context, target: Target, group: _Group) -> None:
-    new: list[NewItem] = []
-    for crop, result in zip(group.crops, group.outcome.result().results, strict=True):
+def _store(context: Context, target: ImportTarget, group: _Group) -> None:
+    items: list[NewItem] = []
+    for crop, result in zip(group.sifted.new, context.wait(group.outcome).results, strict=True):
         if isinstance(result, Embedding):
-            item = crop.fields.item(result.modality, content=crop.content, warnings=result.warnings)
-            new.append(NewItem(item, result.vector, result.thumbnail))
+            item = crop.item(result.modality)
+            items.append(NewItem(replace(item, warnings=result.warnings), result.vector, result.thumbnail))
         else:
             group.failed.append((crop.name, result))
-    if new:
-        target.put(new)
-    target.relabel(group.changes)
-    done = len(new) + len(group.changes)
-    context.advance(group.position, done=done, skipped=group.skipped, failed=group.failed)
+    if items:
+        target.put(items)
+    target.relabel(group.sifted.changes)
+    context.advance(
+        group.position,
+        done=len(items) + len(group.sifted.changes),
+        skipped=group.sifted.skipped,
+        replaced=group.sifted.replaced,
+        failed=group.failed,
+    )

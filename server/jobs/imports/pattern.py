@@ -1,15 +1,15 @@
-"""A regular expression with named groups that finds in a path what is known of the crop.
+"""Metadata from paths: a regular expression with named groups.
 
-The expressions come from callers, so they are RE2's, whose time is bounded; Python's own can be made to run for ever.
+Expressions come from callers, so they use RE2, which runs in linear time; Python's engine may backtrack forever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.errors import EntryRejected
-from server.faults import invalid
-from server.fields import ItemFields
+from server.domain.errors import EntryRejected
+from server.domain.fields import ItemFields
+from server.domain.validation import invalid
 
 __all__ = ["PathPattern"]
 
@@ -17,14 +17,14 @@ _GROUPS = tuple(ItemFields.model_fields.keys() - {"attributes"})
 
 
 class PathPattern:
-    """An expression, searched for anywhere in a path.
+    """An RE2 expression that is searched for anywhere in a path.
 
     Raises:
-        InvalidRequest: it is no RE2 expression, or has other groups than named ones of the fields of a crop.
+        InvalidRequest: the expression is not valid RE2, or has groups that are not named after fields of a crop.
     """
 
     def __init__(self, expression: str) -> None:
-        import pyarrow as arrow  # only here and for Parquet: it takes tens of megabytes
+        import pyarrow as arrow  # imported late: it takes tens of megabytes
         import pyarrow.compute as compute
 
         self._extract: Callable[[str], dict[str, str] | None] = lambda path: compute.extract_regex(
@@ -36,10 +36,11 @@ class PathPattern:
             raise invalid("pattern", "must be an RE2 expression, all of whose capturing groups have names") from None
         unknown = [field.name for field in found if field.name not in _GROUPS]
         if unknown or not found.num_fields:
-            raise invalid("pattern", f"must have groups such as (?P<camera>…), of {', '.join(sorted(_GROUPS))} alone")
+            allowed = ", ".join(sorted(_GROUPS))
+            raise invalid("pattern", f"must have named groups such as (?P<camera>…); allowed names: {allowed}")
 
     def fields(self, path: str) -> dict[str, str]:
-        """What the groups that take part have found, by name. Raises ``EntryRejected`` where nothing matches."""
+        """Return the non-empty groups of the match by name. Raises ``EntryRejected`` if the path does not match."""
         found = self._extract(path)
         if found is None:
             raise EntryRejected("the pattern does not match its path")

@@ -5,33 +5,31 @@ from __future__ import annotations
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, ClassVar
 
-from server.errors import ArchiveRejected, EntryRejected
-from server.jobs.imports.entries import MAX_ENTRIES, Entry, entry, may_be_hostile
+from server.domain.errors import ArchiveRejected, EntryRejected
+from server.jobs.imports.archive_entries import MAX_ENTRIES, Entry, make_entry, may_be_hostile
+from server.jobs.imports.progress import report_progress
+from server.jobs.report import ReasonCounts
 
 __all__ = ["MAX_DIRECTORY_BYTES", "MAX_EXPANSION", "ZipSource"]
 
 MAX_DIRECTORY_BYTES = 64 * 2**20
-"""Of an archive's table of contents, which is held in memory (about five times as large there): 500,000 usual names."""
+"""Bytes of an archive's directory, which takes about five times as much memory: 500,000 usual names."""
 
 MAX_EXPANSION = 200
-"""How many times its packed size a member may have: pictures shrink by next to nothing, but for the plainest BMP."""
+"""How many times its packed size a member may have: images hardly shrink, except for the plainest BMP."""
 
 _SMALL = 2**20  # any member may unpack to that
-_ENCRYPTED = 0x1
+_SMALL_TOTAL = 64 * 2**20  # any archive may
+_ENCRYPTED, _UTF_8 = 0x1, 0x800
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-
-_END = struct.Struct("<4s4H2LH")
-_END_MARK = b"PK\x05\x06"
-_LONGEST_COMMENT = 2**16
-_LOCATOR = struct.Struct("<4sLQL")
-_LOCATOR_MARK = b"PK\x06\x07"
-_END_64 = struct.Struct("<4sQ2H2L4Q")
+_UNICODE_PATH = 0x7075
 
 
 class ZipSource:
@@ -42,7 +40,7 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def entries(self, after: int | None = None) -> Iterator[Entry]:
+    def entries(self, after: int | None = None, ignored: ReasonCounts | None = None) -> Iterator[Entry]:
         """See :class:`Source`; a position is the member's number from 0."""
         with may_be_hostile(lambda: ArchiveRejected("it is not a zip archive, or it is damaged or cut off")):
             with self._path.open("rb") as file:
@@ -55,30 +53,60 @@ class ZipSource:
             archive = zipfile.ZipFile(self._path)
         with archive:
             members = archive.infolist()
-            if len(members) > MAX_ENTRIES:
-                raise ArchiveRejected(f"the archive has more than {MAX_ENTRIES:,} members")
+            self._check_total(members)
             for number, member in enumerate(members):
-                name = member.filename.replace("\\", "/")  # as some programs write it
+                report_progress()
+                name = _name(member)
                 if name.endswith("/") or (after is not None and number <= after):
                     continue
-                found = entry(name, number, partial(_content, archive, member), _fault(member))
+                content = partial(_content, archive, member)
+                found = make_entry(name, number, content, _fault(member), ignored=ignored)
                 if found is not None:
                     yield found
 
+    def _check_total(self, members: list[zipfile.ZipInfo]) -> None:
+        if len(members) > MAX_ENTRIES:
+            raise ArchiveRejected(f"the archive has more than {MAX_ENTRIES:,} members")
+        unpacked = sum(member.file_size for member in members if _fault(member) is None)
+        if unpacked > _SMALL_TOTAL + MAX_EXPANSION * self._path.stat().st_size:
+            raise ArchiveRejected(f"the archive unpacks to more than {MAX_EXPANSION} times its size")
+
 
 def _directory_bytes(file: IO[bytes]) -> int:
-    """Bytes of the table of contents, as the end of the archive states them; :mod:`zipfile` reads it unseen."""
-    length = file.seek(0, 2)
-    start = max(0, length - _LONGEST_COMMENT - _END.size - _LOCATOR.size)
-    file.seek(start)
-    tail = file.read()
-    at = tail.rfind(_END_MARK)
-    directory = int(_END.unpack_from(tail, at)[5])
-    before = at - _LOCATOR.size
-    if before >= 0 and tail[before : before + 4] == _LOCATOR_MARK:
-        file.seek(_LOCATOR.unpack_from(tail, before)[2])
-        directory = max(directory % 0xFFFFFFFF, _END_64.unpack(file.read(_END_64.size))[8])
-    return directory
+    """Return the size of the directory that :mod:`zipfile` will read whole: found by its own function, so no other."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    return int(end[zipfile._ECD_SIZE])  # type: ignore[attr-defined]
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """Return the name with forward slashes.
+
+    Without the flag for UTF-8 the bytes may be UTF-8 nevertheless (macOS and many others write it so), or an extra
+    field may have the name; else they are code page 437.
+    """
+    name = member.orig_filename
+    if not member.flag_bits & _UTF_8:
+        raw = name.encode("cp437")
+        name = _unicode_path(member.extra, raw) or _decoded(raw) or name
+    return name.replace("\\", "/")
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return the name in the Info-ZIP Unicode Path field, which holds for ``raw`` alone."""
+    while len(extra) >= 4:
+        field, size = struct.unpack_from("<HH", extra)
+        if field == _UNICODE_PATH and size > 5 and extra[4] == 1:
+            (crc,) = struct.unpack_from("<L", extra, 5)
+            return _decoded(extra[9 : 4 + size]) if crc == zlib.crc32(raw) else None
+        extra = extra[4 + size :]
+    return None
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _fault(member: zipfile.ZipInfo) -> str | None:

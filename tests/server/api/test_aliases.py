@@ -1,4 +1,4 @@
-"""Aliases over HTTP: an alias does wherever a path names a gallery, moves in one step, opens nothing by itself."""
+"""Aliases over HTTP: resolution in paths, atomic moves, access control."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def put(server: TestClient, gallery: str, id: str) -> None:
     assert server.post(f"/v1/galleries/{gallery}/vectors", json={"items": [item]}).status_code == 201
 
 
-def test_an_alias_reaches_the_gallery_and_moves(server: TestClient) -> None:
+def test_alias_resolves_to_its_gallery_and_can_be_moved(server: TestClient) -> None:
     put(server, "march", "a")
     put(server, "april", "b")
     for gallery, item in (("march", "a"), ("april", "b")):
@@ -41,14 +41,14 @@ def test_an_alias_reaches_the_gallery_and_moves(server: TestClient) -> None:
     assert server.get("/v1/aliases").json() == {"aliases": [{"alias": "latest", "gallery": "april"}]}
 
 
-def test_writes_through_an_alias_land_in_its_gallery(server: TestClient) -> None:
+def test_writes_through_an_alias_are_stored_in_its_gallery(server: TestClient) -> None:
     put(server, "march", "a")
     server.put("/v1/aliases/latest", json={"gallery": "march"})
     put(server, "latest", "c")
     assert server.get("/v1/galleries/march").json()["items"] == 2
 
 
-def test_an_alias_is_taken_away_and_the_gallery_stays(server: TestClient) -> None:
+def test_removing_an_alias_keeps_the_gallery(server: TestClient) -> None:
     server.put("/v1/aliases/latest", json={"gallery": "march"})
     assert server.delete("/v1/aliases/latest").status_code == 204
     assert server.get("/v1/galleries/latest").status_code == 404
@@ -56,19 +56,19 @@ def test_an_alias_is_taken_away_and_the_gallery_stays(server: TestClient) -> Non
     assert server.delete("/v1/aliases/latest").status_code == 404
 
 
-def test_an_alias_deletes_no_gallery(server: TestClient) -> None:
+def test_gallery_cannot_be_deleted_by_an_alias(server: TestClient) -> None:
     server.put("/v1/aliases/latest", json={"gallery": "march"})
     assert server.delete("/v1/galleries/latest").status_code == 404
     assert server.get("/v1/galleries/march").status_code == 200
 
 
-def test_a_deleted_gallery_takes_its_aliases_with_it(server: TestClient) -> None:
+def test_deleting_a_gallery_removes_its_aliases(server: TestClient) -> None:
     server.put("/v1/aliases/latest", json={"gallery": "march"})
     assert server.delete("/v1/galleries/march").status_code == 204
     assert server.get("/v1/aliases").json() == {"aliases": []}
 
 
-def test_a_name_is_a_gallery_or_an_alias(server: TestClient) -> None:
+def test_name_is_either_a_gallery_or_an_alias(server: TestClient) -> None:
     assert server.put("/v1/aliases/march", json={"gallery": "april"}).status_code == 409
     server.put("/v1/aliases/latest", json={"gallery": "march"})
     assert server.post("/v1/galleries", json={"name": "latest"}).status_code == 409
@@ -83,7 +83,7 @@ def test_aliases_survive_a_restart(start: Start) -> None:
         assert client.get("/v1/galleries/latest").json()["name"] == "march"
 
 
-def test_a_key_covers_galleries_not_aliases(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_cover_galleries_and_not_aliases(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     with start(auth="required") as client:
         admin = {"X-API-Key": next(word for word in capsys.readouterr().out.split() if len(word) > 30)}
         for name in ("march", "april"):

@@ -1,22 +1,23 @@
-"""A server that was told to approximate says so, to whom it may."""
+"""Approximate search: reported recall, and access to gallery names."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
-from server.gallery.types import NewItem
+from server.domain.types import NewItem
 from tests.server.conftest import Start
-from tests.server.gallery.making import FINGERPRINT, crops
-from tests.server.standin import DIMENSION
+from tests.server.gallery.builders import FINGERPRINT, crops
+from tests.server.stub_model import DIMENSION
 
 
 def fill(client: TestClient, name: str, items: list[NewItem]) -> None:
     assert client.post("/v1/galleries", json={"name": name}).status_code == 201
     galleries = client.app.state.service.galleries  # type: ignore[attr-defined]
-    galleries.put(name, items, fingerprint=galleries.get(name).fingerprint)
-    galleries.make_lists()
+    galleries.writer.put(name, items, fingerprint=galleries.catalog.get(name).fingerprint)
+    galleries.maintenance.build_lists()
 
 
 def ask(client: TestClient, name: str, item: NewItem, **query: object) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def ask(client: TestClient, name: str, item: NewItem, **query: object) -> dict[s
     return found
 
 
-def test_answers_and_readiness_tell_the_recall(start: Start) -> None:
+def test_search_and_readiness_report_the_recall(start: Start) -> None:
     items = crops(DIMENSION)
     with start(approximate_above=len(items) - 1) as client:
         fill(client, "large", items)
@@ -41,20 +42,24 @@ def test_answers_and_readiness_tell_the_recall(start: Start) -> None:
         assert (large["exact"], large["recall"]) == (False, recall)
         assert (small["exact"], small["recall"]) == (True, None)
         assert large["hits"][0]["item"]["id"] == items[0].item.id
-        asked = ask(client, "large", items[0], exact=True)
-        assert (asked["exact"], asked["recall"]) == (True, None)
-        assert asked["hits"][1:] == [hit | {"rank": hit["rank"] + 1} for hit in small["hits"][:9]]
+        exact_answer = ask(client, "large", items[0], exact=True)
+        assert (exact_answer["exact"], exact_answer["recall"]) == (True, None)
+        growth = exact_answer["searched"] / small["searched"]  # expected false hits grow with the items searched
+        assert exact_answer["hits"][1:] == [
+            hit | {"rank": hit["rank"] + 1, "expected_false_hits": pytest.approx(hit["expected_false_hits"] * growth)}
+            for hit in small["hits"][:9]
+        ]
         audited = client.get("/v1/audit").json()["entries"]
         assert [entry["detail"].get("exact") for entry in audited[:3]] == [True, None, None]
 
 
-def test_names_stay_hidden_where_they_need_a_key(start: Start) -> None:
+def test_gallery_names_are_hidden_where_keys_are_required(start: Start) -> None:
     items = crops(DIMENSION)
     with start(approximate_above=1000, auth="required") as client:
         galleries = client.app.state.service.galleries  # type: ignore[attr-defined]
-        galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
-        galleries.put("g", items, fingerprint=FINGERPRINT)
-        galleries.make_lists()
+        galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+        galleries.writer.put("g", items, fingerprint=FINGERPRINT)
+        galleries.maintenance.build_lists()
         ready = client.get("/readyz").json()
         assert ready["galleries"] is None
         assert ready["recall"] >= 0.99

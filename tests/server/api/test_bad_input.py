@@ -1,4 +1,4 @@
-"""What people and programs send by mistake: a clear problem each, and nothing else of the request is lost."""
+"""Invalid requests: each has a clear problem, and valid items of the same request are stored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from models.card import Modality
 from tests.server.calls import add, add_people, check_problem, search
 from tests.server.conftest import MAX_IMAGE_BYTES, MAX_IMAGES, Start
-from tests.server.pictures import TEXT, crop, giant_png, truncated
-from tests.server.standin import write_model
+from tests.server.image_files import TEXT, crop, giant_png, truncated
+from tests.server.stub_model import write_model
 
 BAD_IMAGES = [
     pytest.param(truncated(), 422, "image-rejected", id="truncated-jpeg"),
@@ -27,7 +27,7 @@ def stored(client: TestClient, gallery: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("bad", "status", "kind"), BAD_IMAGES)
-def test_a_bad_image_fails_alone_and_the_others_are_stored(
+def test_invalid_image_fails_and_the_others_are_stored(
     client: TestClient, gallery: str, bad: bytes, status: int, kind: str
 ) -> None:
     items = [{"id": name, "modality": "infrared"} for name in ("a", "b", "c")]
@@ -42,7 +42,7 @@ def test_a_bad_image_fails_alone_and_the_others_are_stored(
 
 
 @pytest.mark.parametrize(("bad", "status", "kind"), BAD_IMAGES)
-def test_a_request_of_a_bad_image_alone_is_a_problem_that_names_it(
+def test_request_with_only_an_invalid_image_is_a_problem_that_names_it(
     client: TestClient, gallery: str, bad: bytes, status: int, kind: str
 ) -> None:
     for answer in (
@@ -57,18 +57,18 @@ def test_a_request_of_a_bad_image_alone_is_a_problem_that_names_it(
     assert stored(client, gallery) == []
 
 
-def test_a_search_with_a_bad_image_among_good_ones_names_the_bad_one(client: TestClient, gallery: str) -> None:
+def test_search_names_the_invalid_image_among_valid_ones(client: TestClient, gallery: str) -> None:
     problem = check_problem(search(client, gallery, [crop(1), truncated(), crop(1)]), 422, "image-rejected")
     assert [error["field"] for error in problem["errors"]] == ["images[1]"]
 
 
-def test_images_that_are_bad_in_different_ways_are_all_named(client: TestClient, gallery: str) -> None:
+def test_images_with_different_errors_are_all_named(client: TestClient, gallery: str) -> None:
     answer = add(client, gallery, [TEXT, truncated()], [{"modality": "visible"}] * 2)
     problem = check_problem(answer, 422, "uploads-failed")
     assert [error["field"] for error in problem["errors"]] == ["images[0]", "images[1]"]
 
 
-def test_a_wrong_modality_fails_alone(client: TestClient, gallery: str) -> None:
+def test_item_with_an_invalid_modality_fails_and_the_others_are_stored(client: TestClient, gallery: str) -> None:
     answer = add(
         client, gallery, [crop(1), crop(2)], [{"id": "a", "modality": "x-ray"}, {"id": "b", "modality": "visible"}]
     )
@@ -78,7 +78,7 @@ def test_a_wrong_modality_fails_alone(client: TestClient, gallery: str) -> None:
     assert stored(client, gallery) == ["b"]
 
 
-def test_a_wrong_modality_of_a_query_is_a_problem(client: TestClient, gallery: str) -> None:
+def test_invalid_modality_of_a_query_is_a_problem(client: TestClient, gallery: str) -> None:
     problem = check_problem(search(client, gallery, [crop(1)], modality="x-ray"), 422, "invalid-request")
     assert problem["errors"] == [{"field": "modality[0]", "detail": "must be 'visible', 'infrared' or 'auto'"}]
 
@@ -99,45 +99,45 @@ def test_a_wrong_modality_of_a_query_is_a_problem(client: TestClient, gallery: s
         ("text", "items[0]"),
     ],
 )
-def test_each_offending_field_of_an_item_is_named(client: TestClient, gallery: str, entry: object, field: str) -> None:
+def test_each_invalid_field_of_an_item_is_named(client: TestClient, gallery: str, entry: object, field: str) -> None:
     problem = check_problem(add(client, gallery, [crop(1)], [entry]), 422, "invalid-request")
     assert problem["errors"][0]["field"].startswith(field)
 
 
-def test_an_id_that_occurs_twice_is_stored_once(client: TestClient, gallery: str) -> None:
+def test_repeated_id_in_a_request_is_stored_once(client: TestClient, gallery: str) -> None:
     answer = add(client, gallery, [crop(1), crop(2)], [{"id": "a", "modality": "visible"}] * 2).json()
     assert [item["status"] for item in answer["items"]] == ["added", "failed"]
 
 
-def test_images_and_items_must_be_of_one_number(client: TestClient, gallery: str) -> None:
+def test_numbers_of_images_and_items_must_be_equal(client: TestClient, gallery: str) -> None:
     problem = check_problem(add(client, gallery, [crop(1), crop(2)], [{"modality": "visible"}]), 422, "invalid-request")
     assert problem["errors"][0]["field"] == "items"
 
 
-def test_more_images_than_the_limit_is_413(client: TestClient, gallery: str) -> None:
+def test_more_images_than_the_limit_are_answered_413(client: TestClient, gallery: str) -> None:
     count = MAX_IMAGES + 1
     check_problem(add(client, gallery, [crop(1)] * count, [{"modality": "visible"}] * count), 413, "too-many-images")
     check_problem(client.post("/v1/embeddings", files=[("images", crop(1))] * count), 413, "too-many-images")
 
 
-def test_one_modality_for_all_or_one_for_each(client: TestClient, gallery: str) -> None:
+def test_modality_is_given_once_or_for_each_image(client: TestClient, gallery: str) -> None:
     problem = check_problem(search(client, gallery, [crop(1)] * 3, ["visible", "visible"]), 422, "invalid-request")
     assert problem["errors"][0]["field"] == "modality"
     assert search(client, gallery, [crop(1)] * 2, ["visible", "infrared"]).json()["modality"] == ["visible", "infrared"]
 
 
 @pytest.mark.parametrize("path", ["", "/items", "/items/x", "/items/x/image"])
-def test_an_unknown_gallery_is_404(client: TestClient, path: str) -> None:
+def test_unknown_gallery_is_404(client: TestClient, path: str) -> None:
     check_problem(client.get(f"/v1/galleries/nowhere{path}"), 404, "gallery-not-found")
 
 
-def test_writing_to_and_searching_an_unknown_gallery_is_404(client: TestClient) -> None:
+def test_writing_to_or_searching_an_unknown_gallery_is_404(client: TestClient) -> None:
     check_problem(add(client, "nowhere", [crop(1)], [{"modality": "visible"}]), 404, "gallery-not-found")
     check_problem(search(client, "nowhere", [crop(1)]), 404, "gallery-not-found")
     check_problem(client.delete("/v1/galleries/nowhere"), 404, "gallery-not-found")
 
 
-def test_an_unknown_item_or_model_is_404(client: TestClient, gallery: str) -> None:
+def test_unknown_item_or_model_is_404(client: TestClient, gallery: str) -> None:
     for method in ("GET", "DELETE"):
         check_problem(client.request(method, f"/v1/galleries/{gallery}/items/x"), 404, "item-not-found")
     check_problem(client.patch(f"/v1/galleries/{gallery}/items/x", json={"camera": "c1"}), 404, "item-not-found")
@@ -145,11 +145,11 @@ def test_an_unknown_item_or_model_is_404(client: TestClient, gallery: str) -> No
     check_problem(client.post("/v1/galleries", json={"name": "h", "model": "x"}), 404, "model-not-found")
 
 
-def test_a_gallery_of_another_model_refuses_queries_and_crops_but_shows_its_items(start: Start, tmp_path: Any) -> None:
+def test_gallery_of_another_model_rejects_crops_but_lists_its_items(start: Start, tmp_path: Any) -> None:
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
         add_people(client, "g", [1, 2], Modality.INFRARED)
-    write_model(tmp_path / "zoo" / "standin", seed=1)
+    write_model(tmp_path / "zoo" / "stub", seed=1)
     with start(model_dir=tmp_path / "zoo") as client:
         check_problem(search(client, "g", [crop(1)]), 409, "model-mismatch")
         check_problem(add(client, "g", [crop(1)], [{"modality": "visible"}]), 409, "model-mismatch")
@@ -158,7 +158,7 @@ def test_a_gallery_of_another_model_refuses_queries_and_crops_but_shows_its_item
         assert [hit["item"]["id"] for hit in found.json()["hits"]] == ["p2"]
 
 
-def test_the_same_name_again_is_409(client: TestClient, gallery: str) -> None:
+def test_existing_gallery_name_is_409(client: TestClient, gallery: str) -> None:
     check_problem(client.post("/v1/galleries", json={"name": gallery}), 409, "gallery-exists")
 
 
@@ -178,7 +178,7 @@ def test_the_same_name_again_is_409(client: TestClient, gallery: str) -> None:
         ({"filter": {"captured_from": "yesterday"}}, "query.filter.captured_from"),
     ],
 )
-def test_each_offending_field_of_a_query_is_named(client: TestClient, gallery: str, query: Any, field: str) -> None:
+def test_each_invalid_field_of_a_query_is_named(client: TestClient, gallery: str, query: Any, field: str) -> None:
     for answer in (
         search(client, gallery, [crop(1)], **query),
         client.post(f"/v1/galleries/{gallery}/search", json={"item_id": "x", "query": query}),
@@ -186,13 +186,13 @@ def test_each_offending_field_of_a_query_is_named(client: TestClient, gallery: s
         assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == field
 
 
-def test_a_query_that_is_no_json_or_comes_twice_is_named(client: TestClient, gallery: str) -> None:
+def test_query_that_is_not_json_or_repeated_is_named(client: TestClient, gallery: str) -> None:
     for data in ({"query": "{"}, {"query": ["{}", "{}"]}):
         answer = client.post(f"/v1/galleries/{gallery}/search", files=[("images", crop(1))], data=data)
         assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query"
 
 
-def test_text_where_a_file_belongs_is_named(client: TestClient, gallery: str) -> None:
+def test_text_instead_of_a_file_is_named(client: TestClient, gallery: str) -> None:
     answer = client.post("/v1/embeddings", data={"images": "text"}, files=[("other", b"")])
     problem = check_problem(answer, 422, "invalid-request")
     assert {error["field"]: error["detail"] for error in problem["errors"]} == {
@@ -201,7 +201,7 @@ def test_text_where_a_file_belongs_is_named(client: TestClient, gallery: str) ->
     }
 
 
-def test_erasing_needs_a_filter_and_a_misspelt_one_erases_nothing(client: TestClient, gallery: str) -> None:
+def test_erasure_requires_a_filter_and_rejects_unknown_fields(client: TestClient, gallery: str) -> None:
     add_people(client, gallery, [1, 2], Modality.INFRARED)
     for address in ("", "?identty=p1", "?identity=", "?modality=x-ray"):
         check_problem(client.delete(f"/v1/galleries/{gallery}/items{address}"), 422, "invalid-request")
@@ -209,7 +209,7 @@ def test_erasing_needs_a_filter_and_a_misspelt_one_erases_nothing(client: TestCl
 
 
 @pytest.mark.parametrize("cursor", ["%00", "nonsense", "=", "ö"])
-def test_a_cursor_that_was_never_given_is_422_or_harmless(client: TestClient, gallery: str, cursor: str) -> None:
+def test_forged_cursor_is_422_or_harmless(client: TestClient, gallery: str, cursor: str) -> None:
     answer = client.get(f"/v1/galleries/{gallery}/items", params={"cursor": cursor})
     assert answer.status_code in (200, 422)
     if answer.status_code == 422:
@@ -217,6 +217,6 @@ def test_a_cursor_that_was_never_given_is_422_or_harmless(client: TestClient, ga
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_an_id_that_paths_swallow_is_refused(client: TestClient, gallery: str, name: str) -> None:
+def test_ids_that_clients_remove_from_paths_are_rejected(client: TestClient, gallery: str, name: str) -> None:
     answer = add(client, gallery, [crop(1)], [{"id": name, "modality": "visible"}])
     assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "items[0].id"

@@ -1,4 +1,4 @@
-"""Near duplicates over HTTP, and what is told of each crop's quality and content."""
+"""Duplicates over HTTP, and the warnings and checksums of items."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 from models.card import Modality
 from tests.drawing import draw_person
 from tests.server.calls import add, add_people, check_problem, search
-from tests.server.pictures import crop, encode
-from tests.server.standin import DIMENSION, HEIGHT, WIDTH
+from tests.server.image_files import crop, encode
+from tests.server.stub_model import DIMENSION, HEIGHT, WIDTH
 
 
 def duplicates(client: TestClient, gallery: str, **params: Any) -> list[dict[str, Any]]:
-    """The pairs of every page."""
+    """Return the pairs of all pages."""
     found: list[dict[str, Any]] = []
     for _ in range(100):
         answer = client.get(f"/v1/galleries/{gallery}/duplicates", params=params)
@@ -35,7 +35,7 @@ def named(pairs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(pair["a"]["id"], pair["b"]["id"]) for pair in pairs]
 
 
-def test_the_same_file_twice_is_found_and_said_to_be_identical(client: TestClient, gallery: str) -> None:
+def test_file_added_twice_is_reported_as_identical(client: TestClient, gallery: str) -> None:
     again = encode(draw_person(1, Modality.VISIBLE, size=(HEIGHT, WIDTH)), "BMP")
     entries = [{"id": name, "modality": "visible"} for name in ("a", "b", "c", "other")]
     add(client, gallery, [crop(1), again, crop(1), crop(2)], entries)
@@ -48,28 +48,28 @@ def test_the_same_file_twice_is_found_and_said_to_be_identical(client: TestClien
     }  # fmt: skip
 
 
-def test_pages_of_any_size_hold_every_pair_once(client: TestClient, gallery: str) -> None:
+def test_pages_of_any_size_list_every_pair_once(client: TestClient, gallery: str) -> None:
     names = [f"i{n}" for n in range(7)]
     add(client, gallery, [crop(1)] * 7, [{"id": name, "modality": "visible"} for name in names])
     for limit in (1, 2, 5, 100):
         assert named(duplicates(client, gallery, limit=limit)) == list(itertools.combinations(names, 2))
 
 
-def test_a_modality_leaves_out_pairs_of_the_other(client: TestClient, gallery: str) -> None:
+def test_modality_filter_excludes_pairs_of_the_other_modality(client: TestClient, gallery: str) -> None:
     add(client, gallery, [crop(1)] * 4, [{"id": f"v{n}", "modality": "visible"} for n in range(2)]
         + [{"id": f"i{n}", "modality": "infrared"} for n in range(2)])  # fmt: skip
     assert named(duplicates(client, gallery, modality="infrared")) == [("i0", "i1")]
     assert len(duplicates(client, gallery, min_score=-1)) == 6
 
 
-def test_what_cannot_be_asked_is_refused(client: TestClient, gallery: str) -> None:
+def test_invalid_parameters_are_rejected(client: TestClient, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}/duplicates"
     check_problem(client.get("/v1/galleries/nowhere/duplicates"), 404, "gallery-not-found")
     for params in ({"min_score": 1.5}, {"modality": "opposite"}, {"limit": 0}, {"cursor": "??"}, {"cursor": "YWJj"}):
         check_problem(client.get(path, params=params), 422, "invalid-request")
 
 
-def test_a_crop_of_poor_quality_is_stored_with_warnings_that_go_with_it(client: TestClient, gallery: str) -> None:
+def test_crop_of_poor_quality_is_stored_with_its_warnings(client: TestClient, gallery: str) -> None:
     dark = encode((draw_person(1, Modality.VISIBLE) * 0.1).astype(np.uint8))
     wide = encode(np.rot90(draw_person(2, Modality.VISIBLE)).copy())
     entries = [{"id": name, "modality": "visible"} for name in ("dark", "wide", "good")]
@@ -87,7 +87,7 @@ def test_a_crop_of_poor_quality_is_stored_with_warnings_that_go_with_it(client: 
     assert client.get(f"/v1/galleries/{gallery}/items/dark").json()["warnings"] == []
 
 
-def test_an_item_tells_what_it_was_made_from(client: TestClient, gallery: str) -> None:
+def test_item_has_the_checksum_of_its_content(client: TestClient, gallery: str) -> None:
     add_people(client, gallery, [1], Modality.INFRARED)
     file = hashlib.sha256(crop(1, Modality.INFRARED, seed=1)).hexdigest()
     assert client.get(f"/v1/galleries/{gallery}/items/p1").json()["content_sha256"] == file

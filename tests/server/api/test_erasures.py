@@ -1,4 +1,4 @@
-"""Erasing a person: a receipt that was earned by looking, that stays, and that names nobody."""
+"""Erasure of a person: the receipt is verified, kept, and names no person."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from fastapi.testclient import TestClient
 
 from tests.server.conftest import Start
-from tests.server.pictures import crop
+from tests.server.image_files import crop
 
-FACTS = {"modality": "visible", "identity": "jane.doe"}
+METADATA = {"modality": "visible", "identity": "jane.doe"}
 
 
 def enrol(client: TestClient, gallery: str, dimension: int, count: int) -> list[bytes]:
-    """Items of one person, and what their vectors are on a disk."""
+    """Add items of one person; return the bytes of their vectors as stored on disk."""
     generator = np.random.default_rng(3)
     vectors = generator.standard_normal((count, dimension))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    items = [{"id": f"jane-{n}", "vector": vector.tolist(), **FACTS} for n, vector in enumerate(vectors)]
+    items = [{"id": f"jane-{n}", "vector": vector.tolist(), **METADATA} for n, vector in enumerate(vectors)]
     assert client.post(f"/v1/galleries/{gallery}/vectors", json={"items": items}).status_code == 201
     return [vector.astype("<f4").tobytes() for vector in vectors]
 
@@ -28,17 +28,17 @@ def everything_under(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_receipt_says_what_went_and_stays(start: Start, tmp_path: Path) -> None:
+def test_receipt_counts_the_erased_data_and_is_kept(start: Start, tmp_path: Path) -> None:
     with start() as client:
-        facts = client.post("/v1/galleries", json={"name": "g"}).json()
-        vectors = enrol(client, "g", facts["dimension"], 3)
+        details = client.post("/v1/galleries", json={"name": "g"}).json()
+        vectors = enrol(client, "g", details["dimension"], 3)
         data = {"items": '[{"id": "jane-photo", "modality": "visible", "identity": "jane.doe"}]'}
         assert client.post("/v1/galleries/g/items", data=data, files={"images": crop(1)}).status_code == 201
         assert vectors[0] in everything_under(tmp_path / "data")
 
-        gone = client.delete("/v1/galleries/g/items", params={"identity": "jane.doe"}).json()
-        assert gone["deleted"] == 4
-        receipt = gone["receipt"]
+        erased = client.delete("/v1/galleries/g/items", params={"identity": "jane.doe"}).json()
+        assert erased["deleted"] == 4
+        receipt = erased["receipt"]
         assert (receipt["items"], receipt["vectors"], receipt["thumbnails"]) == (4, 4, 1)
         ids = "jane-0\njane-1\njane-2\njane-photo"
         assert receipt["ids_sha256"] == hashlib.sha256(ids.encode()).hexdigest()

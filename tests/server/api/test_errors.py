@@ -1,4 +1,4 @@
-"""Every way a request can fail ends in a problem, whoever failed it."""
+"""Errors of the server and of the web framework are problems."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
 import server.api.errors
-from server.api.errors import PROBLEMS, kind_of
-from server.errors import ImageRejected, Overloaded, ServiceError
+from server.api.errors import PROBLEMS, problem_type_of
+from server.domain.errors import ImageRejected, Overloaded, ServiceError
 from tests.server.calls import check_problem, search
 from tests.server.conftest import Start
-from tests.server.pictures import crop
+from tests.server.image_files import crop
 
 
 def subclasses(cls: type[ServiceError]) -> Iterator[type[ServiceError]]:
@@ -23,26 +23,26 @@ def subclasses(cls: type[ServiceError]) -> Iterator[type[ServiceError]]:
         yield from subclasses(child)
 
 
-def test_every_error_has_a_kind_of_its_own() -> None:
+def test_every_error_has_its_own_problem_type() -> None:
     assert {cls for cls in subclasses(ServiceError) if cls.__module__.startswith("server.")} == PROBLEMS.keys()
     slugs = [kind.slug for kind in PROBLEMS.values()]
     assert len(set(slugs)) == len(slugs)
 
 
-def test_a_new_subclass_is_found_through_its_parents() -> None:
+def test_subclass_uses_the_problem_type_of_its_parent() -> None:
     class Blurred(ImageRejected):
         pass
 
-    assert kind_of(Blurred("too blurred")) is PROBLEMS[ImageRejected]
+    assert problem_type_of(Blurred("too blurred")) is PROBLEMS[ImageRejected]
 
 
-def test_no_error_of_a_framework_shares_the_type_of_ours_but_means_another_thing() -> None:
+def test_framework_errors_with_a_type_of_the_server_have_the_same_meaning() -> None:
     ours = {kind.slug: kind.status for kind in PROBLEMS.values()}
     for status, (slug, _, _) in server.api.errors._FRAMEWORK.items():
         assert ours.get(slug, status) == status
 
 
-def test_the_frameworks_errors_are_problems(client: TestClient, gallery: str) -> None:
+def test_errors_of_the_framework_are_problems(client: TestClient, gallery: str) -> None:
     url = f"/v1/galleries/{gallery}"
     check_problem(client.get("/nothing/here"), 404, "not-found")
     check_problem(client.get("/v1/nothing"), 404, "not-found")
@@ -81,7 +81,7 @@ def test_the_frameworks_errors_are_problems(client: TestClient, gallery: str) ->
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
-def test_a_form_may_come_in_pieces_of_any_size(client: TestClient, size: int) -> None:
+def test_form_is_parsed_from_chunks_of_any_size(client: TestClient, size: int) -> None:
     form = {"Content-Type": 'multipart/form-data; boundary="a b"'}
     head = b'--a b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
     body = (
@@ -96,7 +96,7 @@ def test_a_form_may_come_in_pieces_of_any_size(client: TestClient, size: int) ->
     assert [row["modality"] for row in answer["embeddings"]] == ["infrared"]
 
 
-def test_a_field_that_is_missing_or_unknown_is_named(client: TestClient) -> None:
+def test_missing_or_unknown_field_is_named(client: TestClient) -> None:
     problem = check_problem(client.post("/v1/galleries", json={"nmae": "g"}), 422, "invalid-request")
     assert {(error["field"], error["detail"]) for error in problem["errors"]} == {
         ("name", "is required"),
@@ -110,7 +110,7 @@ def small(start: Start) -> Iterator[TestClient]:
         yield client
 
 
-def test_a_body_over_the_limit_is_413_announced_or_not(small: TestClient) -> None:
+def test_body_over_the_limit_is_413_with_or_without_content_length(small: TestClient) -> None:
     json = {"Content-Type": "application/json"}
     large = b'{"name": "' + b"g" * 20_000 + b'"}'
     check_problem(small.post("/v1/galleries", content=large, headers=json), 413, "body-too-large")
@@ -123,7 +123,7 @@ def test_a_body_over_the_limit_is_413_announced_or_not(small: TestClient) -> Non
     assert small.get("/readyz").status_code == 200
 
 
-def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(start: Start, caplog: Any) -> None:
+def test_unexpected_error_is_a_500_with_only_its_request_id(start: Start, caplog: Any) -> None:
     router = APIRouter()
 
     @router.get("/boom")
@@ -140,16 +140,16 @@ def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(start: Start, capl
     assert (logged.request_id, "secret of the house" in str(logged.exc_info[1])) == ("trace-me", True)
 
 
-def test_a_request_id_that_is_not_harmless_is_replaced(client: TestClient) -> None:
+def test_unsafe_request_id_is_replaced(client: TestClient) -> None:
     for given in ("a" * 129, "a b", "<script>"):
         assert client.get("/healthz", headers={"X-Request-Id": given}).headers["x-request-id"] != given
 
 
-def test_when_too_much_is_in_flight_the_answer_is_429_and_the_permits_come_back(start: Start) -> None:
+def test_too_many_images_in_flight_are_answered_429_until_permits_are_released(start: Start) -> None:
     with start(max_in_flight=3, max_images=3) as client:
         client.post("/v1/galleries", json={"name": "g"})
         admission = client.app.state.service.admission  # type: ignore[attr-defined]
-        with admission.admit(2):
+        with admission.admit([b"", b""]):
             for answer in (
                 search(client, "g", [crop(1)] * 2),
                 client.post("/v1/embeddings", files=[("images", crop(1))] * 2),
@@ -164,5 +164,5 @@ def test_when_too_much_is_in_flight_the_answer_is_429_and_the_permits_come_back(
         assert admission.in_flight == 0
 
 
-def test_the_advice_to_retry_is_in_the_header() -> None:
-    assert kind_of(Overloaded(7)).headers(Overloaded(7)) == {"Retry-After": "7"}
+def test_retry_after_header_is_set() -> None:
+    assert problem_type_of(Overloaded(7)).headers(Overloaded(7)) == {"Retry-After": "7"}

@@ -1,4 +1,4 @@
-"""Imports over HTTP: what becomes of an upload, and what never does."""
+"""Imports over HTTP: archives, folders, vectors, manifests, and their failures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from httpx2 import Response
 from server.embedding.batcher import Priority
 from tests.server.calls import add, check_problem, nothing_decoded, search
 from tests.server.conftest import MAX_IMAGE_BYTES, Start
+from tests.server.image_files import TEXT, crop
 from tests.server.jobs.uploads import ndjson, parquet, tar, targz, unit_vectors, vector_rows, zipped
-from tests.server.pictures import TEXT, crop
 
 TAR, GZIP, ZIP = "application/x-tar", "application/gzip", "application/zip"
 NDJSON, PARQUET = "application/x-ndjson", "application/vnd.apache.parquet"
@@ -34,7 +34,7 @@ def send(client: TestClient, gallery: str, body: Any, kind: str, **options: str)
 
 
 def finish(client: TestClient, answer: Response) -> Job:
-    """Wait for the job of a 202; its last state."""
+    """Wait for the job of a 202 response and return its final state."""
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
     events = client.get(f"{answer.headers['location']}/events").text
@@ -45,7 +45,7 @@ def finish(client: TestClient, answer: Response) -> Job:
 
 
 def run(client: TestClient, gallery: str, body: Any, kind: str, **options: str) -> Job:
-    """Import, and wait for the end."""
+    """Import and wait for the end of the job."""
     return finish(client, send(client, gallery, body, kind, **options))
 
 
@@ -54,7 +54,7 @@ def counts(job: Job) -> tuple[str, int, int, int, int]:
 
 
 def failures(client: TestClient, job: Job) -> dict[str, str]:
-    """Reasons by name."""
+    """Return failure reasons by entry name."""
     found = client.get(f"/v1/jobs/{job['id']}/failures").json()["failures"]
     return {failure["name"]: failure["error"]["detail"] for failure in found}
 
@@ -67,12 +67,12 @@ def items(client: TestClient, gallery: str) -> dict[str, Job]:
 
 @pytest.fixture(scope="module")
 def crops() -> Mapping[str, bytes]:
-    """Files of eight people, named as data sets name them."""
+    """Crops of eight people under paths as in common datasets."""
     return {f"day/{person:04}/{person:04}_c{1 + person % 2}_0.png": crop(person) for person in range(8)}
 
 
 @pytest.mark.parametrize(("kind", "pack"), [(TAR, tar), (GZIP, targz), (ZIP, zipped)])
-def test_an_archive_is_imported_with_what_its_paths_say(
+def test_archive_is_imported_with_metadata_from_its_paths(
     client: TestClient, gallery: str, crops: Mapping[str, bytes], kind: str, pack: Any
 ) -> None:
     pattern = r"(?P<identity>\d{4})_(?P<camera>c\d)"
@@ -91,9 +91,7 @@ def test_an_archive_is_imported_with_what_its_paths_say(
     assert client.get(f"/v1/galleries/{gallery}/items/{item['id']}/image").headers["content-type"] == "image/jpeg"
 
 
-def test_the_same_again_adds_nothing_and_embeds_nothing(
-    client: TestClient, gallery: str, crops: Mapping[str, bytes]
-) -> None:
+def test_repeated_import_adds_and_embeds_nothing(client: TestClient, gallery: str, crops: Mapping[str, bytes]) -> None:
     run(client, gallery, tar(crops), TAR)
     before = client.get("/metrics").text
     assert counts(run(client, gallery, zipped(crops), ZIP)) == ("succeeded", 8, 0, 0, 8)
@@ -104,12 +102,14 @@ def test_the_same_again_adds_nothing_and_embeds_nothing(
     assert float(after[0].split()[-1]) == float(embedded[0].split()[-1]) + 1
 
 
-def test_what_was_added_one_by_one_is_not_embedded_again(client: TestClient, gallery: str) -> None:
+def test_item_added_by_request_is_not_embedded_again_by_an_import(client: TestClient, gallery: str) -> None:
     assert add(client, gallery, [crop(1)], [{"id": "a.png", "modality": "visible"}]).status_code == 201
     assert counts(run(client, gallery, tar({"a.png": crop(1)}), TAR)) == ("succeeded", 1, 0, 0, 1)
 
 
-def test_a_second_run_with_other_labels_relabels(client: TestClient, gallery: str, crops: Mapping[str, bytes]) -> None:
+def test_second_import_with_other_labels_updates_metadata(
+    client: TestClient, gallery: str, crops: Mapping[str, bytes]
+) -> None:
     run(client, gallery, tar(crops), TAR, modality="visible")
     vectors = search(client, gallery, [crop(2)], k=8).json()["hits"]
     manifest = "path,identity,captured_at,attributes\n" + "".join(
@@ -123,35 +123,38 @@ def test_a_second_run_with_other_labels_relabels(client: TestClient, gallery: st
     again = search(client, gallery, [crop(2)], k=8).json()["hits"]
     assert [hit["score"] for hit in again] == [hit["score"] for hit in vectors]
     assert client.get(f"/v1/galleries/{gallery}/items/{item['id']}/image").status_code == 200
-    assert counts(run(client, gallery, tar(crops), TAR)) == ("succeeded", 8, 0, 0, 8)  # tells nothing new
+    assert counts(run(client, gallery, tar(crops), TAR)) == ("succeeded", 8, 0, 0, 8)  # states nothing new
     assert items(client, gallery)[item["id"]] == item
-    other = run(client, gallery, tar(crops), TAR, modality="infrared")  # another vector: embedded anew
+    other = run(client, gallery, tar(crops), TAR, modality="infrared")  # another modality needs another vector
     assert counts(other) == ("succeeded", 8, 8, 0, 0)
     assert {item["modality"] for item in items(client, gallery).values()} == {"infrared"}
 
 
-def test_an_item_whose_image_changed_is_replaced(client: TestClient, gallery: str) -> None:
+def test_item_whose_image_changed_is_replaced(client: TestClient, gallery: str) -> None:
     run(client, gallery, tar({"a.png": crop(1)}), TAR)
-    assert counts(run(client, gallery, tar({"a.png": crop(2)}), TAR)) == ("succeeded", 1, 1, 0, 0)
+    job = run(client, gallery, tar({"a.png": crop(2)}), TAR, on_conflict="replace")
+    assert (*counts(job), job["replaced"]) == ("succeeded", 1, 1, 0, 0, 1)
     assert search(client, gallery, [crop(2)], k=1).json()["hits"][0]["score"] > 0.9999
 
 
 @pytest.mark.parametrize("pack", [tar, zipped])
-def test_of_two_files_of_one_path_the_last_counts(client: TestClient, gallery: str, pack: Any) -> None:
+def test_last_of_two_entries_with_one_path_wins(client: TestClient, gallery: str, pack: Any) -> None:
     run(client, gallery, pack({"a.png": crop(2)}), TAR if pack is tar else ZIP)
-    twice = {"a.png": crop(1), "./a.png": crop(2)}  # the second is there already, until the first replaces it
-    job = run(client, gallery, pack(twice), TAR if pack is tar else ZIP)
+    twice = {"a.png": crop(1), "./a.png": crop(2)}  # the second is stored already, until the first replaces it
+    job = run(client, gallery, pack(twice), TAR if pack is tar else ZIP, on_conflict="replace")
     assert counts(job) == ("succeeded", 2, 2, 0, 0)
     assert search(client, gallery, [crop(2)], k=1).json()["hits"][0]["score"] > 0.9999
 
 
-def test_bad_files_fail_alone_with_a_reason(client: TestClient, gallery: str, crops: Mapping[str, bytes]) -> None:
-    bad = {"notes.txt": TEXT, "empty.png": b"", "large.bmp": bytes(MAX_IMAGE_BYTES + 1)}
+def test_invalid_files_fail_with_a_reason_and_others_are_imported(
+    client: TestClient, gallery: str, crops: Mapping[str, bytes]
+) -> None:
+    bad = {"notes.png": TEXT, "empty.png": b"", "large.bmp": bytes(MAX_IMAGE_BYTES + 1)}
     job = run(client, gallery, tar({**crops, **bad, ".hidden.png": TEXT, "__MACOSX/a.png": TEXT}), TAR)
     assert counts(job) == ("succeeded", 11, 8, 3, 0)
     assert failures(client, job) == {
-        "notes.txt": "Not a JPEG, PNG, WebP or BMP image.",
-        "empty.png": "The upload is empty.",
+        "notes.png": "Not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image.",
+        "empty.png": "The file is empty.",
         "large.bmp": f"It has more than {MAX_IMAGE_BYTES:,} bytes, which are the most that are taken.",
     }
     first = client.get(f"/v1/jobs/{job['id']}/failures", params={"limit": 2}).json()
@@ -160,7 +163,7 @@ def test_bad_files_fail_alone_with_a_reason(client: TestClient, gallery: str, cr
     check_problem(client.get(f"/v1/jobs/{job['id']}/failures", params={"cursor": "eA=="}), 422, "invalid-request")
 
 
-def test_a_manifest_labels_what_lies_beside_it(client: TestClient, gallery: str) -> None:
+def test_manifest_labels_the_files_below_its_folder(client: TestClient, gallery: str) -> None:
     rows = [
         {"path": "x/1.png", "id": "one", "identity": "p1", "modality": "infrared", "camera": "c9"},
         {"path": "./x//2.png", "captured_at": "2026-11-21T08:30:00Z", "attributes": {"floor": 2}},
@@ -192,16 +195,17 @@ def test_a_manifest_labels_what_lies_beside_it(client: TestClient, gallery: str)
 @pytest.mark.parametrize(
     ("name", "manifest", "reason"),
     [
-        ("manifest.csv", b"path,colour\na.png,red\n", "has the column colour"),
+        ("manifest.csv", b"path,identiy\na.png,1\n", "has the column identiy; identity may be meant"),
+        ("manifest.csv", b"path,Path\na.png,b.png\n", "has two columns path"),
         ("manifest.csv", b"path,identity\na.png\n", "Line 2 of manifest.csv has not as many cells as the first."),
         ("manifest.csv", b"path\na.png\nb\xff\n", "Manifest.csv is not what its name says, in UTF-8."),
         ("manifest.csv", b'path\n"a.png\n', "is not what its name says"),
-        ("manifest.csv", b"", "has the column nothing"),
+        ("manifest.csv", b"", "Manifest.csv is empty; its first line must name columns"),
         ("manifest.jsonl", b'{"path": "' + b"a" * 70_000, "a line of more than 65,536 bytes"),
         ("manifest.jsonl", b"".join(b'{"path": "%d"}\n' % n for n in range(1100)), "More than 1,000 rows"),
     ],
 )
-def test_a_manifest_that_cannot_be_the_right_one_ends_the_import_before_it_begins(
+def test_unusable_manifest_fails_the_import_before_anything_is_stored(
     client: TestClient, gallery: str, name: str, manifest: bytes, reason: str
 ) -> None:
     job = run(client, gallery, tar({"a.png": crop(1), name: manifest}), TAR)
@@ -210,7 +214,7 @@ def test_a_manifest_that_cannot_be_the_right_one_ends_the_import_before_it_begin
     assert items(client, gallery) == {}
 
 
-def test_two_manifests_are_one_too_many(client: TestClient, gallery: str) -> None:
+def test_two_manifests_fail_the_import(client: TestClient, gallery: str) -> None:
     both = {"manifest.csv": b"path\n", "x/manifest.jsonl": b""}
     assert "two manifests" in run(client, gallery, zipped(both), ZIP)["error"]
 
@@ -222,14 +226,12 @@ def test_two_manifests_are_one_too_many(client: TestClient, gallery: str) -> Non
         (r"(?P<id>a)(?=b)", "RE2"), ("a" * 1025, "at most 1024 characters"),
     ],
 )  # fmt: skip
-def test_a_pattern_that_finds_nothing_of_use_is_refused_at_once(
-    client: TestClient, gallery: str, pattern: str, fault: str
-) -> None:
+def test_unusable_pattern_is_refused_immediately(client: TestClient, gallery: str, pattern: str, fault: str) -> None:
     problem = check_problem(send(client, gallery, tar({}), TAR, pattern=pattern), 422, "invalid-request")
     assert (problem["errors"][0]["field"], fault in problem["errors"][0]["detail"]) == ("pattern", True)
 
 
-def test_a_path_that_the_pattern_does_not_match_fails_and_an_evil_one_takes_no_time(
+def test_path_that_the_pattern_does_not_match_fails_and_matching_takes_linear_time(
     client: TestClient, gallery: str
 ) -> None:
     files = {"p7.png": crop(7), f"{'a' * 900}.png": crop(1), "x.png": crop(2)}
@@ -240,7 +242,7 @@ def test_a_path_that_the_pattern_does_not_match_fails_and_an_evil_one_takes_no_t
 
 
 @pytest.mark.parametrize("kind", [NDJSON, PARQUET])
-def test_ready_made_vectors_are_imported_once(client: TestClient, gallery: str, kind: str) -> None:
+def test_precomputed_vectors_are_imported_once(client: TestClient, gallery: str, kind: str) -> None:
     rows = vector_rows(2100)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     body = ndjson(rows) if kind == NDJSON else parquet(columns)
@@ -259,7 +261,7 @@ def test_ready_made_vectors_are_imported_once(client: TestClient, gallery: str, 
     ]  # fmt: skip
 
 
-def test_bad_lines_fail_alone(client: TestClient, gallery: str) -> None:
+def test_invalid_lines_fail_and_others_are_imported(client: TestClient, gallery: str) -> None:
     good, other = vector_rows(2)
     lines = [
         json.dumps(good).encode(), b"", b"{broken", json.dumps({**other, "vector": [1.0, 0.0]}).encode(),
@@ -280,7 +282,7 @@ def test_bad_lines_fail_alone(client: TestClient, gallery: str) -> None:
     assert reasons["line 8"] == "It has more than 4,194,304 bytes."
 
 
-def test_parquet_of_every_shape(client: TestClient, gallery: str) -> None:
+def test_parquet_column_types(client: TestClient, gallery: str) -> None:
     vectors = unit_vectors(6)
     flat = arrow.array(vectors[:5].ravel())
     whole = {
@@ -309,7 +311,8 @@ def test_parquet_of_every_shape(client: TestClient, gallery: str) -> None:
     job = run(client, gallery, parquet(ragged), PARQUET)
     assert counts(job) == ("succeeded", 5, 1, 4, 0)
     assert items(client, gallery)["f"]["attributes"] == {"floor": 1}
-    assert "unit vector" in failures(client, job)["row 4"]
+    assert "not finite" in failures(client, job)["row 4"]
+    assert "unit vector" in failures(client, job)["row 5"]
     stored = client.post(f"/v1/galleries/{gallery}/search", json={"vector": lists[0], "modality": "visible"}).json()
     assert (stored["hits"][0]["item"]["id"], stored["hits"][0]["score"] > 0.99999) == ("f", True)
 
@@ -323,11 +326,11 @@ def test_parquet_of_every_shape(client: TestClient, gallery: str) -> None:
         (GZIP, b"\x1f\x8b" + TEXT, "It is not a tar archive."),
         (PARQUET, TEXT, "It is not a Parquet file, or it is damaged."),
         (PARQUET, parquet({"id": ["a"], "vector": [[1.0]]}), "It has no column modality."),
-        (PARQUET, parquet({"id": ["a"], "colour": ["red"]}), "It has the column colour; known are"),
+        (PARQUET, parquet({"id": ["a"], "modality": ["visible"], "vectr": [[1.0]]}), "the column vectr; vector may"),
         (PARQUET, parquet({"id": ["a"], "modality": ["visible"], "vector": ["x"]}), "damaged"),
     ],
 )  # fmt: skip
-def test_what_is_not_what_it_says_it_is_fails_with_a_reason(
+def test_body_of_another_format_fails_with_a_reason(
     client: TestClient, gallery: str, kind: str, body: bytes, reason: str
 ) -> None:
     job = run(client, gallery, body, kind)
@@ -335,7 +338,7 @@ def test_what_is_not_what_it_says_it_is_fails_with_a_reason(
     assert reason in job["error"]
 
 
-def test_requests_that_no_job_could_fulfil_are_refused(client: TestClient, gallery: str) -> None:
+def test_impossible_import_requests_are_refused(client: TestClient, gallery: str) -> None:
     check_problem(send(client, gallery, b"", "text/plain"), 415, "body-type-unsupported")
     check_problem(send(client, "nowhere", tar({}), TAR), 404, "gallery-not-found")
     check_problem(send(client, gallery, b"", NDJSON, fingerprint="0" * 64), 409, "model-mismatch")
@@ -345,7 +348,7 @@ def test_requests_that_no_job_could_fulfil_are_refused(client: TestClient, galle
     check_problem(send(client, gallery, b"{}", "application/json"), 422, "invalid-request")
 
 
-def test_imports_have_a_limit_of_their_own_and_json_has_not(start: Start, tmp_path: Path) -> None:
+def test_import_bodies_have_their_own_size_limit(start: Start, tmp_path: Path) -> None:
     with start(max_body_bytes=20_000, max_import_bytes=200_000) as client:
         client.post("/v1/galleries", json={"name": "g"})
         assert client.get("/v1/limits").json()["max_import_bytes"] == 200_000
@@ -360,7 +363,7 @@ def test_imports_have_a_limit_of_their_own_and_json_has_not(start: Start, tmp_pa
     assert list((tmp_path / "data" / "jobs").iterdir()) == []
 
 
-def test_a_folder_below_a_root_is_imported_and_no_other(start: Start, tmp_path: Path) -> None:
+def test_only_folders_below_an_import_root_are_imported(start: Start, tmp_path: Path) -> None:
     inside, outside = tmp_path / "roots" / "night", tmp_path / "outside"
     for folder in (inside / "0001", outside):
         folder.mkdir(parents=True)
@@ -397,7 +400,9 @@ def test_a_folder_below_a_root_is_imported_and_no_other(start: Start, tmp_path: 
         assert counts(run(client, "g", body, "application/json")) == ("succeeded", 3, 0, 2, 1)
 
 
-def test_a_full_disk_refuses_the_upload_and_leaves_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_on_full_disk_is_refused_and_leaves_nothing_behind(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
         monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
@@ -407,7 +412,7 @@ def test_a_full_disk_refuses_the_upload_and_leaves_nothing(start: Start, monkeyp
         assert client.get("/v1/jobs").json()["jobs"] == []
 
 
-def test_a_query_does_not_wait_for_the_crops_of_an_import_to_be_decoded(client: TestClient, gallery: str) -> None:
+def test_query_does_not_wait_for_crops_of_an_import(client: TestClient, gallery: str) -> None:
     with nothing_decoded(client, Priority.IMPORT):
         started = send(client, gallery, tar({"a.png": crop(1)}), TAR)
         assert search(client, gallery, [crop(1)]).json()["hits"] == []

@@ -15,8 +15,8 @@ from PIL import Image
 from models.card import Modality
 from tests.server.calls import add, add_people, check_problem, search
 from tests.server.conftest import Start
-from tests.server.pictures import crop, encode
-from tests.server.standin import DIMENSION
+from tests.server.image_files import crop, encode
+from tests.server.stub_model import DIMENSION
 
 
 def unit(seed: int, dimension: int = DIMENSION) -> list[float]:
@@ -31,21 +31,21 @@ def ids(client: TestClient, gallery: str, **params: Any) -> list[str]:
     return [item["id"] for item in answer.json()["items"]]
 
 
-def test_a_gallery_is_created_read_changed_and_deleted(client: TestClient) -> None:
+def test_gallery_is_created_read_changed_and_deleted(client: TestClient) -> None:
     body = {"name": "north:gate", "retention_days": 30, "description": "the north gate"}
     created = client.post("/v1/galleries", json=body)
     assert created.status_code == 201
-    facts = created.json()
-    assert client.get(created.headers["location"]).json() == facts
-    assert (facts["model"], facts["dimension"], facts["items"]) == ("standin", DIMENSION, 0)
-    assert (facts["retention_days"], facts["description"]) == (30, "the north gate")
+    details = created.json()
+    assert client.get(created.headers["location"]).json() == details
+    assert (details["model"], details["dimension"], details["items"]) == ("stub", DIMENSION, 0)
+    assert (details["retention_days"], details["description"]) == (30, "the north gate")
     changed = client.patch("/v1/galleries/north:gate", json={"retention_days": None}).json()
     assert (changed["retention_days"], changed["description"]) == (None, "the north gate")
     assert client.delete("/v1/galleries/north:gate").status_code == 204
     check_problem(client.get("/v1/galleries/north:gate"), 404, "gallery-not-found")
 
 
-def test_lists_are_paged_to_the_end_without_gap_or_repetition(client: TestClient, gallery: str) -> None:
+def test_pages_of_a_list_hold_every_item_once(client: TestClient, gallery: str) -> None:
     expected = [f"i{n:02d}" for n in range(23)]
     add(client, gallery, [crop(1)] * 23, [{"id": name, "modality": "visible"} for name in reversed(expected)])
     found: list[str] = []
@@ -71,7 +71,7 @@ def test_galleries_are_listed_by_name_in_pages(start: Start) -> None:
     assert second["next_cursor"] is None
 
 
-def test_the_same_id_again_replaces(client: TestClient, gallery: str) -> None:
+def test_item_with_the_same_id_is_replaced(client: TestClient, gallery: str) -> None:
     entry = {"id": "a", "modality": "infrared", "camera": "c1"}
     assert add(client, gallery, [crop(1)], [entry]).json()["items"][0]["status"] == "added"
     second = add(client, gallery, [crop(2)], [{**entry, "camera": "c2"}])
@@ -81,14 +81,14 @@ def test_the_same_id_again_replaces(client: TestClient, gallery: str) -> None:
     assert client.get(f"/v1/galleries/{gallery}/items/a").json()["camera"] == "c2"
 
 
-def test_an_item_without_id_gets_one_and_auto_says_what_it_decided(client: TestClient, gallery: str) -> None:
+def test_id_is_generated_and_detected_modality_is_reported(client: TestClient, gallery: str) -> None:
     images = [crop(1, Modality.VISIBLE), crop(1, Modality.INFRARED)]
     results = add(client, gallery, images, [{"modality": "auto"}] * 2).json()["items"]
     assert [result["modality"] for result in results] == ["visible", "infrared"]
     assert sorted(result["id"] for result in results) == ids(client, gallery)
 
 
-def test_an_item_keeps_what_it_was_given_and_times_come_back_in_utc(client: TestClient, gallery: str) -> None:
+def test_item_keeps_its_metadata_and_times_are_in_utc(client: TestClient, gallery: str) -> None:
     attributes = {"site": "north", "floor": 2, "wet": True, "height": 1.75}
     entry = {"id": "a", "identity": "Ann", "modality": "visible", "camera": "c1", "attributes": attributes}
     add(client, gallery, [crop(1)], [{**entry, "captured_at": "2026-11-21T09:30:00.25+01:00"}])
@@ -98,7 +98,7 @@ def test_an_item_keeps_what_it_was_given_and_times_come_back_in_utc(client: Test
     assert found["attributes"]["wet"] is True
 
 
-def test_a_change_sets_what_is_given_and_clears_what_is_null(client: TestClient, gallery: str) -> None:
+def test_change_sets_given_fields_and_clears_null_fields(client: TestClient, gallery: str) -> None:
     add_people(client, gallery, [1], Modality.INFRARED, camera="c1")
     changed = client.patch(f"/v1/galleries/{gallery}/items/p1", json={"identity": None, "camera": "c2"}).json()
     assert (changed["identity"], changed["camera"]) == (None, "c2")
@@ -108,7 +108,7 @@ def test_a_change_sets_what_is_given_and_clears_what_is_null(client: TestClient,
     check_problem(answer, 422, "invalid-request")
 
 
-def test_the_list_is_filtered(client: TestClient, gallery: str) -> None:
+def test_list_of_items_is_filtered(client: TestClient, gallery: str) -> None:
     entries = [
         {"id": "a", "identity": "x", "modality": "visible", "camera": "c1", "captured_at": "2026-01-01T00:00:00Z"},
         {"id": "b", "identity": "y", "modality": "infrared", "camera": "c2", "captured_at": "2026-01-02T00:00:00Z"},
@@ -123,7 +123,7 @@ def test_the_list_is_filtered(client: TestClient, gallery: str) -> None:
     assert ids(client, gallery, captured_to="2026-01-02T00:00:00Z") == ["a"]
 
 
-def test_an_erased_person_is_found_no_more(client: TestClient, gallery: str) -> None:
+def test_search_does_not_find_an_erased_person(client: TestClient, gallery: str) -> None:
     add_people(client, gallery, [1, 2, 3], Modality.INFRARED)
     erased = client.delete(f"/v1/galleries/{gallery}/items", params={"identity": "p2"}).json()
     assert (erased["deleted"], erased["receipt"]["gallery"]) == (1, gallery)
@@ -133,17 +133,17 @@ def test_an_erased_person_is_found_no_more(client: TestClient, gallery: str) -> 
     assert [hit["item"]["id"] for hit in hits] == ["p3"]
 
 
-def test_the_image_is_a_small_jpeg_of_the_crop(client: TestClient, gallery: str) -> None:
+def test_image_of_an_item_is_a_small_jpeg(client: TestClient, gallery: str) -> None:
     large = Image.new("RGB", (400, 800), (180, 40, 40))
     add(client, gallery, [encode(large)], [{"id": "a", "modality": "visible"}])
     answer = client.get(f"/v1/galleries/{gallery}/items/a/image")
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["cache-control"] == "no-store"
-    picture = Image.open(io.BytesIO(answer.content))
-    assert (picture.format, picture.size) == ("JPEG", (128, 256))
+    thumbnail = Image.open(io.BytesIO(answer.content))
+    assert (thumbnail.format, thumbnail.size) == ("JPEG", (128, 256))
 
 
-def test_vectors_are_added_like_images_and_a_bad_one_fails_alone(client: TestClient, gallery: str) -> None:
+def test_vectors_are_added_like_images_and_an_invalid_one_fails_only_itself(client: TestClient, gallery: str) -> None:
     entries = [
         {"id": "a", "modality": "infrared", "camera": "c1", "vector": unit(1)},
         {"id": "b", "modality": "infrared", "vector": [2 * x for x in unit(2)]},
@@ -170,7 +170,7 @@ def test_vectors_are_added_like_images_and_a_bad_one_fails_alone(client: TestCli
     check_problem(client.get(f"/v1/galleries/{gallery}/items/a/image"), 404, "item-not-found")
 
 
-def test_vectors_of_another_model_are_refused(client: TestClient, gallery: str) -> None:
+def test_vectors_of_another_model_are_rejected(client: TestClient, gallery: str) -> None:
     url, body = f"/v1/galleries/{gallery}/vectors", {"items": [{"modality": "visible", "vector": unit(1)}]}
     check_problem(client.post(url, json=body, params={"fingerprint": "0" * 64}), 409, "model-mismatch")
     own = client.get(f"/v1/galleries/{gallery}").json()["fingerprint"]
@@ -180,13 +180,13 @@ def test_vectors_of_another_model_are_refused(client: TestClient, gallery: str) 
 
 
 @pytest.mark.parametrize("body", ["[]", "{}", '{"items": []}', '{"items": [], "x": 1}', "{", ""])
-def test_a_vectors_body_that_holds_none_is_422(client: TestClient, gallery: str, body: str) -> None:
+def test_vectors_body_without_vectors_is_422(client: TestClient, gallery: str, body: str) -> None:
     for kind in ("application/json", "application/x-ndjson"):
         answer = client.post(f"/v1/galleries/{gallery}/vectors", content=body, headers={"Content-Type": kind})
         check_problem(answer, 422, "invalid-request")
 
 
-def test_a_restart_keeps_the_gallery_and_its_answers(start: Start) -> None:
+def test_restart_keeps_the_gallery_and_its_search_results(start: Start) -> None:
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
         add_people(client, "g", range(6), Modality.INFRARED)

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: who sees them, how they are watched and ended, and that a restart loses none."""
+"""Jobs over HTTP: visibility, events, cancellation, and survival of a restart."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from server.jobs.runner import Context
 from tests.server.api.test_imports import TAR, counts, finish, run, send
 from tests.server.calls import check_problem
 from tests.server.conftest import Start
+from tests.server.image_files import crop
 from tests.server.jobs.uploads import tar
-from tests.server.pictures import crop
 
 PATIENCE_S = 30.0
 
 
 class Gate:
-    """Holds every import of a server back until it is opened."""
+    """Blocks every import of a server until it is opened."""
 
     def __init__(self, client: TestClient) -> None:
         self.reached, self._open = Event(), Event()
-        kinds = client.app.state.service.jobs._kinds  # type: ignore[attr-defined]
+        kinds = client.app.state.service.jobs._handlers  # type: ignore[attr-defined]
         self._real = kinds["import"]
         kinds["import"] = self
 
@@ -41,7 +41,7 @@ class Gate:
 
 @pytest.fixture
 def held(start: Start) -> Iterator[tuple[TestClient, Gate]]:
-    """A server with a gallery ``g`` whose imports wait."""
+    """A server with a gallery ``g`` whose imports are blocked by a gate."""
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
         gate = Gate(client)
@@ -49,7 +49,7 @@ def held(start: Start) -> Iterator[tuple[TestClient, Gate]]:
         gate.open()
 
 
-def test_a_job_is_listed_and_read_and_its_events_end_with_it(held: tuple[TestClient, Gate]) -> None:
+def test_job_is_listed_and_its_event_stream_ends_with_it(held: tuple[TestClient, Gate]) -> None:
     client, gate = held
     answers = [send(client, "g", tar({f"{n}.png": crop(n)}), TAR) for n in range(3)]
     ids = [answer.json()["id"] for answer in answers]
@@ -69,13 +69,13 @@ def test_a_job_is_listed_and_read_and_its_events_end_with_it(held: tuple[TestCli
     assert states[-1] == "succeeded"
     assert "succeeded" not in states[:-1]
     assert [counts(client.get(f"/v1/jobs/{id}").json()) for id in ids] == [("succeeded", 1, 1, 0, 0)] * 3
-    again = client.get(f"/v1/jobs/{ids[0]}/events").text  # of a job that has ended: its end
+    again = client.get(f"/v1/jobs/{ids[0]}/events").text  # an ended job sends one final event
     assert again.count("data: ") == 1
     actions = [(e["action"], e["detail"].get("job")) for e in client.get("/v1/audit").json()["entries"]]
     assert {("job.create", ids[0]), ("job.end", ids[0])} <= set(actions)
 
 
-def test_a_job_is_cancelled(held: tuple[TestClient, Gate]) -> None:
+def test_running_and_queued_jobs_can_be_cancelled(held: tuple[TestClient, Gate]) -> None:
     client, gate = held
     files = {f"{n}.png": crop(n) for n in range(4)}
     running, queued = (send(client, "g", tar(files), TAR).json()["id"] for _ in range(2))
@@ -96,7 +96,7 @@ def test_a_job_is_cancelled(held: tuple[TestClient, Gate]) -> None:
     check_problem(client.get("/v1/jobs", params={"state": "odd"}), 422, "invalid-request")
 
 
-def test_a_stopped_import_goes_on_after_the_restart(start: Start) -> None:
+def test_stopped_import_resumes_after_restart(start: Start) -> None:
     files = {f"{n:03}.png": crop(n) for n in range(5)}
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
@@ -109,18 +109,18 @@ def test_a_stopped_import_goes_on_after_the_restart(start: Start) -> None:
         assert counts(finish(client, answer)) == ("succeeded", 5, 5, 0, 0)
 
 
-def test_a_gallery_made_anew_under_the_old_name_gets_nothing(held: tuple[TestClient, Gate]) -> None:
+def test_import_never_writes_to_a_new_gallery_of_the_same_name(held: tuple[TestClient, Gate]) -> None:
     client, gate = held
     answer = send(client, "g", tar({"a.png": crop(1)}), TAR)
     assert client.delete("/v1/galleries/g").status_code == 204
     assert client.post("/v1/galleries", json={"name": "g"}).status_code == 201
     gate.open()
     job = finish(client, answer)
-    assert (job["state"], job["error"]) == ("failed", "There is no gallery g.")
+    assert (job["state"], job["error"]) == ("failed", "Gallery g does not exist.")
     assert client.get("/v1/galleries/g").json()["items"] == 0
 
 
-def test_a_key_sees_and_ends_the_jobs_of_its_galleries_alone(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_key_reaches_only_the_jobs_of_its_galleries(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     with start(auth="required") as client:
         admin = {"X-API-Key": capsys.readouterr().out.split()[-1]}
         for name in ("a", "b"):
@@ -153,7 +153,7 @@ def test_a_key_sees_and_ends_the_jobs_of_its_galleries_alone(start: Start, capsy
         check_problem(client.get("/v1/jobs"), 401, "unauthorized")
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(start: Start, tmp_path: Path) -> None:
+def test_aborted_upload_leaves_nothing_behind(start: Start, tmp_path: Path) -> None:
     with start() as client:
         client.post("/v1/galleries", json={"name": "g"})
         app, messages = client.app, iter([b"x" * 100_000, None])

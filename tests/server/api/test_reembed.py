@@ -1,4 +1,4 @@
-"""Another model for a gallery in use: the old vectors or the new ones, whatever happens, and no trace of the others."""
+"""Re-embedding a gallery in use: searches see either all old or all new vectors, and no vectors are left over."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from sqlalchemy import text
 
 from models.card import Modality
 from server.embedding.engine import Engine
-from server.gallery.store import SqlStore
 from server.jobs import reembed
+from server.storage.sql_store import SqlStore
 from tests.server.api.test_imports import finish
 from tests.server.calls import add, add_people, check_problem, search
 from tests.server.conftest import Start
+from tests.server.image_files import crop
 from tests.server.jobs.uploads import vector_rows
-from tests.server.pictures import crop
-from tests.server.standin import HEIGHT, WIDTH, StandIn, write_model
+from tests.server.jobs.workers import wait_for_dead_worker
+from tests.server.stub_model import HEIGHT, WIDTH, StubModel, write_model
 
 PEOPLE = range(10)
 PATIENCE_S = 20.0
@@ -45,7 +46,7 @@ def _small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(start: Start) -> Iterator[TestClient]:
-    """With a gallery ``g`` of ten people."""
+    """A server with a gallery ``g`` of ten people."""
     with start(model="old") as client:
         fill(client)
         yield client
@@ -66,12 +67,12 @@ def begin(client: TestClient, name: str = "g", model: str = "new") -> Any:
 
 
 def expected(client: TestClient, id: str, modality: Modality = Modality.VISIBLE, seed: int = 1) -> Any:
-    """The vector of an item's thumbnail by the oracle of a model."""
+    """Return the embedding of an item's thumbnail by the NumPy model."""
     image = Image.open(io.BytesIO(client.get(f"/v1/galleries/g/items/{id}/image").content)).convert("RGB")
     if modality is Modality.INFRARED:
         image = image.convert("L").convert("RGB")
     pixels = np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
-    return StandIn(seed).embed(pixels[None], np.array([modality.index]))[0]
+    return StubModel(seed).embed(pixels[None], np.array([modality.index]))[0]
 
 
 def vectors(client: TestClient) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def vectors(client: TestClient) -> dict[str, Any]:
 
 
 def tables(client: TestClient) -> tuple[int, int]:
-    """Vectors in either table."""
+    """Return the number of vectors in each table."""
     with store_of(client).engine.connect() as connection:
         one, other = (connection.scalar(text(f"select count(*) from {t}")) for t in ("vectors", "other_vectors"))
     return one or 0, other or 0
@@ -93,9 +94,9 @@ def model_of(client: TestClient) -> str:
 
 @pytest.fixture
 def pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
-    """Holds up the second group of a job: (it has come there, it may go on)."""
+    """Pause a job at its second group; yields the events "reached" and "may continue"."""
     arrived, go = Event(), Event()
-    real, calls = reembed._embedded, []
+    real, calls = reembed._embed, []
 
     def held(name: str, engine: Engine, group: Any) -> Any:
         calls.append(group)
@@ -104,12 +105,12 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
             assert go.wait(PATIENCE_S)
         return real(name, engine, group)
 
-    monkeypatch.setattr(reembed, "_embedded", held)
+    monkeypatch.setattr(reembed, "_embed", held)
     yield arrived, go
     go.set()
 
 
-def test_a_gallery_is_bound_to_the_other_model(server: TestClient) -> None:
+def test_reembedding_binds_the_gallery_to_the_other_model(server: TestClient) -> None:
     add(server, "g", [crop(3, Modality.INFRARED)], [{"id": "i3", "modality": "infrared"}])
     server.put("/v1/aliases/latest", json={"gallery": "g"})
     before = server.get("/v1/galleries/g").json()
@@ -122,7 +123,7 @@ def test_a_gallery_is_bound_to_the_other_model(server: TestClient) -> None:
         11,
     )
     after = server.get("/v1/galleries/latest").json()
-    assert after == before | {"model": "new", "fingerprint": StandIn(1).fingerprint}
+    assert after == before | {"model": "new", "fingerprint": StubModel(1).fingerprint}
     found = vectors(server)
     assert len(found) == 11
     for id, vector in found.items():
@@ -137,7 +138,7 @@ def test_a_gallery_is_bound_to_the_other_model(server: TestClient) -> None:
     assert tables(server) == (11, 0)
 
 
-def test_writes_meanwhile_are_not_lost_and_erased_people_leave_no_vector(
+def test_concurrent_writes_are_kept_and_erasures_leave_no_vector(
     server: TestClient, pause: tuple[Event, Event]
 ) -> None:
     arrived, go = pause
@@ -145,7 +146,7 @@ def test_writes_meanwhile_are_not_lost_and_erased_people_leave_no_vector(
     assert arrived.wait(PATIENCE_S)
     assert tables(server) == (10, 4)
     add_people(server, "g", [20, 21], Modality.VISIBLE)
-    add(server, "g", [crop(30)], [{"id": "p0", "modality": "visible"}])  # p0 was embedded anew already
+    add(server, "g", [crop(30)], [{"id": "p0", "modality": "visible"}])  # p0 was already re-embedded
     assert server.patch("/v1/galleries/g/items/p9", json={"camera": "c9"}).status_code == 200
     receipt = server.delete("/v1/galleries/g/items", params={"identity": "p2"}).json()["receipt"]
     assert (receipt["items"], receipt["vectors"]) == (1, 2)  # the old one and the new one
@@ -164,7 +165,7 @@ def test_writes_meanwhile_are_not_lost_and_erased_people_leave_no_vector(
     assert tables(server) == (0, 10)
 
 
-def test_cancelling_leaves_nothing(server: TestClient, pause: tuple[Event, Event]) -> None:
+def test_cancelled_reembedding_leaves_no_vectors(server: TestClient, pause: tuple[Event, Event]) -> None:
     arrived, go = pause
     before = {id: vector.tobytes() for id, vector in vectors(server).items()}
     answer = begin(server)
@@ -177,7 +178,7 @@ def test_cancelling_leaves_nothing(server: TestClient, pause: tuple[Event, Event
     assert vectors(server).keys() == before.keys()
 
 
-def test_an_item_without_a_thumbnail_is_told_before_anything_happens(start: Start) -> None:
+def test_missing_thumbnail_is_reported_before_the_job_starts(start: Start) -> None:
     with start(model="old") as client:
         fill(client)
         rows = vector_rows(3)
@@ -188,7 +189,7 @@ def test_an_item_without_a_thumbnail_is_told_before_anything_happens(start: Star
         assert client.get("/v1/jobs").json()["jobs"] == []
 
 
-def test_an_item_without_a_thumbnail_meanwhile_fails_the_job(server: TestClient, pause: tuple[Event, Event]) -> None:
+def test_item_added_without_a_thumbnail_fails_the_running_job(server: TestClient, pause: tuple[Event, Event]) -> None:
     arrived, go = pause
     answer = begin(server)
     assert arrived.wait(PATIENCE_S)
@@ -200,23 +201,23 @@ def test_an_item_without_a_thumbnail_meanwhile_fails_the_job(server: TestClient,
 
 
 class Crashed(BaseException):
-    """The server is gone."""
+    """Simulates a crash of the server."""
 
 
 MOMENTS = [
-    ("renew", True),
-    ("switch_renewal", True),
+    ("store_reembedded", True),
+    ("switch_model", True),
     *(pytest.param(moment, done, marks=pytest.mark.slow)
-      for moment, done in (("begin_renewal", False), ("begin_renewal", True), ("renew", False),
-                           ("switch_renewal", False), ("end_renewal", False), ("end_renewal", True))),
+      for moment, done in (("begin_reembedding", False), ("begin_reembedding", True), ("store_reembedded", False),
+                           ("switch_model", False), ("end_reembedding", False), ("end_reembedding", True))),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("moment", "done"), MOMENTS)
-def test_a_job_goes_on_after_a_stop_at_any_step(
+def test_job_resumes_after_a_crash_at_any_step(
     start: Start, monkeypatch: pytest.MonkeyPatch, moment: str, done: bool
 ) -> None:
-    """The worker dies before or after a step, without a word; the next start finds the job running."""
+    """The worker dies silently before or after a step; the next start finds the job running."""
     real, reached = getattr(SqlStore, moment), Event()
 
     def dying(self: SqlStore, *args: Any) -> None:
@@ -233,10 +234,10 @@ def test_a_job_goes_on_after_a_stop_at_any_step(
             id = begin(client).json()["id"]
             assert reached.wait(PATIENCE_S)
             service = client.app.state.service  # type: ignore[attr-defined]
-            service.jobs._thread.join(PATIENCE_S)
+            wait_for_dead_worker(service.jobs, PATIENCE_S)
             assert service.jobs.get(id).state == "running"
             answer = search(client, "g", [crop(5, seed=7)], "visible").json()
-            switched = moment == "end_renewal" or (moment == "switch_renewal" and done)
+            switched = moment == "end_reembedding" or (moment == "switch_model" and done)
             assert (answer["model"], answer["hits"][0]["item"]["id"]) == ("new" if switched else "old", "p5")
     with start(model="old") as client:
         events = client.get(f"/v1/jobs/{id}/events")

@@ -1,4 +1,4 @@
-"""Search over HTTP: exactly what brute force finds."""
+"""Search over HTTP, compared with brute force."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,22 @@ from PIL import Image
 
 from models.card import Modality
 from server.api.calibration import score_for
-from server.gallery.rerank import reranked_distances
-from server.gallery.types import Rerank
+from server.domain.types import Rerank
+from server.index.rerank import reranked_distances
 from tests.server.calls import add, add_people, check_problem, search
 from tests.server.conftest import Start
-from tests.server.pictures import crop, encode
-from tests.server.standin import HEIGHT, WIDTH, StandIn, card, write_model
+from tests.server.image_files import crop, encode
+from tests.server.stub_model import HEIGHT, WIDTH, StubModel, card, write_model
 
 PEOPLE = range(12)
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def vector(image: bytes, modality: Modality) -> np.ndarray:
-    """The oracle's embedding of an image file."""
+    """Return the NumPy model's embedding of an image file."""
     seen = Image.open(io.BytesIO(image)).convert("L" if modality is Modality.INFRARED else "RGB")
-    picture = seen.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-    (found,) = StandIn().embed(np.asarray(picture.convert("RGB"))[np.newaxis], np.array([modality.index]))
+    resized = seen.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    (found,) = StubModel().embed(np.asarray(resized.convert("RGB"))[np.newaxis], np.array([modality.index]))
     return np.asarray(found)
 
 
@@ -57,7 +58,7 @@ def filled(client: TestClient) -> str:
 
 
 def brute_force(score: Any, passes: Any, k: int) -> list[tuple[str, float]]:
-    """Ids and scores of the ``k`` best items that pass, ties by id."""
+    """Return ids and scores of the ``k`` best items that pass, ties by id."""
     scored = [(float(score(image, item)), item["id"]) for image, item in zip(CROPS, ITEMS, strict=True) if passes(item)]
     return [(name, value) for value, name in sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]]
 
@@ -104,7 +105,9 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("where", "passes"), FILTERS, ids=[json.dumps(where) for where, _ in FILTERS])
-def test_hits_equal_brute_force_over_what_passes(client: TestClient, filled: str, where: Any, passes: Any) -> None:
+def test_hits_equal_brute_force_over_the_filtered_items(
+    client: TestClient, filled: str, where: Any, passes: Any
+) -> None:
     for k in (1, 5, 1000):
         answer = search(client, filled, [crop(3)], "visible", k=k, filter=where)
         check_hits(answer, brute_force(score_of(crop(3)), passes, k))
@@ -112,17 +115,17 @@ def test_hits_equal_brute_force_over_what_passes(client: TestClient, filled: str
 
 
 @pytest.mark.parametrize("fusion", ["mean", "max"])
-def test_several_images_of_a_person_are_fused_as_asked(client: TestClient, filled: str, fusion: str) -> None:
+def test_several_images_are_fused_by_the_given_method(client: TestClient, filled: str, fusion: str) -> None:
     images = [crop(3, seed=0), crop(3, seed=2), crop(3, seed=5)]
     answer = search(client, filled, images, "visible", k=8, fusion=fusion)
     check_hits(answer, brute_force(score_of(*images, fusion=fusion), lambda item: True, 8))
     assert answer.json()["modality"] == ["visible"] * 3
 
 
-def test_an_answer_tells_what_was_searched_and_how_long_it_took(client: TestClient, filled: str) -> None:
+def test_answer_reports_searched_items_and_timing(client: TestClient, filled: str) -> None:
     answer = search(client, filled, [crop(3)], k=1, filter={"modality": "opposite"}).json()
-    facts = client.get(f"/v1/galleries/{filled}").json()
-    assert (answer["gallery"], answer["model"], answer["fingerprint"]) == (filled, "standin", facts["fingerprint"])
+    details = client.get(f"/v1/galleries/{filled}").json()
+    assert (answer["gallery"], answer["model"], answer["fingerprint"]) == (filled, "stub", details["fingerprint"])
     assert answer["modality"] == ["visible"]
     assert answer["groups"] is None
     timing = answer["timing_ms"]
@@ -136,7 +139,7 @@ def test_an_answer_tells_what_was_searched_and_how_long_it_took(client: TestClie
     }
 
 
-def test_groups_hold_each_identity_once_with_its_best_score(client: TestClient, filled: str) -> None:
+def test_groups_list_each_identity_once_with_its_best_score(client: TestClient, filled: str) -> None:
     answer = search(client, filled, [crop(3)], "visible", k=4, group_by="identity").json()
     every = brute_force(score_of(crop(3)), lambda item: True, 1000)
     identity = {item["id"]: item["identity"] for item in ITEMS}
@@ -151,7 +154,7 @@ def test_groups_hold_each_identity_once_with_its_best_score(client: TestClient, 
     check_hits(search(client, filled, [crop(3)], "visible", k=4), every[:4])
 
 
-def test_a_stored_item_finds_others_and_never_itself(client: TestClient, filled: str) -> None:
+def test_search_by_item_excludes_the_item_itself(client: TestClient, filled: str) -> None:
     name = "visible-03"
     answer = client.post(f"/v1/galleries/{filled}/search", json={"item_id": name, "query": {"k": 5}})
     query = vector(CROPS[[item["id"] for item in ITEMS].index(name)], Modality.VISIBLE)
@@ -167,7 +170,7 @@ def test_a_stored_item_finds_others_and_never_itself(client: TestClient, filled:
     assert {hit["item"]["modality"] for hit in other.json()["hits"]} == {"infrared"}
 
 
-def test_an_embedding_searches_like_its_image(client: TestClient, filled: str) -> None:
+def test_search_by_embedding_equals_search_by_its_image(client: TestClient, filled: str) -> None:
     embedded = client.post("/v1/embeddings", files=[("images", crop(3))], data={"modality": "visible"}).json()
     body = {
         "vector": embedded["embeddings"][0]["vector"],
@@ -194,13 +197,13 @@ def test_an_embedding_searches_like_its_image(client: TestClient, filled: str) -
         ({"item_id": "absent"}, 404, "item-not-found"),
     ],
 )
-def test_a_search_without_images_must_say_whom_to_look_for(
+def test_search_without_images_requires_an_item_or_a_vector(
     client: TestClient, filled: str, body: Any, status: int, kind: str
 ) -> None:
     check_problem(client.post(f"/v1/galleries/{filled}/search", json=body), status, kind)
 
 
-def test_numbers_that_are_none_are_refused(client: TestClient, filled: str) -> None:
+def test_nan_and_infinity_are_rejected(client: TestClient, filled: str) -> None:
     for number in ("NaN", "Infinity", "1e999"):
         content = f'{{"vector": [{number}], "modality": "visible"}}'
         answer = client.post(
@@ -209,18 +212,18 @@ def test_numbers_that_are_none_are_refused(client: TestClient, filled: str) -> N
         check_problem(answer, 422, "invalid-request")
 
 
-def test_opposite_of_different_modalities_is_refused(client: TestClient, filled: str) -> None:
+def test_opposite_of_mixed_modalities_is_rejected(client: TestClient, filled: str) -> None:
     answer = search(client, filled, [crop(1)] * 2, ["visible", "infrared"], filter={"modality": "opposite"})
     assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.filter.modality"
 
 
-def test_min_score_cuts_the_hits(client: TestClient, filled: str) -> None:
+def test_min_score_excludes_lower_hits(client: TestClient, filled: str) -> None:
     every = brute_force(score_of(crop(3)), lambda item: True, 1000)
     least = (every[4][1] + every[5][1]) / 2
     check_hits(search(client, filled, [crop(3)], "visible", k=100, min_score=least), every[:5])
 
 
-# The stand-in's calibration: rate 1 at score -1, 1e-2 at 0, 1e-3 at 0.5, 1e-4 at 1, log-linear between.
+# The calibration of the stub model: rate 1 at score -1, 1e-2 at 0, 1e-3 at 0.5, 1e-4 at 1, log-linear between.
 
 
 def expected_rate(score: float) -> float:
@@ -228,13 +231,13 @@ def expected_rate(score: float) -> float:
     return float(10 ** np.interp(score, scores, rates))
 
 
-def test_each_hit_carries_the_false_match_rate_of_its_score(client: TestClient, filled: str) -> None:
+def test_each_hit_has_the_false_match_rate_of_its_score(client: TestClient, filled: str) -> None:
     for hit in search(client, filled, [crop(3)], k=1000).json()["hits"]:
         assert hit["false_match_rate"] == pytest.approx(expected_rate(hit["score"]), rel=1e-6)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.01, 0.004, 0.0015])
-def test_a_false_match_rate_is_a_score_that_no_hit_is_below(client: TestClient, filled: str, rate: float) -> None:
+def test_max_false_match_rate_excludes_hits_below_its_score(client: TestClient, filled: str, rate: float) -> None:
     options = {"k": 1000, "filter": {"modality": "opposite"}}
     every = search(client, filled, [crop(3)], "visible", **options).json()["hits"]
     kept = search(client, filled, [crop(3)], "visible", max_false_match_rate=rate, **options).json()["hits"]
@@ -242,16 +245,16 @@ def test_a_false_match_rate_is_a_score_that_no_hit_is_below(client: TestClient, 
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.3, 1e-2, 1e-3, 2e-4])
-def test_a_score_for_a_rate_is_the_smallest_that_holds_it(rate: float) -> None:
+def test_score_for_a_rate_is_the_smallest_that_satisfies_it(rate: float) -> None:
     query, gallery = Modality.VISIBLE, Modality.INFRARED
     calibration = card("m").calibration(query, gallery)
     assert calibration is not None
-    score = score_for(card("m"), query, gallery, rate)
+    score = score_for(calibration, rate)
     assert calibration.false_match_rate(score) <= rate * (1 + 1e-9)
     assert score == -1 or calibration.false_match_rate(score - 1e-6) > rate
 
 
-def test_a_rate_needs_one_modality_and_enough_pairs(client: TestClient, filled: str) -> None:
+def test_rate_requires_one_modality_and_enough_impostor_pairs(client: TestClient, filled: str) -> None:
     for options in (
         {"max_false_match_rate": 0.01},
         {"max_false_match_rate": 1e-5, "filter": {"modality": "opposite"}},
@@ -260,8 +263,8 @@ def test_a_rate_needs_one_modality_and_enough_pairs(client: TestClient, filled: 
         assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.max_false_match_rate"
 
 
-def test_without_calibration_rates_are_null_and_cannot_be_asked_for(start: Start, tmp_path: Any) -> None:
-    write_model(tmp_path / "zoo" / "standin", calibrated=False)
+def test_without_calibration_rates_are_null_and_rejected_as_filter(start: Start, tmp_path: Any) -> None:
+    write_model(tmp_path / "zoo" / "stub", calibrated=False)
     with start(model_dir=tmp_path / "zoo") as client:
         client.post("/v1/galleries", json={"name": "g"})
         add_people(client, "g", [1], Modality.INFRARED)
@@ -272,12 +275,12 @@ def test_without_calibration_rates_are_null_and_cannot_be_asked_for(start: Start
         assert (same["false_match_rate"], same["same_at"]) == (None, None)
 
 
-def test_an_empty_gallery_has_no_hits(client: TestClient, gallery: str) -> None:
+def test_search_of_an_empty_gallery_has_no_hits(client: TestClient, gallery: str) -> None:
     answer = search(client, gallery, [crop(1)], group_by="identity").json()
     assert (answer["searched"], answer["hits"], answer["groups"]) == (0, [], [])
 
 
-def test_the_other_light_of_a_drawn_person_is_found_far_above_chance(client: TestClient, gallery: str) -> None:
+def test_cross_modality_search_is_far_above_chance(client: TestClient, gallery: str) -> None:
     people = range(40)
     add_people(client, gallery, people, Modality.INFRARED)
     best = [search(client, gallery, [crop(person)], k=1, filter={"modality": "opposite"}).json() for person in people]
@@ -285,7 +288,7 @@ def test_the_other_light_of_a_drawn_person_is_found_far_above_chance(client: Tes
     assert found > 8  # by chance: 1
 
 
-def test_an_exclusion_takes_away_only_those_that_have_it(client: TestClient, filled: str) -> None:
+def test_exclude_filters_keep_items_without_a_value(client: TestClient, filled: str) -> None:
     where = {"exclude_identities": ["p2", "p5"], "exclude_attributes": {"site": "north", "floor": 5}}
     answer = search(client, filled, [crop(3)], "visible", k=1000, filter=where)
 
@@ -295,7 +298,7 @@ def test_an_exclusion_takes_away_only_those_that_have_it(client: TestClient, fil
     check_hits(answer, brute_force(score_of(crop(3)), passes, 1000))
 
 
-def test_pages_put_together_are_one_large_answer(client: TestClient, filled: str) -> None:
+def test_concatenated_pages_equal_one_large_answer(client: TestClient, filled: str) -> None:
     images = [crop(3, seed=0), crop(3, seed=2)]
     embedded = client.post("/v1/embeddings", files=[("images", crop(3))], data={"modality": "visible"}).json()
     address = f"/v1/galleries/{filled}/search"
@@ -323,13 +326,13 @@ def test_pages_put_together_are_one_large_answer(client: TestClient, filled: str
         assert hits == whole["hits"]
 
 
-def test_the_page_after_a_search_by_images_does_not_embed_them_again(client: TestClient, filled: str) -> None:
+def test_next_page_of_a_search_by_images_does_not_embed_again(client: TestClient, filled: str) -> None:
     first = search(client, filled, [crop(3)], "visible", k=2).json()
     second = search(client, filled, [crop(3)], "visible", k=2, cursor=first["next_cursor"]).json()
     assert (first["timing_ms"]["embed"] > 0, second["timing_ms"]["embed"]) == (True, 0)
 
 
-def test_a_cursor_of_another_search_or_of_none_is_refused(client: TestClient, filled: str) -> None:
+def test_cursor_of_another_search_or_forged_cursor_is_rejected(client: TestClient, filled: str) -> None:
     first = search(client, filled, [crop(3)], "visible", k=2).json()["next_cursor"]
     stored = client.post(f"/v1/galleries/{filled}/search", json={"item_id": "visible-03", "query": {"k": 2}}).json()
     known = json.loads(base64.urlsafe_b64decode(first))
@@ -337,7 +340,9 @@ def test_a_cursor_of_another_search_or_of_none_is_refused(client: TestClient, fi
         base64.urlsafe_b64encode(json.dumps(known | changes).encode()).decode()
         for changes in (
             {"vectors": "AAAA"}, {"vectors": ""}, {"vectors": "!"}, {"vectors": known["vectors"][:-4] + "AAAA" * 2},
-            {"score": 1e308}, {"rank": 0}, {"id": ""}, {"other": 1}, {"modalities": ["x"]},
+            {"score": 1e308}, {"rank": 0}, {"rank": 10**400}, {"rank": 2**63}, {"vectors": known["vectors"] * 8000},
+            {"modalities": ["visible"] * 8000, "vectors": known["vectors"] * 8000}, {"modalities": []},
+            {"id": ""}, {"other": 1}, {"modalities": ["x"]},
         )
     ]  # fmt: skip
     for cursor in ["", "nonsense", "=", "ö", "\x00", stored["next_cursor"], *forged]:
@@ -355,7 +360,7 @@ def test_a_cursor_of_another_search_or_of_none_is_refused(client: TestClient, fi
     assert search(client, filled, [crop(3)], "visible", k=7, cursor=first).status_code == 200
 
 
-def test_a_cursor_of_an_item_that_was_replaced_is_refused(client: TestClient, gallery: str) -> None:
+def test_cursor_of_a_replaced_item_is_rejected(client: TestClient, gallery: str) -> None:
     add_people(client, gallery, range(5), Modality.INFRARED)
     address = f"/v1/galleries/{gallery}/search"
     cursor = client.post(address, json={"item_id": "p1", "query": {"k": 2}}).json()["next_cursor"]
@@ -375,7 +380,7 @@ def test_a_cursor_of_an_item_that_was_replaced_is_refused(client: TestClient, ga
         ({"group_by": "identity", "rerank": {}}, "query.rerank"),
     ],
 )
-def test_groups_pages_and_reranking_do_not_go_together(
+def test_groups_pages_and_reranking_cannot_be_combined(
     client: TestClient, filled: str, query: dict[str, object], field: str
 ) -> None:
     answer = search(client, filled, [crop(3)], **query)
@@ -383,7 +388,7 @@ def test_groups_pages_and_reranking_do_not_go_together(
 
 
 @pytest.mark.parametrize("rerank", [True, {"candidates": 7, "k1": 4, "k2": 2, "lambda_": 0.5}])
-def test_a_reranked_answer_is_ordered_by_its_distances_and_keeps_the_cosine(
+def test_reranked_answer_is_ordered_by_distance_and_reports_the_cosine(
     client: TestClient, filled: str, rerank: Any
 ) -> None:
     plain = search(client, filled, [crop(3)], "visible", k=10).json()
@@ -404,7 +409,7 @@ def test_a_reranked_answer_is_ordered_by_its_distances_and_keeps_the_cosine(
     np.testing.assert_allclose(found[: len(near)], distances[order][:10], atol=1e-5)
 
 
-def test_reranking_that_was_asked_for_wrongly_is_named(client: TestClient, filled: str) -> None:
+def test_invalid_reranking_options_are_named(client: TestClient, filled: str) -> None:
     for rerank, field in (
         ({"candidates": 1001}, "query.rerank.candidates"),
         ({"k1": 0}, "query.rerank.k1"),
@@ -422,7 +427,7 @@ def batch(client: TestClient, gallery: str, searches: Any) -> Any:
     return client.post(f"/v1/galleries/{gallery}/searches", json={"searches": searches})
 
 
-def test_many_searches_at_once_answer_what_each_does_alone(client: TestClient, filled: str) -> None:
+def test_batch_of_searches_equals_single_searches(client: TestClient, filled: str) -> None:
     embedded = client.post("/v1/embeddings", files=[("images", crop(7))], data={"modality": "visible"}).json()
     vector = embedded["embeddings"][0]["vector"]
     bodies = [
@@ -443,7 +448,7 @@ def test_many_searches_at_once_answer_what_each_does_alone(client: TestClient, f
         assert outcome["answer"] | {"timing_ms": 0} == alone | {"timing_ms": 0}
 
 
-def test_a_search_that_is_not_possible_fails_alone(client: TestClient, filled: str) -> None:
+def test_invalid_search_of_a_batch_fails_only_itself(client: TestClient, filled: str) -> None:
     broken = [
         ({"item_id": "absent"}, 404, "item-not-found"),
         ({"item_id": "visible-01", "query": {"k": 0}}, 422, "invalid-request"),
@@ -461,17 +466,23 @@ def test_a_search_that_is_not_possible_fails_alone(client: TestClient, filled: s
     assert len(outcomes[-1]["answer"]["hits"]) == 10
 
 
-def test_a_batch_has_one_audit_entry_without_vectors(client: TestClient, filled: str) -> None:
+def test_batch_has_one_audit_entry_without_vectors(client: TestClient, filled: str) -> None:
     first = search(client, filled, [crop(3)], "visible", k=2).json()
     search(client, filled, [crop(3)], "visible", k=2, cursor=first["next_cursor"])
     batch(client, filled, [{"item_id": "visible-03", "query": {"k": 2}}, {"item_id": "absent"}])
     entries = client.get("/v1/audit", params={"limit": 2}).json()["entries"]
     assert [(entry["action"], entry["gallery"]) for entry in entries] == [("search", filled)] * 2
+    (searched,) = entries[0]["detail"]["searches"]
+    found = searched.pop("found")
     assert entries[0]["detail"] == {"searches": [{"item_id": "visible-03", "k": 2, "hits": 2}], "failed": 1}
-    assert entries[1]["detail"] == {"images": 1, "k": 2, "after": 2, "hits": 2}
+    assert [len(hit) for hit in found] == [2, 2]  # id and score
+    pages = entries[1]["detail"]
+    assert len(pages.pop("found")) == 2
+    assert pages.pop("crops_sha256") == [sha256(crop(3)).hexdigest()]
+    assert pages == {"images": 1, "k": 2, "after": 2, "hits": 2}
 
 
-def test_a_batch_is_bounded_and_needs_a_gallery(client: TestClient, filled: str) -> None:
+def test_batch_size_is_limited_and_gallery_must_exist(client: TestClient, filled: str) -> None:
     limit = client.get("/v1/limits").json()["max_searches"]
     one = {"item_id": "visible-01", "query": {"k": 1}}
     assert len(batch(client, filled, [one] * limit).json()["answers"]) == limit
@@ -483,7 +494,7 @@ def test_a_batch_is_bounded_and_needs_a_gallery(client: TestClient, filled: str)
     check_problem(answer, 415, "body-type-unsupported")
 
 
-def test_crops_with_warnings_are_found_left_out_listed_and_erased_by_them(client: TestClient, gallery: str) -> None:
+def test_warnings_filter_searches_lists_and_erasures(client: TestClient, gallery: str) -> None:
     dark = encode(np.zeros((128, 64, 3), np.uint8))
     items = [{"id": name, "modality": "visible"} for name in ("fine", "dark")]
     assert add(client, gallery, [crop(1), dark], items).status_code == 201

@@ -1,4 +1,4 @@
-"""A gallery as a file and back: everything bit by bit, or nothing."""
+"""Archives of galleries and their restoration."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from models.card import Modality
-from server.gallery import portable
-from server.gallery.service import Galleries
-from server.gallery.store import SqlStore
-from server.gallery.types import NewItem, VectorType
+from server.domain.types import NewItem, VectorType
+from server.gallery import archive as portable
+from server.gallery.galleries import Galleries
+from server.storage.sql_store import SqlStore
 from tests.server.api.test_imports import Job, finish
 from tests.server.calls import add_people, check_problem, search
 from tests.server.conftest import Start
-from tests.server.gallery.making import new_items, unit_vectors
+from tests.server.gallery.builders import new_items, unit_vectors
+from tests.server.image_files import TEXT, crop
 from tests.server.jobs.uploads import tar
-from tests.server.pictures import TEXT, crop
+from tests.server.jobs.workers import wait_for_dead_worker
 
 TAR = "application/x-tar"
 ITEMS = 25
@@ -37,7 +38,7 @@ WEBP = b"RIFF\x00\x00\x00\x00WEBP"
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portable, "PART", 10)
+    monkeypatch.setattr(portable, "MAX_PART_ITEMS", 10)
 
 
 def galleries_of(client: TestClient) -> Galleries:
@@ -46,13 +47,13 @@ def galleries_of(client: TestClient) -> Galleries:
 
 
 def everything(client: TestClient, name: str) -> dict[str, tuple[object, ...]]:
-    """All that the store has of each item."""
-    with galleries_of(client).dump(name) as (_, items):
+    """Return everything that the store holds of each item."""
+    with galleries_of(client).query.dump(name) as (_, items):
         return {new.item.id: (new.item, new.vector.tobytes(), new.thumbnail, new.stored_at) for new in items}
 
 
 def stored(count: int, vector_type: VectorType) -> Iterator[NewItem]:
-    """Items of all sorts, stored long ago."""
+    """Return varied items that were stored long ago."""
     vectors = unit_vectors(count, DIMENSION)
     for number, new in enumerate(new_items(count, vectors=vectors)):
         thumbnail = WEBP + (new.thumbnail or b"") if number % 3 else None
@@ -61,13 +62,13 @@ def stored(count: int, vector_type: VectorType) -> Iterator[NewItem]:
 
 @pytest.fixture(params=list(VectorType))
 def filled(request: pytest.FixtureRequest, client: TestClient, gallery: str) -> str:
-    """A gallery of a model that is not loaded, whose items are of all sorts."""
+    """A gallery of a model that is not loaded, with varied items."""
     galleries, name = galleries_of(client), f"{gallery}-filled"
-    galleries.create(
+    galleries.catalog.create(
         name, model="unknown", fingerprint="9" * 64, dimension=DIMENSION, retention_days=3650, description="Döor",
         vector_type=request.param,
     )  # fmt: skip
-    galleries.put(name, list(stored(ITEMS, request.param)), fingerprint="9" * 64)
+    galleries.writer.put(name, list(stored(ITEMS, request.param)), fingerprint="9" * 64)
     return name
 
 
@@ -92,13 +93,13 @@ def members(body: bytes) -> dict[str, bytes]:
 
 
 def resealed(parts: dict[str, bytes]) -> bytes:
-    """An archive of these members whose checksums are right."""
+    """Return an archive of these members with correct checksums."""
     parts.pop("SHA256SUMS", None)
     lines = "".join(f"{sha256(data).hexdigest()}  {name}\n" for name, data in parts.items())
     return tar({**parts, "SHA256SUMS": lines.encode()})
 
 
-def test_what_comes_back_is_what_was_there_bit_by_bit(client: TestClient, filled: str) -> None:
+def test_restored_gallery_is_bitwise_equal(client: TestClient, filled: str) -> None:
     job = restore(client, f"{filled}-2", snapshot(client, filled))
     assert (job["state"], job["total"], job["done"]) == ("succeeded", ITEMS, ITEMS)
     assert len(everything(client, filled)) == ITEMS
@@ -113,7 +114,7 @@ def test_what_comes_back_is_what_was_there_bit_by_bit(client: TestClient, filled
     assert {"gallery.snapshot", "job.create", "job.end"} <= set(actions)
 
 
-def test_the_file_can_be_checked_and_read_without_this_program(client: TestClient, filled: str, tmp_path: Path) -> None:
+def test_archive_can_be_verified_and_read_with_standard_tools(client: TestClient, filled: str, tmp_path: Path) -> None:
     body = snapshot(client, filled)
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -124,7 +125,7 @@ def test_the_file_can_be_checked_and_read_without_this_program(client: TestClien
     assert list(members(body)) == [*(part["name"] for part in manifest["parts"]), "manifest.json", "SHA256SUMS"]
 
 
-def test_an_empty_gallery_and_one_of_pictures_come_back(client: TestClient, gallery: str) -> None:
+def test_empty_gallery_and_gallery_of_images_are_restored(client: TestClient, gallery: str) -> None:
     assert restore(client, f"{gallery}-empty", snapshot(client, gallery))["state"] == "succeeded"
     assert client.get(f"/v1/galleries/{gallery}-empty").json()["items"] == 0
     add_people(client, gallery, range(4), Modality.VISIBLE)
@@ -135,10 +136,10 @@ def test_an_empty_gallery_and_one_of_pictures_come_back(client: TestClient, gall
     assert client.get(f"/v1/galleries/{gallery}-2/items/p2/image").headers["content-type"] == "image/jpeg"
 
 
-def test_retention_goes_on_counting(client: TestClient, filled: str) -> None:
+def test_retention_counts_from_the_original_time(client: TestClient, filled: str) -> None:
     restore(client, f"{filled}-2", snapshot(client, filled))
     moment = datetime(2026, 1, 1, 0, 0, 0, 10, tzinfo=UTC) + timedelta(days=3650)
-    assert galleries_of(client).expire(moment)[f"{filled}-2"] == 10
+    assert galleries_of(client).erasure.expire(moment)[f"{filled}-2"] == 10
 
 
 def changed(name: str, change: Callable[[bytes], bytes], *, sealed: bool) -> Callable[[bytes], bytes]:
@@ -171,8 +172,8 @@ def twice(body: bytes) -> bytes:
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "flipped": (changed("items-00001.parquet", flipped, sealed=False), "items-00001.parquet is not what its checksum"),
     "foreign part": (changed("items-00001.parquet", lambda _: TEXT, sealed=True), "items-00001.parquet cannot be read"),
-    "flipped facts": (changed("manifest.json", flipped, sealed=False), "manifest.json is not what its checksum"),
-    "no facts": (changed("manifest.json", lambda _: b"[]", sealed=True), "manifest.json cannot be read"),
+    "flipped details": (changed("manifest.json", flipped, sealed=False), "manifest.json is not what its checksum"),
+    "no details": (changed("manifest.json", lambda _: b"[]", sealed=True), "manifest.json cannot be read"),
     "other count": (manifest(items=ITEMS + 1), "manifest.json cannot be read"),
     "newer": (manifest(version=2), "format version 2; this server reads version 1"),
     "sums": (changed("SHA256SUMS", lambda data: data + data, sealed=False), "SHA256SUMS names other members"),
@@ -187,7 +188,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("filled", [VectorType.FLOAT32], indirect=True)
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_file_that_is_not_whole_leaves_nothing(client: TestClient, filled: str, kind: str) -> None:
+def test_damaged_archive_leaves_no_gallery(client: TestClient, filled: str, kind: str) -> None:
     damage, reason = DAMAGES[kind]
     job = restore(client, f"{filled}-2", damage(snapshot(client, filled)))
     assert (job["state"], reason in job["error"]) == ("failed", True), job["error"]
@@ -196,7 +197,7 @@ def test_a_file_that_is_not_whole_leaves_nothing(client: TestClient, filled: str
     assert galleries_of(client)._store.drafts() == []
 
 
-def test_a_restore_makes_a_new_gallery_or_is_refused(client: TestClient, gallery: str) -> None:
+def test_restore_creates_a_new_gallery_or_is_rejected(client: TestClient, gallery: str) -> None:
     body = snapshot(client, gallery)
     check_problem(send(client, gallery, body), 409, "gallery-exists")
     assert client.put(f"/v1/aliases/{gallery}-a", json={"gallery": gallery}).status_code == 200
@@ -205,7 +206,7 @@ def test_a_restore_makes_a_new_gallery_or_is_refused(client: TestClient, gallery
     check_problem(client.get("/v1/galleries/nowhere/snapshot"), 404, "gallery-not-found")
 
 
-def test_a_snapshot_needs_an_admin_and_a_restore_a_writer(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_archive_requires_admin_scope_and_restore_write_scope(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     with start(auth="required") as client:
         admin = {"Authorization": f"Bearer {capsys.readouterr().out.strip().splitlines()[-1].strip()}"}
         client.post("/v1/galleries", json={"name": "g"}, headers=admin)
@@ -217,7 +218,7 @@ def test_a_snapshot_needs_an_admin_and_a_restore_a_writer(start: Start, capsys: 
 
 
 class Crashed(BaseException):
-    """The server is gone."""
+    """Simulates a crash of the server."""
 
 
 @pytest.mark.parametrize(
@@ -229,10 +230,10 @@ class Crashed(BaseException):
           for one in (("create_gallery", False), ("create_gallery", True), ("put", False), ("rename_gallery", False))),
     ],
 )  # fmt: skip
-def test_a_restore_goes_on_after_a_stop_at_any_step(
+def test_restore_resumes_after_a_crash_at_any_step(
     start: Start, monkeypatch: pytest.MonkeyPatch, moment: str, done: bool
 ) -> None:
-    """The worker dies before or after a step, without a word; the next start finds the job running."""
+    """The worker dies silently before or after a step; the next start finds the job running."""
     real, reached = getattr(SqlStore, moment), Event()
 
     def dying(self: SqlStore, *args: Any) -> Any:
@@ -243,16 +244,16 @@ def test_a_restore_goes_on_after_a_stop_at_any_step(
 
     with start() as client:
         galleries = galleries_of(client)
-        galleries.create("g", model="unknown", fingerprint="9" * 64, dimension=DIMENSION)
-        galleries.put("g", list(stored(ITEMS, VectorType.FLOAT32)), fingerprint="9" * 64)
+        galleries.catalog.create("g", model="unknown", fingerprint="9" * 64, dimension=DIMENSION)
+        galleries.writer.put("g", list(stored(ITEMS, VectorType.FLOAT32)), fingerprint="9" * 64)
         before, body = everything(client, "g"), snapshot(client, "g")
         with monkeypatch.context() as patch:
             patch.setattr("threading.excepthook", lambda _: None)
             patch.setattr(SqlStore, moment, dying)
             id = send(client, "g2", body).json()["id"]
             assert reached.wait(20)
-            client.app.state.service.jobs._thread.join(20)  # type: ignore[attr-defined]
-            assert ("g2" in galleries.progress()) == (moment == "rename_gallery" and done)
+            wait_for_dead_worker(client.app.state.service.jobs, 20)  # type: ignore[attr-defined]
+            assert ("g2" in galleries.loader.progress()) == (moment == "rename_gallery" and done)
     with start() as client:
         assert '"state":"succeeded"' in client.get(f"/v1/jobs/{id}/events").text.replace(" ", "")
         assert everything(client, "g2") == before

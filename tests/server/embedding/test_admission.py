@@ -1,35 +1,67 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from server.embedding.admission import Admission
-from server.errors import Overloaded
+from server.domain.errors import Overloaded
+from server.embedding.admission import Admission, permits_for
+from tests.server.image_files import crop, encode, giant_png
+
+CROPS = [crop(1)] * 100
 
 
-def test_images_are_counted_and_the_permits_come_back() -> None:
+def test_crops_need_one_permit_each_which_is_returned() -> None:
     admission = Admission(8)
-    with admission.admit(5):
+    with admission.admit(CROPS[:5]):
         assert admission.in_flight == 5
-        with pytest.raises(Overloaded) as caught, admission.admit(4):
+        with pytest.raises(Overloaded) as caught, admission.admit(CROPS[:4]):
             pass
         assert caught.value.retry_after_s >= 1
-        with admission.admit(3):
+        with admission.admit(CROPS[:3]):
             assert admission.in_flight == 8
     assert admission.in_flight == 0
 
 
-def test_permits_come_back_when_the_work_fails() -> None:
+def test_permits_are_returned_when_the_work_fails() -> None:
     admission = Admission(2)
     for _ in range(5):
-        with pytest.raises(KeyError), admission.admit(2):
+        with pytest.raises(KeyError), admission.admit(CROPS[:2]):
             raise KeyError
     assert admission.in_flight == 0
 
 
-def test_the_advice_to_retry_follows_the_pace() -> None:
+def test_retry_after_follows_the_throughput() -> None:
     admission = Admission(100)
-    with admission.admit(50):
+    with admission.admit(CROPS[:50]):
         pass  # 50 images in the last 10 s
-    with admission.admit(100), pytest.raises(Overloaded) as caught, admission.admit(11):
+    with admission.admit(CROPS[:100]), pytest.raises(Overloaded) as caught, admission.admit(CROPS[:11]):
         pass
     assert caught.value.retry_after_s == 3  # 11 missing at 5 a second
+
+
+@pytest.mark.parametrize(
+    ("image", "permits"),
+    [
+        (crop(1), 1),
+        (b"", 1),
+        (encode(np.zeros((700, 700, 3), np.uint8), "JPEG"), 1),
+        (encode(np.zeros((1000, 1000, 3), np.uint8), "JPEG", progressive=True), 2),
+        (giant_png(5000, 5000), 48),
+        (bytes(10 << 20), 41),
+    ],
+)
+def test_an_image_needs_permits_by_its_pixels(image: bytes, permits: int) -> None:
+    assert permits_for(image) == permits
+
+
+def test_large_images_use_up_the_permits_but_a_request_is_never_too_large() -> None:
+    admission, large = Admission(100), giant_png(5000, 5000)
+    with admission.admit([large, large]):
+        assert admission.in_flight == 2
+        with pytest.raises(Overloaded), admission.admit([large]):
+            pass
+        with admission.admit(CROPS[:4]):
+            assert admission.in_flight == 6
+    with admission.admit([large] * 64), pytest.raises(Overloaded), admission.admit(CROPS[:1]):
+        pass
+    assert admission.in_flight == 0

@@ -10,16 +10,25 @@ import numpy as np
 import pytest
 
 from models.card import Modality
-from server.embedding.batcher import IMPORTS_NICE, LANES_NICE, Batcher, Embedded, InferenceDied, Lanes, Priority, _Crew
-from server.errors import EmbeddingFailed, NotReady
-from tests.server.standin import HEIGHT, WIDTH, StandIn, card
+from server.domain.errors import EmbeddingFailed, NotReady
+from server.embedding.batcher import (
+    IMPORT_NICENESS,
+    LANE_NICENESS,
+    Batcher,
+    CpuLanes,
+    InferenceDied,
+    InferenceResult,
+    Priority,
+    WorkerPool,
+)
+from tests.server.stub_model import HEIGHT, WIDTH, StubModel, card
 
 LARGEST = 4
 POISON = 255
 
 
 class Gate:
-    """An ``Embedder`` that holds each batch until told, and fails on poison."""
+    """An ``Embedder`` that blocks each batch until it is released and fails on images marked ``POISON``."""
 
     provider = "test"
     largest_batch = LARGEST
@@ -38,7 +47,7 @@ class Gate:
             self.on_run()
         if POISON in marks:
             raise RuntimeError("poison")
-        return StandIn().embed(images, modalities)
+        return StubModel().embed(images, modalities)
 
 
 def marked(mark: int) -> np.ndarray:
@@ -60,16 +69,16 @@ def batcher(gate: Gate) -> Iterator[Batcher]:
     batcher.close()
 
 
-def submit(batcher: Batcher, mark: int, priority: Priority = Priority.QUERY) -> Future[Embedded]:
+def submit(batcher: Batcher, mark: int, priority: Priority = Priority.QUERY) -> Future[InferenceResult]:
     return batcher.submit("gate", marked(mark), Modality.VISIBLE, priority)
 
 
 def expected(mark: int) -> np.ndarray:
-    (vector,) = StandIn().embed(marked(mark)[np.newaxis], np.zeros(1, np.int64))
+    (vector,) = StubModel().embed(marked(mark)[np.newaxis], np.zeros(1, np.int64))
     return np.asarray(vector)
 
 
-def test_one_image_starts_at_once_and_what_gathers_meanwhile_is_the_next_batch(gate: Gate, batcher: Batcher) -> None:
+def test_first_image_starts_immediately_and_later_ones_form_the_next_batch(gate: Gate, batcher: Batcher) -> None:
     futures = [submit(batcher, 0)]
     gate.entered.acquire()
     futures += [submit(batcher, mark) for mark in range(1, 7)]
@@ -80,7 +89,7 @@ def test_one_image_starts_at_once_and_what_gathers_meanwhile_is_the_next_batch(g
     assert futures[1].result().queue_s > 0
 
 
-def test_queries_go_before_imports_and_never_share_a_batch(gate: Gate, batcher: Batcher) -> None:
+def test_queries_precede_imports_and_never_share_a_batch(gate: Gate, batcher: Batcher) -> None:
     first = submit(batcher, 0, Priority.IMPORT)
     gate.entered.acquire()
     rest = [submit(batcher, mark, Priority.IMPORT) for mark in (1, 2)] + [submit(batcher, mark) for mark in (8, 9)]
@@ -90,7 +99,7 @@ def test_queries_go_before_imports_and_never_share_a_batch(gate: Gate, batcher: 
     assert gate.batches == [[0], [8, 9], [1, 2]]
 
 
-def test_a_poison_image_fails_alone_and_the_order_is_kept(gate: Gate, batcher: Batcher) -> None:
+def test_one_failing_image_does_not_fail_its_batch(gate: Gate, batcher: Batcher) -> None:
     submit(batcher, 0)
     gate.entered.acquire()
     marks = [1, POISON, 3]
@@ -105,7 +114,7 @@ def test_a_poison_image_fails_alone_and_the_order_is_kept(gate: Gate, batcher: B
     assert not batcher.problems()
 
 
-def test_a_cancelled_image_never_reaches_the_model(gate: Gate, batcher: Batcher) -> None:
+def test_cancelled_image_is_not_embedded(gate: Gate, batcher: Batcher) -> None:
     submit(batcher, 0)
     gate.entered.acquire()
     dropped, kept = submit(batcher, 1), submit(batcher, 2)
@@ -115,7 +124,7 @@ def test_a_cancelled_image_never_reaches_the_model(gate: Gate, batcher: Batcher)
     assert gate.batches == [[0], [2]]
 
 
-def test_when_the_thread_dies_every_waiter_is_told_and_ready_goes_off(gate: Gate, batcher: Batcher) -> None:
+def test_all_pending_calls_fail_when_a_thread_dies(gate: Gate, batcher: Batcher) -> None:
     gate.on_run = exit_thread
     running = submit(batcher, 0)
     gate.entered.acquire()
@@ -130,11 +139,11 @@ def test_when_the_thread_dies_every_waiter_is_told_and_ready_goes_off(gate: Gate
     assert batcher.problems() == ["inference-0, which runs gate, has died"]
 
 
-def test_a_death_while_a_failed_batch_is_retried_leaves_nobody_waiting(gate: Gate, batcher: Batcher) -> None:
+def test_all_pending_calls_fail_when_a_thread_dies_during_a_retry(gate: Gate, batcher: Batcher) -> None:
     submit(batcher, 0)
     gate.entered.acquire()
     futures = [submit(batcher, mark) for mark in (POISON, 2, 3)]
-    gate.go.release(2)  # the lone one, and the batch that fails
+    gate.go.release(2)  # the first image, and the batch that fails
     gate.entered.acquire(), gate.entered.acquire()
     gate.on_run = exit_thread
     gate.go.release(100)
@@ -143,7 +152,7 @@ def test_a_death_while_a_failed_batch_is_retried_leaves_nobody_waiting(gate: Gat
             future.result(5)
 
 
-def test_a_model_that_keeps_failing_turns_ready_off_until_it_works_again(gate: Gate, batcher: Batcher) -> None:
+def test_repeated_failures_make_the_batcher_not_ready_until_a_success(gate: Gate, batcher: Batcher) -> None:
     gate.go.release(100)
     for _ in range(3):
         with pytest.raises(EmbeddingFailed):
@@ -153,7 +162,7 @@ def test_a_model_that_keeps_failing_turns_ready_off_until_it_works_again(gate: G
     assert not batcher.problems()
 
 
-def test_closing_answers_whoever_still_waits() -> None:
+def test_close_fails_waiting_images() -> None:
     gate = Gate()
     batcher = Batcher([{"gate": gate}])
     running = submit(batcher, 0)
@@ -169,7 +178,7 @@ def test_closing_answers_whoever_still_waits() -> None:
     running.result(0)
 
 
-def test_each_run_is_observed_with_its_size() -> None:
+def test_observer_gets_model_and_size_of_each_batch() -> None:
     gate, seen = Gate(), []
     gate.go.release(100)
     batcher = Batcher([{"gate": gate}], lambda model, images, seconds: seen.append((model, images, seconds >= 0)))
@@ -182,8 +191,8 @@ def exit_thread() -> None:
     raise SystemExit
 
 
-class Twins:
-    """Two models of one device, one gate, in the order of their batches."""
+class TwoModels:
+    """Two models on one device with a shared gate; records the order of their batches."""
 
     def __init__(self) -> None:
         self.gate = Gate()
@@ -203,13 +212,15 @@ class Twins:
         return embed
 
 
-def test_models_of_one_device_take_turns_by_who_waits_longest_and_never_share_a_batch() -> None:
-    twins = Twins()
+def test_models_on_one_device_are_served_by_longest_wait() -> None:
+    twins = TwoModels()
     gate, batcher = twins.gate, Batcher([twins.embedders()])
-    wanted = [("one", 0), ("two", 1), ("one", 2), ("two", 3), ("one", 4)]
+    expected_order = [("one", 0), ("two", 1), ("one", 2), ("two", 3), ("one", 4)]
     futures = [batcher.submit("one", marked(9), Modality.VISIBLE, Priority.QUERY)]
     gate.entered.acquire()
-    futures += [batcher.submit(name, marked(mark), Modality.VISIBLE, Priority.QUERY) for name, mark in wanted[1:]]
+    futures += [
+        batcher.submit(name, marked(mark), Modality.VISIBLE, Priority.QUERY) for name, mark in expected_order[1:]
+    ]
     futures += [batcher.submit("two", marked(7), Modality.VISIBLE, Priority.IMPORT)]
     futures += [batcher.submit("one", marked(8), Modality.VISIBLE, Priority.QUERY)]
     gate.go.release(100)
@@ -220,12 +231,12 @@ def test_models_of_one_device_take_turns_by_who_waits_longest_and_never_share_a_
     batcher.close()
 
 
-def test_what_waits_for_a_model_on_two_devices_goes_to_the_free_one() -> None:
+def test_images_go_to_the_idle_device() -> None:
     gates = Gate(), Gate()
     gates[1].entered = gates[0].entered
     batcher = Batcher([{"gate": gate} for gate in gates])
     running = []
-    for mark in (1, 2):  # one after the other, or one device would take both
+    for mark in (1, 2):  # separately, or one device would take both
         running.append(submit(batcher, mark))
         gates[0].entered.acquire()
     busy, free = gates if gates[0].batches == [[1]] else gates[::-1]
@@ -239,14 +250,14 @@ def test_what_waits_for_a_model_on_two_devices_goes_to_the_free_one() -> None:
     batcher.close()
 
 
-@pytest.mark.parametrize(("waiting", "free", "share"), [(1, 2, 1), (6, 2, 3), (7, 2, 4), (7, 1, 7)])
-def test_who_is_free_shares_what_waits(waiting: int, free: int, share: int) -> None:
-    crew = _Crew(threading.Lock(), tuple(Priority), 2)
-    crew.free = free
-    assert crew.share(waiting) == share
+@pytest.mark.parametrize(("waiting", "idle", "share"), [(1, 2, 1), (6, 2, 3), (7, 2, 4), (7, 1, 7)])
+def test_idle_threads_share_the_waiting_images(waiting: int, idle: int, share: int) -> None:
+    pool = WorkerPool(threading.Lock(), tuple(Priority), 2)
+    pool.idle = idle
+    assert pool.share(waiting) == share
 
 
-def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: Batcher) -> None:
+def test_died_fails_when_a_thread_dies_but_not_on_close(gate: Gate, batcher: Batcher) -> None:
     closed = Batcher([{"gate": Gate()}])
     closed.close()
     assert closed.died.result(0) is None
@@ -258,7 +269,7 @@ def test_the_death_of_a_thread_is_told_and_closing_is_none(gate: Gate, batcher: 
         batcher.died.result(5)
 
 
-def test_a_batch_that_hangs_is_the_loss_of_its_device_and_everybody_is_told(gate: Gate) -> None:
+def test_hanging_batch_ends_the_batcher(gate: Gate) -> None:
     batcher = Batcher([{"gate": gate}], hang_s=1)
     hanging = submit(batcher, 0)
     gate.entered.acquire()
@@ -270,7 +281,7 @@ def test_a_batch_that_hangs_is_the_loss_of_its_device_and_everybody_is_told(gate
         batcher.died.result(5)
     with pytest.raises(NotReady):
         submit(batcher, 2)
-    batcher.close()  # leaves the thread behind
+    batcher.close()  # abandons the thread
     gate.go.release(10)
     with pytest.raises(NotReady):
         hanging.result(0)
@@ -286,42 +297,42 @@ def lane() -> Gate:
 
 
 @pytest.fixture
-def beside(gate: Gate, lane: Gate) -> Iterator[Batcher]:
-    """Two lanes, which run ``lane``, beside a device that runs ``gate``."""
-    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 2))
+def with_lanes(gate: Gate, lane: Gate) -> Iterator[Batcher]:
+    """Return a batcher with two lanes that run ``lane`` and a device that runs ``gate``."""
+    batcher = Batcher([{"gate": gate}], lanes=CpuLanes({"gate": lane}, 2))
     yield batcher
     for each in (gate, lane):
         each.go.release(1000)
     batcher.close()
 
 
-def test_a_lone_query_has_the_whole_device(gate: Gate, lane: Gate, beside: Batcher) -> None:
+def test_single_queries_run_on_the_whole_device(gate: Gate, lane: Gate, with_lanes: Batcher) -> None:
     gate.go.release(3)
     for mark in (1, 2, 3):
-        np.testing.assert_allclose(submit(beside, mark).result(5).vector, expected(mark), atol=1e-6)
+        np.testing.assert_allclose(submit(with_lanes, mark).result(5).vector, expected(mark), atol=1e-6)
     assert (gate.batches, lane.batches) == ([[1], [2], [3]], [])
 
 
-def test_what_comes_beside_a_lone_query_goes_to_a_lane(gate: Gate, lane: Gate, beside: Batcher) -> None:
-    first = submit(beside, 1)
+def test_second_concurrent_query_runs_on_a_lane(gate: Gate, lane: Gate, with_lanes: Batcher) -> None:
+    first = submit(with_lanes, 1)
     gate.entered.acquire()
-    second = submit(beside, 2)
+    second = submit(with_lanes, 2)
     lane.go.release()
     np.testing.assert_allclose(second.result(5).vector, expected(2), atol=1e-6)
     assert not first.done()
 
 
-def test_lanes_run_batches_at_once_and_take_what_gathers(gate: Gate, lane: Gate, beside: Batcher) -> None:
-    futures = [submit(beside, 0)]
+def test_lanes_run_concurrently_and_share_waiting_images(gate: Gate, lane: Gate, with_lanes: Batcher) -> None:
+    futures = [submit(with_lanes, 0)]
     gate.entered.acquire()
     for mark in (1, 2):
-        futures.append(submit(beside, mark))
-        lane.entered.acquire()  # the second one while the first one runs
-    futures += [submit(beside, mark) for mark in range(3, 9)]
-    gate.go.release()  # the device leaves all of them to the lanes
+        futures.append(submit(with_lanes, mark))
+        lane.entered.acquire()  # each on its own lane
+    futures += [submit(with_lanes, mark) for mark in range(3, 9)]
+    gate.go.release()  # several are waiting, so the device takes none
     futures[0].result(5)
     lane.go.release()
-    lane.entered.acquire()  # the lane that is free takes all that it can
+    lane.entered.acquire()  # the idle lane takes a full batch
     lane.go.release(100)
     for mark, future in enumerate(futures):
         np.testing.assert_allclose(future.result(5).vector, expected(mark), atol=1e-6)
@@ -329,8 +340,8 @@ def test_lanes_run_batches_at_once_and_take_what_gathers(gate: Gate, lane: Gate,
     assert sorted(lane.batches) == [[1], [2], [3, 4, 5, 6], [7, 8]]
 
 
-def test_a_lane_leaves_the_last_query_to_the_device(gate: Gate, lane: Gate) -> None:
-    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 1))
+def test_single_query_returns_to_the_device_after_a_lane_was_used(gate: Gate, lane: Gate) -> None:
+    batcher = Batcher([{"gate": gate}], lanes=CpuLanes({"gate": lane}, 1))
     first = submit(batcher, 1)
     gate.entered.acquire()
     second = submit(batcher, 2)
@@ -345,38 +356,40 @@ def test_a_lane_leaves_the_last_query_to_the_device(gate: Gate, lane: Gate) -> N
     batcher.close()
 
 
-def test_a_lane_that_dies_is_the_end_of_all_that_waits(gate: Gate, lane: Gate, beside: Batcher) -> None:
+def test_batcher_ends_when_a_lane_dies(gate: Gate, lane: Gate, with_lanes: Batcher) -> None:
     lane.on_run = exit_thread
-    running = submit(beside, 1)
+    running = submit(with_lanes, 1)
     gate.entered.acquire()
-    lost = submit(beside, 2)
+    lost = submit(with_lanes, 2)
     lane.go.release()
     with pytest.raises(InferenceDied, match=r"query-[01], which runs gate, has died"):
-        beside.died.result(5)
+        with_lanes.died.result(5)
     with pytest.raises(NotReady):
         lost.result(5)
     gate.go.release()
     np.testing.assert_allclose(running.result(5).vector, expected(1), atol=1e-6)
 
 
-@pytest.mark.parametrize(("priority", "nice"), [(Priority.QUERY, LANES_NICE), (Priority.IMPORT, IMPORTS_NICE)])
-def test_lanes_give_way(gate: Gate, lane: Gate, beside: Batcher, priority: Priority, nice: int) -> None:
+@pytest.mark.parametrize(("priority", "nice"), [(Priority.QUERY, LANE_NICENESS), (Priority.IMPORT, IMPORT_NICENESS)])
+def test_lanes_run_at_a_lower_priority(
+    gate: Gate, lane: Gate, with_lanes: Batcher, priority: Priority, nice: int
+) -> None:
     found: list[int] = []
     lane.on_run = lambda: found.append(niceness())
-    submit(beside, 1)
+    submit(with_lanes, 1)
     gate.entered.acquire()
     lane.go.release()
-    submit(beside, 2, priority).result(5)
+    submit(with_lanes, 2, priority).result(5)
     behind = nice if sys.platform == "linux" else 0
     assert found == [min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + behind, 19)]
 
 
-def test_imports_hold_up_no_query(gate: Gate, lane: Gate, beside: Batcher) -> None:
-    imported = [submit(beside, mark, Priority.IMPORT) for mark in range(1, 7)]
+def test_query_does_not_wait_for_imports(gate: Gate, lane: Gate, with_lanes: Batcher) -> None:
+    imported = [submit(with_lanes, mark, Priority.IMPORT) for mark in range(1, 7)]
     for _ in range(2):
         lane.entered.acquire()
     gate.go.release()
-    np.testing.assert_allclose(submit(beside, 8).result(5).vector, expected(8), atol=1e-6)
+    np.testing.assert_allclose(submit(with_lanes, 8).result(5).vector, expected(8), atol=1e-6)
     assert not any(future.done() for future in imported)
     lane.go.release(100)
     for mark, future in enumerate(imported, 1):
@@ -384,11 +397,11 @@ def test_imports_hold_up_no_query(gate: Gate, lane: Gate, beside: Batcher) -> No
     assert gate.batches == [[8]]
 
 
-def test_while_queries_come_one_import_runs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_import_lane_runs_while_queries_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{Batcher.__module__}.QUIET_S", 1000)
     gate, lane = Gate(), Gate()
     gate.go.release()
-    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 2))
+    batcher = Batcher([{"gate": gate}], lanes=CpuLanes({"gate": lane}, 2))
     submit(batcher, 1).result(5)
     first = submit(batcher, 2, Priority.IMPORT)
     lane.entered.acquire()
@@ -401,31 +414,31 @@ def test_while_queries_come_one_import_runs_at_a_time(monkeypatch: pytest.Monkey
     batcher.close()
 
 
-def test_an_import_rests_after_a_batch_while_queries_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{Batcher.__module__}.REST", 1e6)
+def test_import_lane_pauses_after_a_batch_while_queries_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{Batcher.__module__}.IMPORT_PAUSE_RATIO", 1e6)
     gate, lane = Gate(), Gate()
     for each in (gate, lane):
         each.go.release(10)
-    batcher = Batcher([{"gate": gate}], lanes=Lanes({"gate": lane}, 1))
+    batcher = Batcher([{"gate": gate}], lanes=CpuLanes({"gate": lane}, 1))
     submit(batcher, 1, Priority.IMPORT).result(5)
-    submit(batcher, 2, Priority.IMPORT).result(5)  # no query has come
+    submit(batcher, 2, Priority.IMPORT).result(5)  # no query has arrived
     monkeypatch.setattr(f"{Batcher.__module__}.QUIET_S", 1000)
     submit(batcher, 3).result(5)
     submit(batcher, 4, Priority.IMPORT).result(5)
     waiting = submit(batcher, 5, Priority.IMPORT)
     with pytest.raises(TimeoutError):
         waiting.result(0.1)
-    batcher.close()  # wakes it
+    batcher.close()  # wakes the lane
     with pytest.raises(NotReady):
         waiting.result(5)
 
 
-def test_failures_of_lanes_count_whichever_meets_them_and_any_success_ends_them(lane: Gate, beside: Batcher) -> None:
+def test_failures_are_counted_over_all_lanes_and_reset_by_any_success(lane: Gate, with_lanes: Batcher) -> None:
     lane.go.release(100)
     for failed in range(3):
-        assert beside.problems() == [], failed
+        assert with_lanes.problems() == [], failed
         with pytest.raises(EmbeddingFailed):
-            submit(beside, POISON, Priority.IMPORT).result(5)
-    assert beside.problems() == ["model gate: the last 3 runs failed"]
-    submit(beside, 1, Priority.IMPORT).result(5)
-    assert beside.problems() == []
+            submit(with_lanes, POISON, Priority.IMPORT).result(5)
+    assert with_lanes.problems() == ["model gate: the last 3 runs failed"]
+    submit(with_lanes, 1, Priority.IMPORT).result(5)
+    assert with_lanes.problems() == []

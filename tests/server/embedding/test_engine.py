@@ -1,22 +1,26 @@
-"""From files to vectors without HTTP: each image by itself, everybody answered, nothing done for who has left."""
+"""The engine without HTTP: results per image, failures and cancellation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from hashlib import sha256
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models.card import Modality
+from server.domain.errors import ImageRejected, ImageTypeUnsupported, NotReady
+from server.domain.types import CropWarning
 from server.embedding.batcher import Batcher, Priority
+from server.embedding.decode import Pixels
 from server.embedding.engine import Detail, Embedding, Engine, ImageLimits
-from server.errors import ImageTypeUnsupported, NotReady
-from server.gallery.types import CropWarning
+from server.embedding.isolation import IsolatedDecoders
+from tests.drawing import draw_person
 from tests.server.embedding.test_batcher import Gate
-from tests.server.pictures import TEXT, crop, encode
+from tests.server.image_files import TEXT, crop, encode
 
 LIMITS = ImageLimits(10**6, 10**6)
 
@@ -41,11 +45,18 @@ def batcher(gate: Gate) -> Iterator[Batcher]:
 
 
 @pytest.fixture
-def engine(gate: Gate, batcher: Batcher, pool: ThreadPoolExecutor) -> Engine:
-    return Engine(gate, batcher, dict.fromkeys(Priority, pool), LIMITS)
+def engine(gate: Gate, batcher: Batcher, pool: ThreadPoolExecutor, isolated: IsolatedDecoders) -> Engine:
+    return Engine(gate, batcher, dict.fromkeys(Priority, pool), isolated, LIMITS)
 
 
-def test_results_come_in_order_with_the_details_that_were_wanted_and_no_others(gate: Gate, engine: Engine) -> None:
+@pytest.fixture(scope="module")
+def isolated() -> Iterator[IsolatedDecoders]:
+    decoders = IsolatedDecoders(2)
+    yield decoders
+    decoders.close()
+
+
+def test_results_are_in_order_with_exactly_the_requested_details(gate: Gate, engine: Engine) -> None:
     gate.go.release(100)
     black = encode(np.zeros((64, 32, 3), np.uint8))
     uploads, modalities = [crop(1), TEXT, black], [None, None, Modality.INFRARED]
@@ -58,28 +69,28 @@ def test_results_come_in_order_with_the_details_that_were_wanted_and_no_others(g
             Modality.INFRARED,
         ]
         assert min(outcome.decode_s, outcome.queue_s, outcome.embed_s) > 0
-    (plain, _, _), (told, _, dark) = bare.results, full.results
+    (plain, _, _), (detailed, _, dark) = bare.results, full.results
     assert isinstance(plain, Embedding)
-    assert isinstance(told, Embedding)
+    assert isinstance(detailed, Embedding)
     assert isinstance(dark, Embedding)
     assert (plain.thumbnail, plain.warnings, plain.content) == (None, frozenset(), None)
-    assert told.content == sha256(uploads[0]).hexdigest()
-    assert told.thumbnail is not None
+    assert detailed.content == sha256(uploads[0]).hexdigest()
+    assert detailed.thumbnail is not None
     assert CropWarning.TOO_DARK in dark.warnings
-    np.testing.assert_array_equal(plain.vector, told.vector)
+    np.testing.assert_array_equal(plain.vector, detailed.vector)
 
 
-def test_no_images_are_done_at_once(engine: Engine) -> None:
+def test_empty_call_completes_immediately(engine: Engine) -> None:
     assert engine.submit([], [], Priority.QUERY).result(0).results == ()
 
 
-def test_who_leaves_takes_back_what_the_model_has_not_begun(
+def test_cancelled_call_drops_images_that_have_not_reached_the_model(
     gate: Gate, engine: Engine, batcher: Batcher, pool: ThreadPoolExecutor
 ) -> None:
     first = engine.submit([crop(1)], [None], Priority.QUERY)
     gate.entered.acquire()
     decoded = engine.submit([crop(2)], [None], Priority.QUERY)
-    pool.submit(lambda: None).result(5)  # the only decoding thread has come to its end
+    pool.submit(lambda: None).result(5)  # the only decoding thread has finished the image
     assert batcher.depth == 1
     go = Event()
     pool.submit(go.wait)
@@ -96,11 +107,13 @@ def test_who_leaves_takes_back_what_the_model_has_not_begun(
         decoded.result(0)
 
 
-def test_an_end_of_the_model_or_of_the_decoders_answers_who_waits(gate: Gate, engine: Engine, batcher: Batcher) -> None:
+def test_pending_calls_fail_when_batcher_or_decoders_end(
+    gate: Gate, engine: Engine, batcher: Batcher, isolated: IsolatedDecoders
+) -> None:
     with ThreadPoolExecutor(1) as pool:
         go = Event()
         pool.submit(go.wait)
-        undecoded = Engine(gate, batcher, dict.fromkeys(Priority, pool), LIMITS).submit(
+        undecoded = Engine(gate, batcher, dict.fromkeys(Priority, pool), isolated, LIMITS).submit(
             [crop(1)], [None], Priority.QUERY
         )
         pool.shutdown(wait=False, cancel_futures=True)
@@ -113,10 +126,45 @@ def test_an_end_of_the_model_or_of_the_decoders_answers_who_waits(gate: Gate, en
         engine.submit([crop(1), crop(2)], [None, None], Priority.QUERY).result(5)
 
 
-def test_what_nobody_foresaw_fails_the_call(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_fails_the_call(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> object:
         raise ZeroDivisionError
 
     monkeypatch.setattr("server.embedding.engine.resize", broken)
     with pytest.raises(ZeroDivisionError):
         engine.submit([crop(1)], [None], Priority.QUERY).result(5)
+
+
+def test_files_that_may_take_long_are_decoded_in_processes_and_simple_ones_are_not(
+    gate: Gate, engine: Engine, isolated: IsolatedDecoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.go.release(100)
+    sent: list[bytes] = []
+    submit = isolated.submit
+
+    def record(data: bytes, *arguments: Any, **limits: Any) -> Future[Pixels]:
+        sent.append(data)
+        return submit(data, *arguments, **limits)
+
+    monkeypatch.setattr(isolated, "submit", record)
+    person = draw_person(3, Modality.VISIBLE, size=(64, 32))
+    simple = [encode(person), encode(person, "JPEG"), encode(person, "JPEG", subsampling="4:4:4")]
+    others = [encode(person, kind) for kind in ("WEBP", "BMP", "TIFF", "GIF", "AVIF")]
+    others += [encode(person, "JPEG", progressive=True)]
+    outcome = engine.submit([*simple, *others], [None] * 9, Priority.QUERY, Detail).result(60)
+    assert [type(result) for result in outcome.results] == [Embedding] * 9
+    assert sent == others
+
+
+def test_slow_image_does_not_delay_simple_ones(
+    gate: Gate, engine: Engine, isolated: IsolatedDecoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.go.release(100)
+    slow: Future[Pixels] = Future()
+    monkeypatch.setattr(isolated, "submit", lambda *_, **__: slow)
+    waiting = engine.submit([encode(draw_person(1, Modality.VISIBLE), "WEBP")], [None], Priority.QUERY)
+    for identity in range(4):
+        assert engine.submit([crop(identity)], [None], Priority.QUERY).result(5).results
+    assert not waiting.done()
+    slow.set_exception(ImageRejected("decoding the image takes longer than 3 s"))
+    assert [type(result) for result in waiting.result(5).results] == [ImageRejected]

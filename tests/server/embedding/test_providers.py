@@ -1,4 +1,4 @@
-"""Which file is loaded and what a GPU session is told: logic that needs no GPU."""
+"""Choice of precision and options of GPU sessions; needs no GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from models.card import Card, Precision, Variant
 from server.embedding import providers
-from server.embedding.processor import has_bfloat_tiles, vnni_flags
 from server.embedding.providers import (
     CPU,
     CUDA,
@@ -22,12 +21,13 @@ from server.embedding.providers import (
     one_device,
     provider_options,
 )
-from server.embedding.session import fitting
-from tests.server.standin import HEIGHT, WIDTH, card
+from server.embedding.session import smallest_fitting
+from server.hardware.cpu_features import has_bfloat_tiles, vnni_flags
+from tests.server.stub_model import HEIGHT, WIDTH, card
 
 
 def with_variants(**losses: float | None) -> Card:
-    """A card with fp32 and each named precision, at that loss in mAP."""
+    """Return a card with fp32 and each named precision at the given loss in mAP."""
     changes = {"fp32": None} | losses
     variants = {
         Precision(name): Variant(
@@ -49,17 +49,17 @@ def with_variants(**losses: float | None) -> Card:
         ("tensorrt:3,1", ("tensorrt:3", "tensorrt:1")),
     ],
 )
-def test_a_setting_names_its_devices_one_by_one(setting: str, named: tuple[str, ...]) -> None:
+def test_device_setting_is_split_into_single_devices(setting: str, named: tuple[str, ...]) -> None:
     assert each_device(setting) == named
 
 
 @pytest.mark.parametrize("setting", ["", "gpu", "cpu:0", "cuda:", "cuda:a", "cuda:0,", "auto:1", "cuda:0,00"])
-def test_a_setting_that_names_no_device_or_one_twice_is_refused(setting: str) -> None:
+def test_malformed_or_duplicate_devices_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="device"):
         each_device(setting)
 
 
-def test_a_device_knows_its_provider_and_auto_takes_cuda_where_it_is() -> None:
+def test_auto_selects_cuda_if_available() -> None:
     assert one_device("cuda:2", [CPU]) == Device("cuda", 2)
     assert (one_device("tensorrt", [CPU]).provider, str(one_device("tensorrt", []))) == (TENSORRT, "tensorrt:0")
     assert one_device("auto", [TENSORRT, CUDA, CPU]) == Device("cuda", 0)
@@ -68,7 +68,7 @@ def test_a_device_knows_its_provider_and_auto_takes_cuda_where_it_is() -> None:
         one_device("cuda:0,1", [CUDA])
 
 
-def _processor(monkeypatch: pytest.MonkeyPatch, *, vnni: bool, tiles: bool) -> None:
+def _set_processor(monkeypatch: pytest.MonkeyPatch, *, vnni: bool, tiles: bool) -> None:
     monkeypatch.setattr(providers, "vnni_flags", lambda: frozenset({"avx_vnni"} if vnni else ()))
     monkeypatch.setattr(providers, "bfloat_is_fast", lambda: tiles)
 
@@ -90,22 +90,22 @@ def _processor(monkeypatch: pytest.MonkeyPatch, *, vnni: bool, tiles: bool) -> N
         ({"bf16": None}, True, True, "fp32"),
     ],
 )
-def test_the_fastest_that_is_known_to_be_good_is_chosen(
+def test_fastest_precision_with_acceptable_loss_is_chosen(
     losses: dict[str, float | None], vnni: bool, tiles: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _processor(monkeypatch, vnni=vnni, tiles=tiles)
+    _set_processor(monkeypatch, vnni=vnni, tiles=tiles)
     assert choose_precision(with_variants(**losses), Device("cpu")) == chosen
 
 
-def test_a_gpu_takes_fp16_where_there_is_one_and_nothing_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    _processor(monkeypatch, vnni=True, tiles=True)
+def test_gpu_uses_fp16_if_available_and_never_a_cpu_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    _set_processor(monkeypatch, vnni=True, tiles=True)
     for kind in ("cuda", "tensorrt"):
         device = Device(kind)  # type: ignore[arg-type]
         assert choose_precision(with_variants(int8=0.0, bf16=0.0, fp16=0.0), device) is Precision.FP16
         assert choose_precision(with_variants(int8=0.0, bf16=0.0), device) is Precision.FP32
 
 
-def test_vnni_is_read_from_the_flags_as_whole_words(tmp_path: Path) -> None:
+def test_vnni_flags_are_matched_as_whole_words(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     for line, found in {
         "flags : fpu avx512f avx512_vnni": {"avx512_vnni"},
@@ -117,7 +117,7 @@ def test_vnni_is_read_from_the_flags_as_whole_words(tmp_path: Path) -> None:
     assert vnni_flags(tmp_path / "none") == set()
 
 
-def test_tiles_are_for_bfloat_only_with_both_flags(tmp_path: Path) -> None:
+def test_bfloat_tiles_require_both_flags(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     for line, found in {"amx_bf16 amx_tile amx_int8": True, "amx_tile amx_int8": False, "amx_bf16": False}.items():
         cpuinfo.write_text(f"flags : fpu {line}\n")
@@ -125,7 +125,7 @@ def test_tiles_are_for_bfloat_only_with_both_flags(tmp_path: Path) -> None:
     assert not has_bfloat_tiles(tmp_path / "none")
 
 
-def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp_path: Path) -> None:
+def test_gpu_options_set_device_memory_limit_and_shapes(tmp_path: Path) -> None:
     described = with_variants(fp16=0.0)
     assert provider_options(Device("cpu"), described, Precision.INT8, Gpu(2**30, tmp_path)) == [(CPU, {})]
 
@@ -152,7 +152,7 @@ def test_each_gpu_session_is_told_its_device_its_bounds_and_the_fixed_shapes(tmp
     assert exact["trt_engine_cache_path"] != options["trt_engine_cache_path"]
 
 
-def test_cuda_graphs_are_asked_for_by_name_and_off_without() -> None:
+def test_cuda_graphs_are_off_by_default() -> None:
     described = with_variants(fp16=0.0)
     for graphs in (False, True):
         gpu = Gpu(graphs=graphs)
@@ -165,7 +165,7 @@ def test_cuda_graphs_are_asked_for_by_name_and_off_without() -> None:
         assert batch_sizes(Device("cuda"), gpu) == GPU_BATCHES
 
 
-def test_tensorrt_has_one_cuda_graph_and_so_one_batch_size() -> None:
+def test_tensorrt_with_cuda_graphs_has_one_batch_size() -> None:
     device, gpu = Device("tensorrt"), Gpu(graphs=True)
     assert batch_sizes(device, Gpu()) == GPU_BATCHES
     assert batch_sizes(device, gpu) == (GPU_BATCHES[-1],)
@@ -174,5 +174,5 @@ def test_tensorrt_has_one_cuda_graph_and_so_one_batch_size() -> None:
     assert shapes == {f"image:{GPU_BATCHES[-1]}x{HEIGHT}x{WIDTH}x3,modality:{GPU_BATCHES[-1]}"}
 
 
-def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
-    assert [fitting(GPU_BATCHES, count) for count in (1, 2, 3, 5, 16, 17, 33)] == [1, 2, 4, 8, 16, 32, 64]
+def test_batches_are_padded_to_the_smallest_fitting_size() -> None:
+    assert [smallest_fitting(GPU_BATCHES, count) for count in (1, 2, 3, 5, 16, 17, 33)] == [1, 2, 4, 8, 16, 32, 64]

@@ -10,20 +10,20 @@ import onnxruntime
 import pytest
 
 from models.card import Card, Modality, Precision
+from server.domain.errors import ModelNotFound
 from server.embedding import session
 from server.embedding.engine import ImageLimits
 from server.embedding.providers import CPU, CUDA, GPU_BATCHES, Device, Gpu, Kind
 from server.embedding.registry import PREFERRED, Models, load_embedders
 from server.embedding.session import ModelRefused, OnnxEmbedder, check_provider
-from server.errors import ModelNotFound
 from tests.drawing import draw_person
-from tests.server.standin import DIMENSION, HEIGHT, WIDTH, StandIn, write_model
+from tests.server.stub_model import DIMENSION, HEIGHT, WIDTH, StubModel, write_model
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    write_model(tmp_path / "standin")
-    return tmp_path / "standin"
+    write_model(tmp_path / "stub")
+    return tmp_path / "stub"
 
 
 def crops(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,71 +33,73 @@ def crops(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_mixed_batches_give_what_the_model_computes(directory: Path, count: int) -> None:
+def test_mixed_batches_match_the_reference(directory: Path, count: int) -> None:
     images, modalities = crops(count)
     found = OnnxEmbedder(directory, device="cpu").embed(images, modalities)
     assert found.dtype == np.float32
     assert found.shape == (count, DIMENSION)
-    np.testing.assert_allclose(found, StandIn().embed(images, modalities), atol=1e-5)
+    np.testing.assert_allclose(found, StubModel().embed(images, modalities), atol=1e-5)
 
 
 @dataclass(frozen=True, slots=True)
 class AsGpu(Device):
-    """The CPU in place of a GPU."""
+    """A device that is reported as a GPU and runs on the CPU."""
 
     @property
     def provider(self) -> str:
         return CPU
 
 
-def on_stand_in(directory: Path, monkeypatch: pytest.MonkeyPatch, device: AsGpu, gpu: Gpu | None) -> OnnxEmbedder:
-    """What runs on a GPU, with all its buffers in the memory of the CPU."""
+def gpu_embedder_on_cpu(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, device: AsGpu, gpu: Gpu | None
+) -> OnnxEmbedder:
+    """Create an embedder as on a GPU, with all its buffers in CPU memory."""
     of_shape = onnxruntime.OrtValue.ortvalue_from_shape_and_type
     monkeypatch.setattr(
         onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, *_: of_shape(shape, kind)
     )
     monkeypatch.setattr(session, "page_locked", lambda _, shape, kind: np.zeros(shape, kind))
     monkeypatch.setattr(session, "one_device", lambda *_: device)
-    monkeypatch.setattr(session, "_open", lambda _, graph, *__: onnxruntime.InferenceSession(graph, providers=[CPU]))
+    monkeypatch.setattr(
+        session, "_create_session", lambda _, graph, *__: onnxruntime.InferenceSession(graph, providers=[CPU])
+    )
     return OnnxEmbedder(directory, gpu=gpu)
 
 
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
-def test_buffers_of_a_gpu_give_what_the_model_computes_for_any_number_of_crops(
+def test_gpu_buffers_match_the_reference_for_any_batch_size(
     directory: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, graphs: bool
 ) -> None:
-    embedder = on_stand_in(directory, monkeypatch, AsGpu(kind), Gpu(graphs=graphs))
+    embedder = gpu_embedder_on_cpu(directory, monkeypatch, AsGpu(kind), Gpu(graphs=graphs))
     images, modalities = crops(embedder.largest_batch)
-    expected = StandIn().embed(images, modalities)
+    expected = StubModel().embed(images, modalities)
     first = embedder.embed(images, modalities)
-    for count in (*GPU_BATCHES, 3, 5, 17, 33, 63):  # after a full batch, so that its rows lie behind theirs
+    for count in (*GPU_BATCHES, 3, 5, 17, 33, 63):  # after a full batch, whose rows become the padding
         last = slice(len(images) - count, None)
         found = embedder.embed(list(images[last]), modalities[last])
         np.testing.assert_allclose(found, expected[last], atol=1e-5)
     np.testing.assert_allclose(first, expected, atol=1e-5)
 
 
-def test_each_batch_size_has_a_cuda_graph_of_its_own_over_buffers_that_stay(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embedder = on_stand_in(directory, monkeypatch, AsGpu("cuda"), Gpu(graphs=True))
+def test_each_batch_size_has_its_own_cuda_graph_and_buffers(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = gpu_embedder_on_cpu(directory, monkeypatch, AsGpu("cuda"), Gpu(graphs=True))
     bound: dict[str, set[object]] = defaultdict(set)
     run = embedder._session.run_with_iobinding
 
-    def noting(binding: Any, options: onnxruntime.RunOptions) -> None:
+    def record(binding: Any, options: onnxruntime.RunOptions) -> None:
         (vectors,) = binding.get_outputs()
         bound[options.get_run_config_entry("gpu_graph_id")].add((binding, vectors.data_ptr()))
         run(binding, options)
 
-    monkeypatch.setattr(embedder._session, "run_with_iobinding", noting)
+    monkeypatch.setattr(embedder._session, "run_with_iobinding", record)
     for count in (*range(1, embedder.largest_batch + 1), 1):
         embedder.embed(*crops(count))
     assert list(bound) == [str(size) for size in GPU_BATCHES]
     assert all(len(each) == 1 for each in bound.values())
 
 
-def test_arguments_of_another_shape_or_type_are_refused(directory: Path) -> None:
+def test_wrong_shapes_and_types_are_refused(directory: Path) -> None:
     embedder = OnnxEmbedder(directory, device="cpu")
     images, modalities = crops(2)
     floats: Any = images.astype(np.float32)
@@ -110,20 +112,18 @@ def test_arguments_of_another_shape_or_type_are_refused(directory: Path) -> None
         embedder.embed(*crops(embedder.largest_batch + 1))
 
 
-def test_the_provider_that_runs_is_the_one_that_was_asked_for() -> None:
+def test_session_must_run_on_the_requested_provider() -> None:
     check_provider("m", Device("cpu"), CPU)
     check_provider("m", Device("cuda"), CUDA)
-    with pytest.raises(ModelRefused, match=r"cuda:1 was asked for .*runs on CPU"):
+    with pytest.raises(ModelRefused, match=r"cuda:1 was requested .*runs on CPU"):
         check_provider("m", Device("cuda", 1), CPU)
-    with pytest.raises(ModelRefused, match="cpu was asked for"):
+    with pytest.raises(ModelRefused, match="cpu was requested"):
         check_provider("m", Device("cpu"), CUDA)
-    with pytest.raises(ModelRefused, match="tensorrt:0 was asked for"):
+    with pytest.raises(ModelRefused, match="tensorrt:0 was requested"):
         check_provider("m", Device("tensorrt"), CUDA)
 
 
-def test_auto_loads_the_file_that_the_card_and_the_processor_allow(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_precision_depends_on_card_and_processor(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card.read(directory / "card.json")
     exact = card.precisions[Precision.FP32]
     small = exact.model_copy(update={"rank1_change": 0.0, "map_change": -0.004})
@@ -142,23 +142,23 @@ def test_auto_loads_the_file_that_the_card_and_the_processor_allow(
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
-def test_auto_falls_back_to_the_cpu_and_its_file_where_cuda_does_not_start(
+def test_auto_device_falls_back_to_the_cpu_if_cuda_does_not_start(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.embedding.session.one_device", lambda name, _: Device("cuda"))
     assert OnnxEmbedder(directory, device="auto", threads=1).provider == CPU
-    with pytest.raises(ModelRefused, match="cuda:0 was asked for"):
+    with pytest.raises(ModelRefused, match="cuda:0 was requested"):
         OnnxEmbedder(directory, device="cuda", threads=1)
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
-def test_cuda_without_cuda_refuses_to_load(directory: Path) -> None:
+def test_cuda_is_refused_without_cuda(directory: Path) -> None:
     with pytest.raises(ModelRefused, match="cuda"):
         OnnxEmbedder(directory, device="cuda")
     assert OnnxEmbedder(directory, device="auto").provider == CPU
 
 
-def test_an_altered_model_file_is_refused(directory: Path) -> None:
+def test_altered_model_file_is_refused(directory: Path) -> None:
     graph = bytearray((directory / "model.onnx").read_bytes())
     graph[len(graph) // 2] ^= 1
     (directory / "model.onnx").write_bytes(graph)
@@ -166,27 +166,27 @@ def test_an_altered_model_file_is_refused(directory: Path) -> None:
         OnnxEmbedder(directory)
 
 
-def test_a_card_that_differs_from_the_one_inside_the_graph_is_refused(directory: Path) -> None:
+def test_card_must_match_the_card_in_the_graph(directory: Path) -> None:
     card = Card.read(directory / "card.json")
     card.model_copy(update={"limits": "none at all"}).write(directory / "card.json")
     with pytest.raises(ModelRefused, match="differ"):
         OnnxEmbedder(directory)
 
 
-def test_a_graph_that_breaks_the_contract_is_refused(tmp_path: Path) -> None:
+def test_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "misnamed", input_name="picture")
     with pytest.raises(ModelRefused, match="inputs and outputs"):
         OnnxEmbedder(tmp_path / "misnamed")
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.0, float("nan")])
-def test_a_model_whose_probe_run_gives_no_unit_vectors_is_refused(tmp_path: Path, scale: float) -> None:
+def test_model_without_unit_vectors_is_refused(tmp_path: Path, scale: float) -> None:
     write_model(tmp_path / "long", scale=scale)
     with pytest.raises(ModelRefused, match="unit vectors"):
         OnnxEmbedder(tmp_path / "long")
 
 
-def test_missing_files_and_precisions_are_refused_by_name(directory: Path) -> None:
+def test_missing_files_and_precisions_are_named(directory: Path) -> None:
     with pytest.raises(ModelRefused, match="no int8 file; the card has fp32"):
         OnnxEmbedder(directory, Precision.INT8)
     (directory / "model.onnx").unlink()
@@ -197,9 +197,9 @@ def test_missing_files_and_precisions_are_refused_by_name(directory: Path) -> No
         OnnxEmbedder(directory)
 
 
-def test_the_default_model_is_the_named_one_or_the_preferred_or_the_only_one(tmp_path: Path) -> None:
-    def default(*names: str, asked: str | None = None) -> str:
-        models = Models([{name: embedders[name] for name in names}], asked, ImageLimits(10**6, 10**6))
+def test_default_model_is_the_named_preferred_or_only_one(tmp_path: Path) -> None:
+    def default(*names: str, requested: str | None = None) -> str:
+        models = Models([{name: embedders[name] for name in names}], requested, ImageLimits(10**6, 10**6))
         models.close()
         return models.default
 
@@ -209,27 +209,27 @@ def test_the_default_model_is_the_named_one_or_the_preferred_or_the_only_one(tmp
     assert list(embedders) == [PREFERRED, "other", "third"]
     assert default("other") == "other"
     assert default("other", PREFERRED) == PREFERRED
-    assert default("other", PREFERRED, asked="other") == "other"
-    for names, asked in ((("other", "third"), None), (("other",), "absent")):
+    assert default("other", PREFERRED, requested="other") == "other"
+    for names, requested in ((("other", "third"), None), (("other",), "absent")):
         with pytest.raises(ModelRefused, match="not among the loaded ones"):
-            default(*names, asked=asked)
+            default(*names, requested=requested)
 
 
-def test_a_directory_without_models_and_a_misplaced_model_are_refused(tmp_path: Path) -> None:
+def test_empty_directory_and_renamed_model_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="VIREID_MODEL_DIR"):
         load_embedders(tmp_path, precision=Precision.FP32, device="cpu", threads=1)
-    write_model(tmp_path / "standin")
-    (tmp_path / "standin").rename(tmp_path / "renamed")
-    with pytest.raises(ModelRefused, match="one name"):
+    write_model(tmp_path / "stub")
+    (tmp_path / "stub").rename(tmp_path / "renamed")
+    with pytest.raises(ModelRefused, match="the same name"):
         load_embedders(tmp_path, precision=Precision.FP32, device="cpu", threads=1)
 
 
-def test_an_unknown_model_is_named_with_the_known_ones(directory: Path) -> None:
+def test_unknown_model_error_lists_the_known_ones(directory: Path) -> None:
     embedders = load_embedders(directory.parent, precision=Precision.FP32, device="cpu", threads=1)
     models = Models([dict(embedders)], None, ImageLimits(10**6, 10**6))
     try:
         with pytest.raises(ModelNotFound) as caught:
             models.get("other")
-        assert (caught.value.model, caught.value.known) == ("other", ("standin",))
+        assert (caught.value.model, caught.value.known) == ("other", ("stub",))
     finally:
         models.close()

@@ -1,1 +1,1 @@
-"""Tests of the galleries: truth, index, search and the façade."""
+"""Tests of ``server.gallery``."""

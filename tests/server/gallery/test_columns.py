@@ -1,4 +1,4 @@
-"""A filter as a mask, and items out of columns."""
+"""Filters as masks, and items read from columns."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.card import Modality
-from server.gallery.filters import matches
-from server.gallery.index import BruteForce
-from server.gallery.live import LiveGallery
-from server.gallery.types import Filter, Item, Scalar
-from tests.server.gallery.making import filters, items_strategy, passes, unit_vectors
+from server.domain.filters import matches
+from server.domain.types import Filter, Item, Scalar
+from server.gallery.live_gallery import LiveGallery
+from server.index.protocol import BruteForceIndex
+from tests.server.gallery.builders import filters, items_strategy, passes, unit_vectors
 
 item_lists = st.lists(items_strategy, max_size=20, unique_by=lambda item: item.id)
 
 
 def _live(items: list[Item]) -> LiveGallery:
-    live = LiveGallery(BruteForce(8))
+    live = LiveGallery(BruteForceIndex(8))
     live.put(items, np.arange(len(items)), unit_vectors(len(items)), 1)
     return live
 
 
 @settings(max_examples=120)
 @given(item_lists, filters)
-def test_a_mask_agrees_with_the_filter_said_plainly(items: list[Item], where: Filter) -> None:
+def test_a_mask_agrees_with_the_reference_filter(items: list[Item], where: Filter) -> None:
     assert _live(items).view().allowed(where).tolist() == [passes(item, where) for item in items]
 
 
 @settings(max_examples=40)
 @given(item_lists)
-def test_items_come_out_of_the_columns_as_they_went_in(items: list[Item]) -> None:
+def test_items_read_from_the_columns_equal_the_originals(items: list[Item]) -> None:
     view = _live(items).view()
     out = [view.item(row) for row in range(len(items))]
     assert out == items
@@ -40,7 +40,7 @@ def test_items_come_out_of_the_columns_as_they_went_in(items: list[Item]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kept", "wanted", "same"),
+    ("stored", "filtered", "same"),
     [
         (1, 1, True),
         (1, 1.0, True),
@@ -54,13 +54,13 @@ def test_items_come_out_of_the_columns_as_they_went_in(items: list[Item]) -> Non
         ("é", "é", True),
     ],
 )
-def test_attributes_are_equal_as_json(kept: Scalar, wanted: Scalar, same: bool) -> None:
-    item, where = Item("i", Modality.VISIBLE, attributes={"a": kept}), Filter(attributes={"a": wanted})
+def test_attributes_are_equal_as_json(stored: Scalar, filtered: Scalar, same: bool) -> None:
+    item, where = Item("i", Modality.VISIBLE, attributes={"a": stored}), Filter(attributes={"a": filtered})
     assert _live([item]).view().allowed(where).tolist() == [same]
     assert matches(item, where) == passes(item, where) == same
 
 
-def test_a_mask_is_the_callers_to_change() -> None:
+def test_changing_a_mask_does_not_change_the_view() -> None:
     view = _live([Item("i", Modality.VISIBLE)]).view()
     view.allowed(Filter())[:] = False
     assert view.allowed(Filter()).tolist() == [True]

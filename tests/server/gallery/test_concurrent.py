@@ -1,4 +1,4 @@
-"""Searches beside writes: no torn state, nothing deleted, nothing half written."""
+"""Searches during writes see no partial write and no deleted item."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from threading import Event, Thread, Timer
 import numpy as np
 import pytest
 
-from server.errors import GalleryNotFound, ItemNotFound
-from server.gallery.flat import FaissFlat
-from server.gallery.index import VectorIndex
-from server.gallery.memory import MemoryStore
-from server.gallery.protocol import Deleted, Put
-from server.gallery.service import Galleries
-from server.gallery.snapshots import Snapshots
-from server.gallery.store import SqlStore
-from server.gallery.types import Filter, NewItem
-from tests.server.gallery.making import FINGERPRINT, new_item, search, unit_vectors
+from server.domain.errors import GalleryNotFound, ItemNotFound
+from server.domain.types import Filter, NewItem
+from server.gallery.galleries import Galleries
+from server.gallery.snapshots import SnapshotDirectory
+from server.index.exact import ExactIndex
+from server.index.protocol import VectorIndex
+from server.storage.protocol import DeleteResult, PutResult
+from server.storage.sql_store import SqlStore
+from tests.server.gallery.builders import FINGERPRINT, new_item, search, unit_vectors
+from tests.server.memory_store import MemoryStore
 
 DIMENSION = 32
 
 
 @pytest.fixture(autouse=True)
-def restless() -> Iterator[None]:
-    """Threads take turns a hundred times as often as usual, so that what can go wrong between two lines does."""
+def frequent_thread_switches() -> Iterator[None]:
+    """Switch threads a hundred times as often as usual, to provoke race conditions."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(usual / 100)
     yield
@@ -36,8 +36,8 @@ def restless() -> Iterator[None]:
 
 def _galleries(tmp_path: Path, kind: str) -> Galleries:
     store = MemoryStore() if kind == "memory" else SqlStore(f"sqlite:///{tmp_path}/vireid.db")
-    galleries = Galleries(store, FaissFlat)
-    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries = Galleries(store, ExactIndex)
+    galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
     return galleries
 
 
@@ -46,7 +46,7 @@ def _until(stop: Event, work: Callable[[], object]) -> None:
         work()
 
 
-def _beside(work: Callable[[], object], readers: list[Callable[[], object]]) -> None:
+def _run_with_readers(work: Callable[[], object], readers: list[Callable[[], object]]) -> None:
     """Run ``work`` while each reader runs again and again in a thread; any exception fails the test."""
     stop = Event()
     with ThreadPoolExecutor(len(readers)) as pool:
@@ -60,8 +60,8 @@ def _beside(work: Callable[[], object], readers: list[Callable[[], object]]) -> 
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_a_deleted_item_is_never_found_and_a_stored_one_always(tmp_path: Path, kind: str) -> None:
-    """Ids come once, in batches whose items share a camera: a batch is seen whole or not at all."""
+def test_search_never_finds_deleted_items_and_always_finds_stored_ones(tmp_path: Path, kind: str) -> None:
+    """Ids are used once, in batches whose items share a camera, so that a partially visible batch is detected."""
     galleries = _galleries(tmp_path, kind)
     vectors = unit_vectors(2000, DIMENSION)
     deleted: set[str] = set()
@@ -74,25 +74,25 @@ def test_a_deleted_item_is_never_found_and_a_stored_one_always(tmp_path: Path, k
                 new_item(f"i{n}", vectors[n], camera=f"c{start}", identity=f"p{n % 7}")
                 for n in range(start, start + batch)
             ]
-            galleries.put("g", items, fingerprint=FINGERPRINT)
+            galleries.writer.put("g", items, fingerprint=FINGERPRINT)
             stored.update(new.item.id for new in items)
             if start % 40 == 0:
-                gone = {f"i{n}" for n in range(start // 2, start // 2 + 5)} - deleted
-                stored.difference_update(gone)
-                for id in sorted(gone):
-                    galleries.delete_item("g", id)
-                deleted.update(gone)
+                removed = {f"i{n}" for n in range(start // 2, start // 2 + 5)} - deleted
+                stored.difference_update(removed)
+                for id in sorted(removed):
+                    galleries.erasure.delete_item("g", id)
+                deleted.update(removed)
             if start % 100 == 50:
-                gone = {f"i{n}" for n in range(start, start + batch)} - deleted
-                stored.difference_update(gone)
-                galleries.erase("g", Filter(cameras=frozenset({f"c{start}"})))
-                deleted.update(gone)
+                removed = {f"i{n}" for n in range(start, start + batch)} - deleted
+                stored.difference_update(removed)
+                galleries.erasure.erase("g", Filter(cameras=frozenset({f"c{start}"})))
+                deleted.update(removed)
 
     def read() -> None:
-        gone, there = set(deleted), set(stored)
+        removed, there = set(deleted), set(stored)
         result = search(galleries, "g", unit_vectors(1, DIMENSION, seed=5), k=1000, group=True)
         found = {hit.item.id for hit in result.hits}
-        assert not found & gone
+        assert not found & removed
         assert there & stored <= found
         assert len(found) == len(result.hits) == result.searched
         assert result.groups is not None
@@ -102,146 +102,148 @@ def test_a_deleted_item_is_never_found_and_a_stored_one_always(tmp_path: Path, k
             assert hit.item.camera == f"c{number // batch * batch}"
             assert hit.item.identity == f"p{number % 7}"
 
-    _beside(write, [read] * 3)
-    assert {item.id for item in galleries.items("g", Filter(), limit=1000)} == stored
+    _run_with_readers(write, [read] * 3)
+    assert {item.id for item in galleries.query.items("g", Filter(), limit=1000)} == stored
     galleries.close()
 
 
-def test_a_put_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_search_sees_a_put_completely_or_not_at_all(tmp_path: Path) -> None:
     galleries = _galleries(tmp_path, "memory")
     vectors = unit_vectors(50, DIMENSION)
 
     def write() -> None:
         for version in range(60):
             items = [new_item(f"i{n}", vectors[n], camera=f"version {version}") for n in range(50)]
-            galleries.put("g", items, fingerprint=FINGERPRINT)
+            galleries.writer.put("g", items, fingerprint=FINGERPRINT)
 
     def read() -> None:
         result = search(galleries, "g", vectors[0], k=1000)
         assert result.searched in (0, 50)
         assert len({hit.item.camera for hit in result.hits}) <= 1
 
-    _beside(write, [read] * 2)
+    _run_with_readers(write, [read] * 2)
 
 
 def test_an_item_excluded_while_it_is_replaced_never_appears(tmp_path: Path) -> None:
     galleries = _galleries(tmp_path, "memory")
     vectors = unit_vectors(500, DIMENSION)
     items = [new_item(f"i{n}", vectors[n]) for n in range(500)]
-    galleries.put("g", items, fingerprint=FINGERPRINT)
+    galleries.writer.put("g", items, fingerprint=FINGERPRINT)
 
     def write() -> None:
         for _ in range(60):
-            galleries.put("g", items, fingerprint=FINGERPRINT)
+            galleries.writer.put("g", items, fingerprint=FINGERPRINT)
 
     def read() -> None:
         result = search(galleries, "g", vectors[0], exclude="i0")
         assert result.searched == 499
         assert "i0" not in {hit.item.id for hit in result.hits}
 
-    _beside(write, [read] * 2)
+    _run_with_readers(write, [read] * 2)
 
 
-def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_no_write(tmp_path: Path) -> None:
     galleries = _galleries(tmp_path, "sqlite")
     vectors = unit_vectors(96, DIMENSION)
 
     def write(writer: int) -> None:
         for n in range(writer * 12, writer * 12 + 12):
-            galleries.put("g", [new_item(f"i{n}", vectors[n])], fingerprint=FINGERPRINT)
+            galleries.writer.put("g", [new_item(f"i{n}", vectors[n])], fingerprint=FINGERPRINT)
             if n % 3 == 0:
-                galleries.delete_item("g", f"i{n}")
+                galleries.erasure.delete_item("g", f"i{n}")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     expected = {f"i{n}" for n in range(96) if n % 3}
-    assert {item.id for item in galleries.items("g", Filter(), limit=1000)} == expected
+    assert {item.id for item in galleries.query.items("g", Filter(), limit=1000)} == expected
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
-    assert galleries.progress() == {"g": (128, 128)}
+    assert galleries.loader.progress() == {"g": (128, 128)}
     galleries.close()
 
 
-def test_progress_is_level_while_a_write_is_between_store_and_memory() -> None:
+def test_progress_is_equal_while_a_write_is_between_store_and_memory() -> None:
     committed, go_on = Event(), Event()
 
     class Paused(MemoryStore):
-        def put(self, name: str, items: Sequence[NewItem], then: Callable[[Put], None] | None = None) -> Put:
+        def put(
+            self, name: str, items: Sequence[NewItem], on_commit: Callable[[PutResult], None] | None = None
+        ) -> PutResult:
             done = super().put(name, items)
             committed.set()
             assert go_on.wait(10)
-            assert then is not None
-            then(done)
+            assert on_commit is not None
+            on_commit(done)
             return done
 
-    galleries = Galleries(Paused(), FaissFlat)
-    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries = Galleries(Paused(), ExactIndex)
+    galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
     items = [new_item("i", unit_vectors(1, DIMENSION)[0])]
-    writer = Thread(target=galleries.put, args=("g", items), kwargs={"fingerprint": FINGERPRINT})
+    writer = Thread(target=galleries.writer.put, args=("g", items), kwargs={"fingerprint": FINGERPRINT})
     writer.start()
     assert committed.wait(10)
     later = Timer(0.1, go_on.set)
     later.start()
-    assert galleries.progress() == {"g": (1, 1)}
+    assert galleries.loader.progress() == {"g": (1, 1)}
     writer.join()
     later.join()
 
 
-def test_galleries_come_and_go_beside_their_users(tmp_path: Path) -> None:
+def test_galleries_are_created_and_deleted_during_use(tmp_path: Path) -> None:
     galleries = _galleries(tmp_path, "memory")
     vectors = unit_vectors(3, DIMENSION)
 
     def come_and_go() -> None:
         for _ in range(150):
-            galleries.delete("g")
-            galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+            galleries.catalog.delete("g")
+            galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
 
     def use() -> None:
         try:
-            galleries.put("g", [new_item(f"i{n}", vectors[n]) for n in range(3)], fingerprint=FINGERPRINT)
+            galleries.writer.put("g", [new_item(f"i{n}", vectors[n]) for n in range(3)], fingerprint=FINGERPRINT)
             assert search(galleries, "g", vectors[0]).searched in (0, 2, 3)  # 2: the other user has deleted its i0
-            galleries.delete_item("g", "i0")
+            galleries.erasure.delete_item("g", "i0")
         except (GalleryNotFound, ItemNotFound):
             pass
 
-    _beside(come_and_go, [use] * 2)
-    galleries.put("g", [new_item("last", vectors[0])], fingerprint=FINGERPRINT)
-    held = {item.id for item in galleries.items("g", Filter(), limit=10)}
+    _run_with_readers(come_and_go, [use] * 2)
+    galleries.writer.put("g", [new_item("last", vectors[0])], fingerprint=FINGERPRINT)
+    held = {item.id for item in galleries.query.items("g", Filter(), limit=10)}
     assert {hit.item.id for hit in search(galleries, "g", vectors[0]).hits} == held
-    assert np.array_equal(*galleries.progress()["g"])
+    assert np.array_equal(*galleries.loader.progress()["g"])
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_compaction_and_snapshots_beside_writes_lose_and_revive_nothing(tmp_path: Path, kind: str) -> None:
+def test_compaction_and_snapshots_during_writes_neither_drop_nor_revive_items(tmp_path: Path, kind: str) -> None:
     store = MemoryStore() if kind == "memory" else SqlStore(f"sqlite:///{tmp_path}/vireid.db")
-    galleries = Galleries(store, FaissFlat, Snapshots(tmp_path / "index", least=1))
-    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries = Galleries(store, ExactIndex, SnapshotDirectory(tmp_path / "index", least=1))
+    galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
     vectors = unit_vectors(200, DIMENSION)
     compacted: set[VectorIndex] = set()
 
     def write() -> None:
         for start in range(0, 200, 10):
             items = [new_item(f"i{n}", vectors[n]) for n in range(start, start + 10)]
-            galleries.put("g", items, fingerprint=FINGERPRINT)
-            galleries.put("g", items[5:], fingerprint=FINGERPRINT)
-            galleries.delete_item("g", f"i{start}")
+            galleries.writer.put("g", items, fingerprint=FINGERPRINT)
+            galleries.writer.put("g", items[5:], fingerprint=FINGERPRINT)
+            galleries.erasure.delete_item("g", f"i{start}")
 
     def maintain() -> None:
-        opened = galleries._opened["g"]
-        opened.snapshot_after = 0
-        galleries.maintain()
+        opened = galleries.handles.by_name["g"]
+        opened.next_snapshot_at = 0
+        galleries.maintenance.run()
         compacted.add(opened.ready().view().index)
 
     maintain()
-    _beside(write, [maintain])
+    _run_with_readers(write, [maintain])
     maintain()
     expected = {f"i{n}" for n in range(200) if n % 10}
     assert len(compacted) > 1
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
-    assert galleries.progress() == {"g": (60, 60)}
+    assert galleries.loader.progress() == {"g": (60, 60)}
     if kind == "sqlite":
         galleries.close()
         store = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
-    galleries = Galleries(store, FaissFlat, Snapshots(tmp_path / "index"))
+    galleries = Galleries(store, ExactIndex, SnapshotDirectory(tmp_path / "index"))
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
     galleries.close()
 
@@ -250,15 +252,17 @@ def test_a_search_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     inside, go_on = Event(), Event()
 
     class Slow(MemoryStore):
-        def delete_item(self, name: str, item: str, then: Callable[[Deleted], None] | None = None) -> Deleted:
+        def delete_item(
+            self, name: str, item: str, on_commit: Callable[[DeleteResult], None] | None = None
+        ) -> DeleteResult:
             inside.set()
             assert go_on.wait(10)
-            return super().delete_item(name, item, then)
+            return super().delete_item(name, item, on_commit)
 
-    galleries = Galleries(Slow(), FaissFlat)
-    galleries.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
-    galleries.put("g", [new_item("i", unit_vectors(1, DIMENSION)[0])], fingerprint=FINGERPRINT)
-    writer = Thread(target=galleries.delete_item, args=("g", "i"))
+    galleries = Galleries(Slow(), ExactIndex)
+    galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
+    galleries.writer.put("g", [new_item("i", unit_vectors(1, DIMENSION)[0])], fingerprint=FINGERPRINT)
+    writer = Thread(target=galleries.erasure.delete_item, args=("g", "i"))
     writer.start()
     assert inside.wait(10)
     assert search(galleries, "g", unit_vectors(1, DIMENSION)).searched == 1

@@ -1,1 +1,1 @@
-"""Jobs: their states, and what an import makes of an upload."""
+"""Tests of background jobs and import sources."""

@@ -1,4 +1,4 @@
-"""Jobs of any kind: states, counts and failures that survive a stop, and one at a time in their order."""
+"""Jobs of any kind: states, counts and failures survive a stop; jobs run one at a time, in order."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from server.audit import Audit
-from server.errors import EntryRejected, JobNotFound, NotReady, ServiceError, StorageFull
-from server.gallery.store import SqlStore
+from server.domain.errors import EntryRejected, JobNotFound, NotReady, ServiceError, StorageFull
 from server.jobs import runner
 from server.jobs.runner import Context, Interrupted, Jobs
 from server.jobs.table import JobTable
 from server.jobs.types import Job, JobState
+from server.storage.audit_log import AuditLog
+from server.storage.sql_store import SqlStore
 
 PATIENCE_S = 30.0
 
 
 class Steps:
-    """A kind that does what the test tells it to: each call of ``step`` lets it do one more, or raise."""
+    """A handler under control of the test: each call of ``step`` makes it do one step, or raise."""
 
     def __init__(self) -> None:
         self.orders: Queue[Exception | None] = Queue()
@@ -43,7 +43,7 @@ class Steps:
         return self.began.get(timeout=PATIENCE_S)
 
     def reach(self, step: int) -> None:
-        """Wait until it waits for its order for that step: those before are over in every respect."""
+        """Wait until the handler waits for this step; all earlier steps are recorded."""
         while self.at.get(timeout=PATIENCE_S) != step:
             pass
 
@@ -57,7 +57,7 @@ def explain(error: ServiceError) -> Mapping[str, Any]:
 
 
 class Server:
-    """Jobs over one data directory, which may be opened again and again."""
+    """Jobs over one data directory, which can be reopened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Server:
     @contextmanager
     def open(self, **kinds: Any) -> Iterator[Jobs]:
         with closing(SqlStore(f"sqlite:///{self.folder}/vireid.db")) as store:
-            self.audit = Audit(store.engine)
+            self.audit = AuditLog(store.engine)
             with closing(Jobs(JobTable(store.engine), self.folder / "jobs", kinds, explain, self.audit)) as jobs:
                 yield jobs
 
@@ -79,16 +79,16 @@ def server(tmp_path: Path) -> Server:
 
 
 def submit(jobs: Jobs, kind: str = "steps", gallery: str | None = "g") -> Job:
-    with jobs.draft() as draft:
-        (draft.folder / "body").write_bytes(b"x")
-        return draft.submit(kind, gallery, {"a": 1}, "key")
+    with jobs.pending() as pending:
+        (pending.folder / "body").write_bytes(b"x")
+        return pending.submit(kind, gallery, {"a": 1}, "key")
 
 
-def until(jobs: Jobs, id: str, wanted: Callable[[Job], bool]) -> Job:
-    """The job as soon as it is so."""
+def until(jobs: Jobs, id: str, condition: Callable[[Job], bool]) -> Job:
+    """Return the job once the condition holds."""
     changed = threading.Event()
     with jobs.watching(id, changed.set):
-        while not wanted(job := jobs.get(id)):
+        while not condition(job := jobs.get(id)):
             assert changed.wait(PATIENCE_S), job
             changed.clear()
         return job
@@ -102,7 +102,7 @@ def counts(job: Job) -> tuple[JobState, int | None, int, int, int]:
     return job.state, job.total, job.done, job.failed, job.skipped
 
 
-def test_a_job_is_queued_runs_and_succeeds(server: Server) -> None:
+def test_job_is_queued_runs_and_succeeds(server: Server) -> None:
     steps = Steps()
     with server.open(steps=steps) as jobs:
         job = submit(jobs)
@@ -136,7 +136,7 @@ def audit_of(server: Server) -> list[Any]:
         return server.audit.list(10)
 
 
-def test_jobs_run_one_after_the_other_oldest_first(server: Server) -> None:
+def test_jobs_of_a_gallery_run_one_at_a_time_oldest_first(server: Server) -> None:
     steps = Steps()
     with server.open(steps=steps) as jobs:
         ids = [submit(jobs).id for _ in range(3)]
@@ -156,7 +156,7 @@ def test_jobs_run_one_after_the_other_oldest_first(server: Server) -> None:
     ("error", "text"),
     [(EntryRejected("it cannot be"), "it cannot be"), (RuntimeError("a bug"), "The server failed; its log")],
 )
-def test_an_error_fails_the_job_and_the_next_one_runs(server: Server, error: Exception, text: str) -> None:
+def test_error_fails_the_job_and_the_next_job_runs(server: Server, error: Exception, text: str) -> None:
     steps = Steps()
     with server.open(steps=steps) as jobs:
         bad, good = submit(jobs), submit(jobs)
@@ -171,12 +171,12 @@ def test_an_error_fails_the_job_and_the_next_one_runs(server: Server, error: Exc
     assert server.folders() == set()
 
 
-def test_a_job_of_an_unknown_kind_fails(server: Server) -> None:
+def test_job_of_unknown_kind_fails(server: Server) -> None:
     with server.open() as jobs:
-        assert end(jobs, submit(jobs, "of a later version").id).state is JobState.FAILED
+        assert end(jobs, submit(jobs, "kind of a later version").id).state is JobState.FAILED
 
 
-def test_a_stopped_job_goes_on_from_its_cursor(server: Server) -> None:
+def test_stopped_job_resumes_from_its_cursor(server: Server) -> None:
     steps = Steps()
     with server.open(steps=steps) as jobs:
         job = submit(jobs)
@@ -231,7 +231,7 @@ def test_a_queued_job_is_cancelled_at_once_and_a_running_one_after_its_step(serv
             jobs.cancel("none")
 
 
-def test_a_cancelled_job_stays_cancelled_over_a_restart(server: Server) -> None:
+def test_cancelled_job_stays_cancelled_after_restart(server: Server) -> None:
     steps = Steps()
     with server.open(steps=steps) as jobs:
         job = submit(jobs)
@@ -244,7 +244,7 @@ def test_a_cancelled_job_stays_cancelled_over_a_restart(server: Server) -> None:
         assert server.folders() == set()
 
 
-def test_what_is_not_ready_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_is_retried_while_the_service_is_not_ready(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "RETRY_S", 0.01)
     steps = Steps()
     with server.open(steps=steps) as jobs:
@@ -256,9 +256,7 @@ def test_what_is_not_ready_is_tried_again(server: Server, monkeypatch: pytest.Mo
         assert end(jobs, job.id).state is JobState.SUCCEEDED
 
 
-def test_on_a_full_disk_a_job_fails_as_soon_as_that_can_be_written(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_on_full_disk_fails_once_its_state_can_be_stored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "RETRY_S", 0.01)
     steps, tries = Steps(), []
     original = JobTable.end
@@ -277,11 +275,11 @@ def test_on_a_full_disk_a_job_fails_as_soon_as_that_can_be_written(
         assert tries == [{job.id}, set(), set()]
 
 
-def test_what_was_not_submitted_leaves_nothing_behind(server: Server) -> None:
+def test_job_that_is_not_submitted_leaves_nothing_behind(server: Server) -> None:
     with server.open() as jobs:
-        with jobs.draft() as draft:
-            (draft.folder / "body").write_bytes(b"x")
-        with pytest.raises(RuntimeError), jobs.draft():
+        with jobs.pending() as pending:
+            (pending.folder / "body").write_bytes(b"x")
+        with pytest.raises(RuntimeError), jobs.pending():
             raise RuntimeError
         assert server.folders() == set()
         assert jobs.list(limit=9) == []
@@ -290,7 +288,7 @@ def test_what_was_not_submitted_leaves_nothing_behind(server: Server) -> None:
         assert server.folders() == set()
 
 
-def test_a_kind_may_leave_between_entries_when_the_server_stops_or_the_job_is_cancelled(server: Server) -> None:
+def test_handler_can_stop_between_entries_on_cancel_and_on_server_stop(server: Server) -> None:
     started, left = threading.Event(), threading.Event()
 
     class Endless:

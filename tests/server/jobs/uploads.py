@@ -1,4 +1,4 @@
-"""Archives and vector files, sound and hostile, made here."""
+"""Archives and vector files for tests, valid and malicious."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet
 
-from server.gallery.types import Vectors
-from tests.server.standin import DIMENSION
+from server.domain.types import Vectors
+from tests.server.stub_model import DIMENSION
 
 __all__ = ["header", "ndjson", "parquet", "tar", "targz", "unit_vectors", "vector_rows", "zipped"]
 
@@ -24,7 +24,7 @@ Files = Mapping[str, bytes]
 
 
 def tar(files: Files, *extra: tarfile.TarInfo, kind: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar archive of ``files``, and of members without content."""
+    """Create a tar archive of ``files`` and of ``extra`` members without content."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=kind) as archive:
         for name, data in files.items():
@@ -35,19 +35,19 @@ def tar(files: Files, *extra: tarfile.TarInfo, kind: int = tarfile.PAX_FORMAT) -
 
 
 def targz(files: Files) -> bytes:
-    """The same, gzipped."""
+    """Create a gzipped tar archive."""
     return gzip.compress(tar(files))
 
 
 def header(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", size: int = 0) -> tarfile.TarInfo:
-    """A member of a tar archive."""
+    """Create a tar member header."""
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.size = kind, link, size
     return member
 
 
 def zipped(files: Files, *, links: Files | None = None, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip archive of ``files``, and of symbolic links with their targets."""
+    """Create a zip archive of ``files`` and of symbolic ``links`` (name to target)."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in files.items():
@@ -60,13 +60,13 @@ def zipped(files: Files, *, links: Files | None = None, method: int = zipfile.ZI
 
 
 def unit_vectors(count: int, *, seed: int = 0) -> Vectors:
-    """float32 ``[count, DIMENSION]`` rows of unit length."""
+    """Return random unit vectors, float32 ``[count, DIMENSION]``."""
     drawn = np.random.default_rng(seed).standard_normal((count, DIMENSION))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 def vector_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Items with ready-made vectors, as JSON."""
+    """Return items with precomputed vectors as JSON objects."""
     return [
         {"id": f"v{number:05}", "modality": "infrared", "identity": f"p{number % 7}", "vector": vector.tolist()}
         for number, vector in enumerate(unit_vectors(count, seed=seed))
@@ -74,12 +74,12 @@ def vector_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def ndjson(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """One row a line."""
+    """Encode one row per line."""
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
-    """A Parquet file of these columns."""
+    """Create a Parquet file of these columns."""
     out = io.BytesIO()
     arrow.parquet.write_table(arrow.table(dict(columns)), out, **options)
     return out.getvalue()

@@ -7,9 +7,9 @@ from models.card import Modality
 from tests.drawing import draw_person
 from training.data.augmentation import Augmentation, Geometry, Role, Stream
 from training.data.images import Pixels
-from training.data.translation import LUMA, ChannelTranslation
+from training.translation.channel import LUMA, ChannelTranslation
 
-BARE = Augmentation(erasing=0, infrared_gain=(1, 1), infrared_offset=(0, 0))
+BARE = Augmentation(erasing=0, infrared_gain=(1, 1), infrared_offset=(0, 0), transition=ChannelTranslation())
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_the_source_stays_as_it_was(picture: Pixels, stream: Stream) -> None:
     frozen.flags.writeable = False
     for seed in range(20):
         draws = rng(seed)
-        aug = Augmentation(erasing=1)
+        aug = Augmentation(erasing=1, transition=ChannelTranslation())
         view = aug.view(frozen, stream, aug.draw_geometry(frozen.shape, draws), draws)
         assert view.dtype == np.uint8
         assert view.shape == picture.shape

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.card import Modality
 from tests.drawing import draw_person
+from tests.training.synthetic_datasets import write_llcm, write_regdb, write_sysu_mm01
 from training.data import llcm, regdb, sysu_mm01
 from training.data.check import Kind, check, detect
-from training.data.miniature import write_llcm, write_regdb, write_sysu_mm01
 from training.data.records import by_camera
 
 V, R = Modality.VISIBLE, Modality.INFRARED
@@ -318,7 +319,7 @@ def test_own_folders_and_manifests_are_counted(people: Path, tmp_path: Path) -> 
     }
     assert counts(people) == both
     assert counts(people / "infrared") == {"identities": 6, "cameras": 2, "images": 30}
-    (tmp_path / "a.png").touch()
+    Image.new("RGB", (4, 8)).save(tmp_path / "a.png")
     (tmp_path / "m.csv").write_text("path,identity,modality,camera\na.png,7,visible,1\n")
     assert counts(tmp_path / "m.csv")["visible images"] == 1
 

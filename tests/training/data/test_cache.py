@@ -13,7 +13,7 @@ from models.card import Modality
 from training.data.cache import CropCache
 from training.data.folder import read_folder
 from training.data.images import load
-from training.data.records import Record, with_imitations
+from training.data.records import Record, with_translations
 
 SIZE = (48, 24)
 
@@ -21,15 +21,15 @@ SIZE = (48, 24)
 def test_a_cached_crop_equals_the_decoded_one(people_records: list[Record], tmp_path: Path) -> None:
     records = [
         *people_records,
-        *with_imitations([replace(r, identity="alone") for r in people_records if r.modality.index == 0]),
+        *with_translations([replace(r, identity="alone") for r in people_records if r.modality.index == 0]),
     ]
     cache = CropCache.open(records, tmp_path, SIZE, "lanczos")
     for record in reversed(records):
         assert (cache[record] == load(record, SIZE, "lanczos")).all()
 
 
-def test_an_imitation_shares_the_entry_of_its_source(people: Path, tmp_path: Path) -> None:
-    records = with_imitations(read_folder(people / "visible", Modality.VISIBLE))
+def test_a_translation_shares_the_entry_of_its_source(people: Path, tmp_path: Path) -> None:
+    records = with_translations(read_folder(people / "visible", Modality.VISIBLE))
     cache = CropCache.open(records, tmp_path, SIZE)
     assert len(np.load(cache.folder / "images.npy", mmap_mode="r")) == len(records) // 2
 

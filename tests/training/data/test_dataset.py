@@ -13,18 +13,20 @@ from training.data.cache import CropCache
 from training.data.dataset import Batch, PlainCrops, TrainingCrops, batches, collate
 from training.data.images import load
 from training.data.misalignment import mirror_and_recrop
-from training.data.records import Record, label_of, with_imitations
+from training.data.records import Record, label_of, with_translations
 from training.data.sampler import BalancedSampler, Draw
-from training.data.translation import ChannelTranslation, translate_by_name
+from training.data.translator import translate_by_name
+from training.translation.channel import ChannelTranslation
 
 SIZE = (48, 24)
+TRANSLATOR = ChannelTranslation()
 
 
 @pytest.fixture(scope="module")
 def records(people_records: list[Record]) -> list[Record]:
-    """Half of the identities with real infrared, half with imitations."""
+    """Half of the identities with real infrared, half with translations."""
     kept = [r for r in people_records if r.modality is Modality.VISIBLE or r.identity < "0004"]
-    return with_imitations(kept)
+    return with_translations(kept)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,13 @@ def cache(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Cr
     return CropCache.open(records, tmp_path_factory.mktemp("cache"), SIZE)
 
 
-def crops(records: list[Record], cache: CropCache, *streams: Stream, **changes: float) -> TrainingCrops:
+def crops(records: list[Record], cache: CropCache, *streams: Stream, erasing: float = 0.5) -> TrainingCrops:
     return TrainingCrops(
         records,
         cache,
         label_of(records),
         seed=3,
-        augmentation=Augmentation(**changes),  # type: ignore[arg-type]
+        augmentation=Augmentation(erasing=erasing, translator=TRANSLATOR, transition=TRANSLATOR),
         visible_streams=streams or (Stream.VISIBLE, Stream.EXCHANGED),
     )
 
@@ -101,7 +103,11 @@ def test_a_transition_shares_crop_and_flip_with_its_visible_source(records: list
         cache,
         label_of(records),
         seed=3,
-        augmentation=Augmentation(erasing=0, transition=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)),
+        augmentation=Augmentation(
+            erasing=0,
+            translator=TRANSLATOR,
+            transition=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None),
+        ),
         visible_streams=(Stream.TRANSITION, Stream.VISIBLE, Stream.EXCHANGED),
     )
     batch = collate([data[d] for d in next(iter(BalancedSampler(records, 4, 2, seed=1)))])
@@ -126,8 +132,8 @@ def test_erasing_is_drawn_separately_for_a_transition(records: list[Record], cac
     assert different == 20
 
 
-def test_imitated_infrared_is_grey(records: list[Record], cache: CropCache) -> None:
-    row = next(n for n, r in enumerate(records) if r.imitated)
+def test_translated_infrared_is_grey(records: list[Record], cache: CropCache) -> None:
+    row = next(n for n, r in enumerate(records) if r.translated)
     (view,) = crops(records, cache, erasing=0)[Draw(row, 0, 0)]
     assert view.stream is Stream.INFRARED
     assert (view.image == view.image[..., :1]).all()
@@ -145,11 +151,12 @@ def test_an_identity_without_a_label_is_named(records: list[Record], cache: Crop
 
 
 def test_plain_crops_are_what_the_file_says(records: list[Record], cache: CropCache) -> None:
-    plain, moved = PlainCrops(records, cache), PlainCrops(records, cache, misaligned=True)
+    plain = PlainCrops(records, cache, translator=TRANSLATOR)
+    moved = PlainCrops(records, cache, misaligned=True, translator=TRANSLATOR)
     assert len(plain) == len(records)
     for row, record in enumerate(records):
         expected = load(record, SIZE)
-        if record.imitated:
+        if record.translated:
             expected = translate_by_name(expected, record.path.name, ChannelTranslation())
         image, modality = plain[row]
         assert (image == expected).all()
@@ -160,9 +167,15 @@ def test_plain_crops_are_what_the_file_says(records: list[Record], cache: CropCa
 
 
 def test_plain_crops_do_not_depend_on_where_they_lie(records: list[Record], cache: CropCache, tmp_path: Path) -> None:
-    imitated = next(r for r in records if r.imitated)
-    copy = tmp_path / imitated.path.name
-    copy.write_bytes(imitated.path.read_bytes())
-    moved = [replace(imitated, path=copy)]
-    there = PlainCrops(moved, CropCache.open(moved, tmp_path / "cache", SIZE))
-    assert (there[0][0] == PlainCrops([imitated], cache)[0][0]).all()
+    translated = next(r for r in records if r.translated)
+    copy = tmp_path / translated.path.name
+    copy.write_bytes(translated.path.read_bytes())
+    moved = [replace(translated, path=copy)]
+    there = PlainCrops(moved, CropCache.open(moved, tmp_path / "cache", SIZE), translator=TRANSLATOR)
+    assert (there[0][0] == PlainCrops([translated], cache, translator=TRANSLATOR)[0][0]).all()
+
+
+def test_a_translated_record_needs_a_translator(records: list[Record], cache: CropCache) -> None:
+    row = next(n for n, r in enumerate(records) if r.translated)
+    with pytest.raises(ValueError, match="no translator"):
+        PlainCrops(records, cache)[row]

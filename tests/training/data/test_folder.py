@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from models.card import Modality
 from tests.drawing import draw_person, write_people
@@ -80,7 +82,7 @@ def test_each_pair_is_an_identity(tmp_path: Path) -> None:
         read_pairs(tmp_path)
 
 
-def test_infrared_is_grey_and_an_imitation_keeps_its_colours(people: Path) -> None:
+def test_infrared_is_grey_and_a_translation_keeps_its_colours(people: Path) -> None:
     from dataclasses import replace
 
     visible = read_folder(people)[0]
@@ -89,8 +91,8 @@ def test_infrared_is_grey_and_an_imitation_keeps_its_colours(people: Path) -> No
     grey = load(replace(visible, modality=Modality.INFRARED))
     assert (grey[..., 0] == grey[..., 1]).all()
     assert (grey[..., 0] == grey[..., 2]).all()
-    imitated = replace(visible, modality=Modality.INFRARED, imitated=True)
-    assert (load(imitated, (48, 24)) == colours).all()
+    translated = replace(visible, modality=Modality.INFRARED, translated=True)
+    assert (load(translated, (48, 24)) == colours).all()
     assert (colours[..., 0] != colours[..., 1]).any()
 
 
@@ -110,11 +112,11 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
         load(read_folder(tmp_path)[0])
 
 
-def test_a_16_bit_image_is_refused_not_clipped(tmp_path: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
+def test_a_16_bit_image_is_stretched_not_clipped(tmp_path: Path) -> None:
     (tmp_path / "infrared" / "1").mkdir(parents=True)
-    Image.fromarray(np.full((8, 4), 3000, np.uint16)).save(tmp_path / "infrared" / "1" / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png.*8 bits"):
-        load(read_folder(tmp_path)[0])
+    raw = np.linspace(3000, 3100, 32).astype(np.uint16).reshape(8, 4)
+    Image.fromarray(raw).save(tmp_path / "infrared" / "1" / "deep.png")
+    (record,) = read_folder(tmp_path)
+    image = load(record)
+    assert (image.min(), image.max()) == (0, 255)
+    assert len(np.unique(image)) > 25

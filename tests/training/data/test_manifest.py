@@ -57,3 +57,30 @@ def test_missing_columns_and_lines_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,identity,modality,camera\n")
     with pytest.raises(ValueError, match="no line"):
         read_manifest(tmp_path / "m.csv")
+
+
+def test_the_range_of_a_frame_is_read_from_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
+    (tmp_path / "m.csv").write_text(
+        "path,identity,modality,camera,range_low,range_high\na.png,7,infrared,1,7000,9000.5\nb.png,7,infrared,1,,\n"
+    )
+    assert [record.levels for record in read_manifest(tmp_path / "m.csv")] == [(7000, 9000.5), None]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("7000,", "expected two numbers"),
+        ("x,9", "expected two numbers"),
+        ("9,9", "range_low 9 is not below"),
+        ("nan,9", "range_low nan is not below"),
+    ],
+)
+def test_a_wrong_range_is_named_with_its_line(tmp_path: Path, values: str, message: str) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "m.csv").write_text(
+        f"path,identity,modality,camera,range_low,range_high\na.png,7,infrared,1,{values}\n"
+    )
+    with pytest.raises(ValueError, match=f"line 2: {message}"):
+        read_manifest(tmp_path / "m.csv")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.card import Modality
-from training.data.records import Record, label_of, split_identities, with_imitations
+from training.data.records import Record, at_most, label_of, split_identities, with_translations
 
 V, R = Modality.VISIBLE, Modality.INFRARED
 
@@ -38,16 +38,16 @@ def test_labels_are_the_same_under_every_hash_seed() -> None:
     assert len(answers) == 1
 
 
-def test_only_identities_without_infrared_are_imitated() -> None:
+def test_only_identities_without_infrared_are_translated() -> None:
     given = [*records("a", "a", "b"), *records("b", modality=R)]
-    added = with_imitations(given)[len(given) :]
-    assert with_imitations(given)[: len(given)] == given
-    assert [(r.path.name, r.identity, r.modality, r.imitated) for r in added] == [("a.png", "a", R, True)] * 2
+    added = with_translations(given)[len(given) :]
+    assert with_translations(given)[: len(given)] == given
+    assert [(r.path.name, r.identity, r.modality, r.translated) for r in added] == [("a.png", "a", R, True)] * 2
 
 
-def test_visible_pictures_are_never_imitated() -> None:
+def test_visible_pictures_are_never_translated() -> None:
     with pytest.raises(ValueError, match="only infrared"):
-        Record(Path("a.png"), "a", "1", V, imitated=True)
+        Record(Path("a.png"), "a", "1", V, translated=True)
 
 
 def test_a_split_keeps_every_identity_on_one_side() -> None:
@@ -79,3 +79,16 @@ def test_a_group_stays_on_one_side() -> None:
 def test_an_impossible_share_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=str(share)):
         split_identities(records("a"), share, seed=0)
+
+
+def test_at_most_so_many_crops_of_an_identity_in_a_modality_are_chosen_evenly() -> None:
+    records = [
+        Record(Path(f"{identity}_{n}.png"), identity, "1", modality)
+        for identity, count in (("a", 7), ("b", 2))
+        for modality in Modality
+        for n in range(count)
+    ]
+    chosen = at_most(records, 3)
+    assert [r.path.stem for r in chosen if r.modality is Modality.VISIBLE] == ["a_0", "a_2", "a_4", "b_0", "b_1"]
+    assert chosen == [r for r in records if r in chosen]
+    assert len(chosen) == 10

@@ -7,12 +7,11 @@ from statistics import fmean, stdev
 
 import pytest
 
+from tests.training.evaluation.test_result import result_of
 from training.evaluation.comparison import comparison
 from training.evaluation.exclusion import Exclusion
 from training.evaluation.protocol import Direction, ProtocolError, custom
 from training.evaluation.result import Result
-
-from .test_result import result_of
 
 TO_VISIBLE, TO_INFRARED = (custom(d, Exclusion.SAME_ID_SAME_CAM) for d in (Direction.IR_TO_VIS, Direction.VIS_TO_IR))
 MEASURED = {protocol.id: result_of(protocol) for protocol in (TO_VISIBLE, TO_INFRARED)}

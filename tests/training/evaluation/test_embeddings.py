@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from models.card import Modality
+from tests.training.evaluation.virtual import VirtualRecord
 from training.evaluation.embeddings import Embeddings, Labelled
 from training.evaluation.flip import join_mirrored
-
-from .virtual import VirtualRecord
 
 RECORDS: list[Labelled] = [VirtualRecord(Path(f"{n}.png"), f"p{n % 3}", "1", list(Modality)[n % 2]) for n in range(7)]
 

@@ -3,12 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.embeddings import Embeddings
-from training.evaluation.exclusion import Exclusion
-from training.evaluation.metrics import Cmc, Metrics, average_precision, cmc_curve, evaluate, inverse_negative_penalty
-from training.evaluation.ranking import Ranking, rank
-
-from .oracle import (
+from tests.training.evaluation.oracle import (
     cam3_ignores_cam2,
     evaluate_by_loops,
     exact_scores,
@@ -17,6 +12,10 @@ from .oracle import (
     random_case,
     same_identity_and_camera,
 )
+from training.evaluation.embeddings import Embeddings
+from training.evaluation.exclusion import Exclusion
+from training.evaluation.metrics import Cmc, Metrics, average_precision, cmc_curve, evaluate, inverse_negative_penalty
+from training.evaluation.ranking import Ranking, rank
 
 RULES = {
     Exclusion.NONE: never,

@@ -11,32 +11,43 @@ from typer.testing import CliRunner
 from typer.testing import Result as Invoked
 
 from models.card import WORDING, Modality
+from tests.drawing import draw_person
+from tests.training.evaluation.virtual import VirtualRecord, drawn_permutation, sysu_records
+from tests.training.synthetic_datasets import write_llcm, write_regdb, write_sysu_mm01
 from training.data import llcm as llcm_reader
 from training.data import regdb as regdb_reader
 from training.data import sysu_mm01
-from training.data.miniature import write_llcm, write_regdb, write_sysu_mm01
+from training.environment import Environment
 from training.evaluation.embeddings import Embeddings, Labelled
-from training.evaluation.environment import Environment
 from training.evaluation.metrics import evaluate
-from training.evaluation.protocol import Convention, Direction, Mode, Protocol, ProtocolError, llcm, regdb, sysu
+from training.evaluation.protocol import (
+    CROSS_MODALITY,
+    Convention,
+    Direction,
+    Mode,
+    Protocol,
+    ProtocolError,
+    llcm,
+    regdb,
+    sysu,
+)
 from training.evaluation.rerank import KReciprocal
 from training.evaluation.result import (
     Data,
     Flags,
-    ModelFacts,
+    ModelInfo,
     Preprocessing,
     Result,
     data_fingerprint,
     join_trials,
     needs_wording,
+    read_results,
+    update_results,
 )
 from training.evaluation.run import measure_open_set, run
 from training.evaluation.sampling import trials
 from training.evaluation.table import latex, markdown
-from vireid.learning import app
-
-from ...drawing import draw_person
-from .virtual import VirtualRecord, drawn_permutation, sysu_records
+from vireid.cli import app
 
 PEOPLE = [3, 4, 8, 9]
 PERMUTATION = drawn_permutation(seed=1, identities=PEOPLE)
@@ -61,7 +72,7 @@ def result_of(protocol: Protocol, *, name: str = "baseline", wording: str = "", 
         protocol,
         outcome,
         data=Data(name="drawn", sha256="0" * 64, identities=4, train_identities=None),
-        model=ModelFacts(
+        model=ModelInfo(
             name=name,
             method="baseline",
             backbone="resnet50",
@@ -196,7 +207,10 @@ def test_ten_regdb_trials_join_into_their_mean() -> None:
 
 def test_each_protocol_is_joined_on_its_own() -> None:
     protocols = [
-        regdb(direction, trial).changed(flip=f) for direction in Direction for trial in (1, 2) for f in (False, True)
+        regdb(direction, trial).changed(flip=f)
+        for direction in CROSS_MODALITY
+        for trial in (1, 2)
+        for f in (False, True)
     ]
     joined = join_trials([result_of(protocol, name=f"run{n}") for n, protocol in enumerate(protocols)], "agw")
     assert [result.protocol_id for result in joined] == [
@@ -331,7 +345,7 @@ def test_the_drawn_miniature_is_evaluated_from_its_folders(tmp_path: Path) -> No
     assert len(people) == 4
 
 
-@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("direction", CROSS_MODALITY)
 def test_the_drawn_miniatures_of_regdb_and_llcm_are_evaluated_from_their_folders(
     direction: Direction, tmp_path: Path
 ) -> None:
@@ -350,3 +364,15 @@ def test_the_drawn_miniatures_of_regdb_and_llcm_are_evaluated_from_their_folders
         side = direction.query if protocol.swapped else direction.gallery
         gallery = sum(r.modality is side for r in test) if everyone else len(cells[side])
         assert {counts.gallery for counts in outcome.counts} == {gallery}
+
+
+def test_results_of_a_run_are_one_file_and_replaced_when_measured_again(tmp_path: Path) -> None:
+    assert read_results(tmp_path) == []
+    first, other = result_of(sysu(), seed=1), result_of(sysu().changed(flip=True))
+    update_results(tmp_path, [first, other])
+    again = result_of(sysu(), seed=2)
+    assert again != first
+    update_results(tmp_path, [again])
+    assert read_results(tmp_path) == read_results(tmp_path / "results.json") == [again, other]
+    again.write(tmp_path / "one.json")
+    assert read_results(tmp_path / "one.json") == [again]

@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 
 from models.card import Modality
+from tests.training.evaluation.virtual import (
+    OFFICIAL,
+    VirtualRecord,
+    drawn_permutation,
+    random_embeddings,
+    sysu_records,
+)
 from training.data import sysu_mm01
 from training.evaluation.embeddings import Labelled
 from training.evaluation.exclusion import Exclusion, excluded
@@ -29,8 +36,6 @@ from training.evaluation.protocol import (
 )
 from training.evaluation.run import run
 from training.evaluation.sampling import Permutation, Trial, trials
-
-from .virtual import OFFICIAL, VirtualRecord, drawn_permutation, random_embeddings, sysu_records
 
 needs_official = pytest.mark.skipif(
     not (OFFICIAL / "rand_perm_cam.mat").exists(),

@@ -8,7 +8,15 @@ import pytest
 from models.card import Modality
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.exclusion import Exclusion
-from training.evaluation.verification import PairCounts, ScoreCounts, calibrate, count_pairs, identify, verify
+from training.evaluation.verification import (
+    PairCounts,
+    PeopleCounts,
+    ScoreCounts,
+    calibrate,
+    count_pairs,
+    identify,
+    verify,
+)
 
 STEP = 2.0**-20
 
@@ -167,3 +175,25 @@ def test_scores_that_are_no_cosines_are_refused() -> None:
     with pytest.raises(ValueError, match=r"-3\.0 to 0\.5"):
         counted([0.5, -3])
     assert counted([1 + 1e-6, -1 - 1e-6]).total == 2
+
+
+def test_intervals_over_people_hold_the_rate_and_are_wider_than_over_pairs() -> None:
+    crops = people(120, 3, identities=12)
+    counts = count_pairs(crops, crops).impostor
+    measured = calibrate(
+        counts, Modality.VISIBLE, Modality.VISIBLE, "drawn", real=True, people=PeopleCounts(crops, crops)
+    )
+    assert (measured.identities, measured.real, len(measured.intervals)) == (12, True, len(measured.rates))
+    for rate, (low, high) in zip(measured.rates, measured.intervals, strict=True):
+        assert 0 <= low <= high <= 1
+        if 0.01 < rate < 0.9:
+            assert low < rate < high
+            over_pairs = 4 * (rate * (1 - rate) / measured.impostor_pairs) ** 0.5
+            assert high - low > over_pairs
+
+
+def test_the_interval_of_one_person_against_another_is_that_of_their_pairs() -> None:
+    """With equal scores of all impostors, every resample has the same rate."""
+    vectors = np.tile(np.array([[1.0, 0.0]], np.float32), (6, 1))
+    crops = Embeddings(vectors, np.array(list("aabbcc")), np.array(["1"] * 6), np.zeros(6, np.int64))
+    assert PeopleCounts(crops, crops).intervals((0.5, 1.5)) == ((1.0, 1.0), (0.0, 0.0))

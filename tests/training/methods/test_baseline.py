@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from models.baseline import Output
 from training.data.dataset import Batch
+from training.losses import Retention
 from training.methods import build_method
 
 IDENTITIES = torch.tensor([4, 7, 4, 9, 7, 9, 4])
@@ -30,7 +33,8 @@ def test_without_it_the_terms_are_the_published_ones() -> None:
     assert list(method(output(), batch())) == ["id", "wrt"]
     assert method.weights(0) == {}
     half = build_method("baseline", {"identity_weight": 0, "triplet_weight": 0.5})
-    assert half.weights(0) == {"id": 0, "wrt": 0.5}
+    assert list(half(output(), batch())) == ["wrt"]
+    assert half.weights(0) == {"wrt": 0.5}
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -56,3 +60,23 @@ def test_it_is_infonce_from_each_modality_to_the_other_on_the_embedding(temperat
 def test_every_method_has_it(name: str) -> None:
     assert build_method(name, {"contrast_weight": 0.25}).weights(100)["contrast"] == 0.25
     assert "contrast" not in build_method(name, {}).weights(100)
+
+
+def test_retention_compares_embeddings_with_those_of_the_start() -> None:
+    method = build_method("baseline", {"retention_weight": 2.0, "identity_weight": 0, "triplet_weight": 0})
+    assert method.retains
+    targets = torch.zeros(7, 5)
+    targets[0], targets[3] = output().embedding[0] * 3, -output().embedding[3]
+    terms = method(output(), replace(batch(), targets=targets))
+    assert list(terms) == ["retention"]
+    assert float(terms["retention"]) == pytest.approx((0 + 2) / 2)
+    assert method.weights(0) == {"retention": 2.0}
+
+
+def test_without_a_target_retention_is_zero_and_keeps_the_graph() -> None:
+    embeddings = torch.randn(3, 4, requires_grad=True)
+    loss = Retention()(embeddings, torch.zeros(3, 4))
+    loss.backward()
+    assert loss.item() == 0
+    assert embeddings.grad is not None
+    assert not embeddings.grad.any()

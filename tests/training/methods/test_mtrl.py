@@ -17,6 +17,7 @@ from training.data.dataset import Batch, View, collate
 from training.losses import CentreAlignment, QueryConsistency, TransitionContrast, TransitionMargin
 from training.methods import build_method
 from training.methods.mtrl import Mtrl, MtrlOptions
+from training.translation.channel import ChannelTranslation
 
 STREAMS = (Stream.VISIBLE, Stream.TRANSITION)
 
@@ -29,7 +30,7 @@ def drawn(
 ) -> Batch:
     """A batch of drawn people, 96 x 48."""
     rng = np.random.default_rng(0)
-    augmentation = augmentation or Augmentation()
+    augmentation = augmentation or Augmentation(translator=ChannelTranslation(), transition=ChannelTranslation())
     draws = []
     for identity in range(identities):
         for number in range(images):

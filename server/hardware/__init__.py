@@ -1,0 +1,1 @@
+"""Hardware detection: CPU features, CPU quotas and CUDA."""

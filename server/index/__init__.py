@@ -1,0 +1,1 @@
+"""Vector search: the ``VectorIndex`` protocol, exact scans, inverted lists, GPUs, ranking and re-ranking."""

@@ -1,0 +1,44 @@
+"""Folds over frames: which of the frames that real pairs were cut from a network must not have seen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from training.data.folder import read_pairs
+from training.data.seeding import position
+
+__all__ = ["FRAME_PATTERN", "fold_of", "frame_of", "frames_of_pairs"]
+
+FRAME_PATTERN = r"(.+)_[^_]+"
+"""The first group of its match in a pair's name is its frame: pair ``00036N_3`` is of frame ``00036N``."""
+
+
+def frame_of(pair: str, pattern: str = FRAME_PATTERN) -> str:
+    """The frame that a pair was cut from.
+
+    Raises:
+        ValueError: the name does not tell.
+    """
+    match = re.fullmatch(pattern, pair)
+    if match is None:
+        raise ValueError(f"pair {pair!r}: its name does not match {pattern!r}, so its frame is unknown")
+    return match[1]
+
+
+def fold_of(frame: str, folds: int) -> int:
+    """The fold of a frame, 0 … folds - 1: follows from its name alone."""
+    return int(position(frame, 0) * folds)
+
+
+def frames_of_pairs(
+    pairs: Path, fold: int | None = None, folds: int = 1, pattern: str = FRAME_PATTERN
+) -> frozenset[str]:
+    """The frames of the pairs in ``PAIRS/{visible,infrared}``, of one fold of them if asked.
+
+    Raises:
+        OSError: a folder is missing.
+        ValueError: the folder is not as it should be, or a name does not tell its frame.
+    """
+    frames = {frame_of(record.identity, pattern) for record in read_pairs(pairs)}
+    return frozenset(frame for frame in frames if fold is None or fold_of(frame, folds) == fold)

@@ -1,0 +1,35 @@
+"""Files and folders that reading a data set passes over, counted by reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["Skipped", "is_system_name"]
+
+_SYSTEM_NAMES = frozenset(
+    {"@eadir", "#recycle", "$recycle.bin", "__macosx", "desktop.ini", "lost+found", "system volume information"}
+    | {"thumbs.db", "ehthumbs.db"}
+)
+
+
+def is_system_name(name: str) -> bool:
+    """Whether a file or folder is hidden or written by an operating system, a NAS or an archiver."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+class Skipped:
+    """Paths by the reason for which they were skipped."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, list[Path]] = {}
+
+    def add(self, reason: str, path: Path) -> None:
+        """Count a path. ``reason`` is a plural, such as ``broken links``."""
+        self.paths.setdefault(reason, []).append(path)
+
+    def lines(self) -> list[str]:
+        """Return one line for each reason, with its count and its first path."""
+        return [
+            f"skipped {len(paths)} {reason}, such as {min(paths)}"
+            for reason, paths in sorted(self.paths.items(), key=lambda item: -len(item[1]))
+        ]

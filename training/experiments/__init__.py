@@ -1,0 +1,1 @@
+"""Ablations, studies and the report over their results."""

@@ -1,0 +1,121 @@
+"""Variations of a configuration, each trained with several seeds and judged alike, in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from training.config import TrainingConfig, find_config, read_config
+from training.data.sources import Folder, Pairs, Source
+from training.evaluation.comparison import comparison
+from training.evaluation.evaluator import evaluate_model, evaluation_set, held_out_sets
+from training.evaluation.model_loader import LoadedModel, load_model
+from training.evaluation.pooled_pairs import evaluate_pooled
+from training.evaluation.result import Result
+from training.experiments.study import PLAN, TABLE, Plan, RowResults, row_folder
+from training.trainer import train
+
+__all__ = ["ablate"]
+
+
+def ablate(
+    plan: Plan,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    only: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    cache: Path,
+    command: str,
+    console: Console | None = None,
+) -> str:
+    """Train and judge every row with every seed; return the table, which is also ``OUT/table.md`` after each of them.
+
+    Interrupted, it goes on where it stopped: what is trained and judged is not done again. All rows take a seed
+    before the next one begins.
+
+    Args:
+        out: gets the plan, a folder ``ROW/seed-N`` for each run, and beside it ``seed-N.json`` with its results.
+        only: names of rows, for some of them.
+        overrides: KEY=VALUE laid over every row.
+        cache: folder for decoded crops.
+        command: what started this, kept with the networks.
+
+    Raises:
+        ValueError: a row is unknown or is no valid configuration (before anything is trained), or a run in ``out``
+            had another configuration.
+        OSError: data or ``out`` cannot be read or written.
+    """
+    if unknown := sorted(set(only) - plan.rows.keys()):
+        raise ValueError(f"unknown rows {unknown}: expected some of {list(plan.rows)}")
+    if not seeds:
+        raise ValueError("expected at least one seed, found none")
+    chosen = [row for row in plan.rows if not only or row in only]
+    configs = {(row, seed): _configs(plan, row, seed, overrides) for seed in seeds for row in chosen}
+    results: dict[str, list[Result]] = {row: [] for row in chosen}
+    out.mkdir(parents=True, exist_ok=True)
+    plan.write(out / PLAN)
+    table = ""
+    for (row, seed), of_folds in configs.items():
+        folder = out / row_folder(row) / f"seed-{seed}"
+        runs = [folder / f"fold-{number}" if len(of_folds) > 1 else folder for number in range(len(of_folds))]
+        for config, run in zip(of_folds, runs, strict=True):
+            if console:
+                console.print(f"[bold]{row}[/bold]: {run}", highlight=False)
+            train(config, run, resume=True, cache=cache, command=command, console=console)
+        results[row] += _results_of(row, runs, plan.evaluate, folder.with_suffix(".json"), cache, command)
+        table = comparison(results)
+        (out / TABLE).write_text(table, "utf-8")
+    return table
+
+
+def _configs(plan: Plan, row: str, seed: int, overrides: Sequence[str]) -> list[TrainingConfig]:
+    """The configuration of each fold."""
+    changes = dict(plan.rows[row])
+    path = find_config(changes.pop("config", plan.config))
+    try:
+        return [
+            read_config(path, [*_overrides(changes), *_overrides(fold), *overrides, f"seed={seed}"])
+            for fold in plan.folds
+        ]
+    except ValueError as error:
+        raise ValueError(f"row {row!r}: {error}") from error
+
+
+def _overrides(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]  # JSON is YAML
+
+
+def _results_of(
+    row: str, runs: Sequence[Path], sources: tuple[Source, ...], file: Path, cache: Path, command: str
+) -> tuple[Result, ...]:
+    """The results of a row's networks, read from ``file`` if they are those of the same weights and data."""
+    models = [load_model(run) for run in runs]
+    checkpoints = tuple(checkpoint for model in models for checkpoint in model.info.checkpoints)
+    if file.exists():
+        known = RowResults.read(file)
+        if (known.checkpoints, known.evaluate) == (checkpoints, sources):
+            return known.results
+    results = tuple(_evaluate(row, models, sources, cache, command))
+    RowResults(checkpoints=checkpoints, evaluate=sources, results=results).write(file)
+    return results
+
+
+def _evaluate(
+    row: str, models: Sequence[LoadedModel], sources: Sequence[Source], cache: Path, command: str
+) -> Iterator[Result]:
+    for model in models:
+        for data in held_out_sets(model.config):
+            yield from evaluate_model(model, data, cache, command)
+    leaves_out = any(isinstance(s, Folder) and s.leave_out for model in models for s in model.config.data)
+    for source in sources:
+        for misaligned in (False, True) if isinstance(source, Pairs) else (False,):
+            if isinstance(source, Pairs) and leaves_out:
+                yield from evaluate_pooled(models, source, row, cache, command, misaligned=misaligned)
+            else:
+                for model in models:
+                    yield from evaluate_model(model, evaluation_set(source, misaligned=misaligned), cache, command)

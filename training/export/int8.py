@@ -1,0 +1,212 @@
+"""From an exported fp32 graph to one in int8, of the same contract: static ranges, QDQ, weights per channel.
+
+Weights are symmetric int8 a channel, activations uint8 a tensor: the pair that VNNI multiplies without saturation. The
+uint8 picture enters the first layers as it is, with the normalisation inside their weights. What follows the last
+convolution (pooling, neck, unit length) stays in float.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+from training.evaluation.embedder import graph_embedder
+
+__all__ = ["Crops", "Quantiser", "drop_unread", "readers_of", "widen_weights"]
+
+_QUANTISED = ("Conv", "Add", "MaxPool", "Where", "Relu", "Clip")
+_BATCH = 4
+_PIXELS, _PLANES = "pixels", "planes"
+_NORMALISATION = ["Cast", "Transpose", "Div", "Sub", "Div"]
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Pictures of both modalities: uint8 RGB ``[N, H, W, 3]`` and int64 ``[N]``."""
+
+    images: NDArray[np.uint8]
+    modalities: NDArray[np.int64]
+
+    def batches(self) -> Iterator[dict[str, NDArray[np.generic]]]:
+        """What the graph is fed with, ``_BATCH`` crops at a time."""
+        for start in range(0, len(self.images), _BATCH):
+            rows = slice(start, start + _BATCH)
+            yield {"image": self.images[rows], "modality": self.modalities[rows]}
+
+
+class Quantiser:
+    """Makes int8 graphs of one exported fp32 graph; the ranges of its activations are measured once, on ``crops``.
+
+    Raises:
+        ValueError: the graph does not begin as an exported one does.
+    """
+
+    def __init__(self, graph: bytes, crops: Crops, scratch: Path) -> None:
+        self._crops, self._ranges = crops, scratch / "ranges.json"
+        self._source = scratch / "pixels.onnx"
+        self._exact = graph
+        model = onnx.load_from_string(graph)
+        widen_weights(model)
+        self._grey = _read_pixels(model)
+        onnx.save(model, self._source)
+        self.layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
+        """Names of the convolutions, from input to output."""
+
+    def quantise(self, *, in_float: Sequence[str] = (), only: Sequence[str] = ()) -> bytes:
+        """The graph in int8, but for the layers ``in_float``; with ``only``, nothing but those layers."""
+        out = self._source.with_name("int8.onnx")
+        with _without_advice():
+            quantize_static(
+                self._source,
+                out,
+                _Reader(self._crops),
+                op_types_to_quantize=list(_QUANTISED),
+                nodes_to_quantize=list(only),
+                nodes_to_exclude=list(in_float),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibration_cache_path=self._ranges,
+                extra_options={
+                    "ActivationSymmetric": False,
+                    "WeightSymmetric": True,
+                    "TensorQuantOverrides": {
+                        _PIXELS: [{"scale": np.array(1, np.float32), "zero_point": np.array(self._grey, np.uint8)}]
+                    },
+                },
+            )
+        model = onnx.load(out)
+        _take_pictures_as_they_are(model)
+        onnx.checker.check_model(model)
+        content: bytes = model.SerializeToString()
+        return content
+
+    def most_sensitive(self) -> list[str]:
+        """The layers, those first that alone in int8 turn the embeddings of the calibration crops furthest away."""
+        exact = _embed(self._exact, self._crops)
+        error = {}
+        for layer in self.layers:
+            rounded = _embed(self.quantise(only=[layer]), self._crops)
+            error[layer] = 1 - float((exact * rounded).sum(1).mean())
+        return sorted(self.layers, key=error.__getitem__, reverse=True)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, crops: Crops) -> None:
+        self._batches = crops.batches()
+
+    def get_next(self) -> Mapping[str, NDArray[np.generic]] | None:
+        return next(self._batches, None)
+
+
+def _embed(graph: bytes, crops: Crops) -> NDArray[np.float32]:
+    embed = graph_embedder(graph)
+    return np.concatenate([embed(batch["image"], batch["modality"]) for batch in crops.batches()])  # type: ignore[arg-type]
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """The tool advises a preparation that the exporter has done already."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def widen_weights(model: onnx.ModelProto) -> None:
+    """Weights that are stored as float16 as what they are computed with: float32 initialisers without a Cast."""
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.input[0] in stored:
+            half = stored[node.input[0]]
+            half.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(half).astype(np.float32), node.output[0]))
+            graph.node.remove(node)
+
+
+def _read_pixels(model: onnx.ModelProto) -> int:
+    """Move the normalisation into the first convolutions: they read ``pixel - grey``. Returns grey, 0 to 255.
+
+    Grey is the mean pixel. A convolution pads with zeros, before the change with the mean colour, after it with grey:
+    at the rim of the picture the two differ by what the channels' means differ.
+    """
+    graph = model.graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers = readers_of(graph)
+    chains = [_chain(node, readers) for node in readers["image"] if node.op_type == "Cast"]
+    if not chains or any([node.op_type for node in chain] != _NORMALISATION for chain in chains):
+        raise ValueError("the graph does not begin with the normalisation that `vireid export` writes: export it again")
+    grey = round(float(np.mean([weights[c[3].input[1]] * weights[c[2].input[1]] for c in chains])))
+    for chain in chains:
+        full, mean, std = (weights[node.input[1]].astype(np.float64).reshape(-1) for node in chain[2:])
+        for layer in readers[chain[-1].output[0]]:
+            kernel = weights[layer.input[1]] / (full * std)[:, None, None]
+            shift = (kernel * (grey - full * mean)[:, None, None]).sum((1, 2, 3))
+            bias = weights[layer.input[2]] if len(layer.input) > 2 else 0
+            names = [f"{layer.name}.{part}" for part in ("kernel", "bias")]
+            for name, value in zip(names, (kernel, bias + shift), strict=True):
+                graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+            layer.input[:] = [_PIXELS, *names]
+        for node in chain:
+            graph.node.remove(node)
+    graph.initializer.append(numpy_helper.from_array(np.array(grey, np.float32), "grey"))
+    entrance = (
+        helper.make_node("Transpose", ["image"], [_PLANES], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", [_PLANES], ["levels"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Sub", ["levels", "grey"], [_PIXELS]),
+    )
+    for place, node in enumerate(entrance):
+        graph.node.insert(place, node)
+    drop_unread(graph)
+    return grey
+
+
+def _take_pictures_as_they_are(model: onnx.ModelProto) -> None:
+    """Feed the planes, which are uint8 already, to the first layers instead of widening and quantising them."""
+    graph = model.graph
+    rounding = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == _PIXELS]
+    for quantise in rounding:
+        for node in readers_of(graph)[quantise.output[0]]:
+            node.input[0] = _PLANES
+        graph.node.remove(quantise)
+    readers = readers_of(graph)
+    for node in reversed(list(graph.node)):
+        if node.output[0] in (_PIXELS, "levels") and not any(r in graph.node for r in readers.get(node.output[0], [])):
+            graph.node.remove(node)
+            readers = readers_of(graph)
+    drop_unread(graph)
+
+
+def _chain(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
+    """The node and what follows it, up to the first convolution or fork."""
+    chain = [node]
+    while len(following := readers[chain[-1].output[0]]) == 1 and following[0].op_type != "Conv":
+        chain.append(following[0])
+    return chain
+
+
+def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes that read each tensor."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove weights that no node reads, and what is said of tensors that may be gone."""
+    read = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
+    del graph.value_info[:]

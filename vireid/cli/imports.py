@@ -1,0 +1,117 @@
+"""The command that uploads an archive, a folder or vectors for the server to import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vireid import DEFAULT_URL
+from vireid.cli.connection import Create, GalleryOption, Key, ModalityOption, Url, connected, require_gallery
+from vireid.cli.console import stop
+from vireid.cli.jobs import follow
+
+if TYPE_CHECKING:
+    from vireid.client import ImportKind, JobStatus
+
+__all__ = ["app", "read_blocks"]
+
+_BLOCK = 2**18
+
+app = typer.Typer()
+
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="Folder of crops, or a .tar, .tar.gz, .zip, .ndjson or .parquet file.")
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(
+        help="RE2 expression, searched for in each crop's path; its named groups (identity, camera, captured_at, id, "
+        "modality) become the fields of the item."
+    ),
+]
+Fingerprint = Annotated[str | None, typer.Option(help="Fingerprint of the model that made the vectors of SOURCE.")]
+OnServer = Annotated[
+    bool, typer.Option("--on-server", help="SOURCE is a folder on the server's machine, below an import root.")
+]
+Wait = Annotated[bool, typer.Option(help="Wait until the import has ended, and report it.")]
+
+
+@app.command("import")
+def import_source(
+    source: Source,
+    gallery: GalleryOption,
+    modality: ModalityOption = "auto",
+    pattern: Pattern = None,
+    fingerprint: Fingerprint = None,
+    on_server: OnServer = False,
+    create: Create = True,
+    wait: Wait = True,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Upload crops or vectors for the server to import.
+
+    The import continues even if the server is restarted. A manifest.csv or manifest.jsonl among the crops gives the
+    fields of each (path, id, identity, modality, camera, captured_at, attributes). Run the same command again after an
+    interruption: items that are there already are skipped.
+    """
+    files = [] if on_server else _files_to_send(source)
+    with connected(url, key) as client:
+        require_gallery(client, gallery, create)
+        if on_server:
+            job = client.import_directory(gallery, str(source), modality=modality, pattern=pattern)
+        else:
+            send = partial(client.import_file, gallery, modality=modality, pattern=pattern, fingerprint=fingerprint)
+            job = _send(send, source, files)
+        if wait:
+            follow(client, job)
+        else:
+            typer.echo(f"{job.id} is {job.state}; vireid jobs {job.id} follows it")
+
+
+def _files_to_send(source: Path) -> list[Path]:
+    """Return the manifests and images of a folder, or the one archive."""
+    from vireid.client import import_kind
+    from vireid.client.folder_upload import find_images
+    from vireid.client.tar_stream import MANIFESTS
+
+    try:
+        if not source.is_dir():
+            import_kind(source)
+            source.stat()
+            return [source]
+    except (OSError, ValueError) as error:
+        stop(str(error), 2)
+    manifests = [path for path in source.rglob("*") if path.name in MANIFESTS]
+    images = find_images(source)
+    if not images:
+        stop(f"there is no image below {source}", 1)
+    return manifests + images
+
+
+def _send(send: Callable[[Iterable[bytes], ImportKind], JobStatus], source: Path, files: list[Path]) -> JobStatus:
+    """Send a folder as one tar stream, or an archive as it is."""
+    from vireid.cli.progress import transfer_progress
+    from vireid.client import import_kind
+    from vireid.client.tar_stream import tar_size, tar_stream
+
+    try:
+        is_folder = source.is_dir()
+        size = tar_size(source, files) if is_folder else source.stat().st_size
+        with transfer_progress("sending", size) as counted:
+            if is_folder:
+                return send(counted(tar_stream(source, files)), "tar")
+            return send(counted(read_blocks(source)), import_kind(source))
+    except OSError as error:
+        stop(str(error), 1)
+
+
+def read_blocks(file: Path) -> Iterator[bytes]:
+    """Yield the content of a file, block by block."""
+    with file.open("rb") as body:
+        while block := body.read(_BLOCK):
+            yield block

@@ -1,0 +1,97 @@
+"""The Python client of the HTTP API. It needs neither server nor torch.
+
+>>> from vireid.client import Client
+>>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+...     client.search("night", ["crop.png"], k=5).hits[0].item.id
+"""
+
+from __future__ import annotations
+
+from models.card import Modality
+from vireid import DEFAULT_URL
+from vireid.client.client import Client
+from vireid.client.errors import ApiError, ClientError, InvalidRequest, UnexpectedAnswer, Unreachable
+from vireid.client.payloads import (
+    AnyModality,
+    GalleryUpdate,
+    Image,
+    ImportKind,
+    ItemUpdate,
+    SearchOptions,
+    StoredSearch,
+    Vectors,
+    import_kind,
+)
+from vireid.schemas.calibrations import CalibrationUsed
+from vireid.schemas.compare import Comparison
+from vireid.schemas.duplicates import DuplicatePair
+from vireid.schemas.erasures import Receipt
+from vireid.schemas.fields import CropWarning, ModalityChoice
+from vireid.schemas.galleries import GalleryDetails, VectorType
+from vireid.schemas.health import Readiness
+from vireid.schemas.items import ItemDetails, ItemFields, ItemFilter, ItemSummary, WriteResult
+from vireid.schemas.jobs import JobFailure, JobState, JobStatus
+from vireid.schemas.keys import KeyDetails, KeyWithSecret, Scope
+from vireid.schemas.limits import Limits
+from vireid.schemas.models import ModelsList
+from vireid.schemas.problems import FieldError, Problem
+from vireid.schemas.search import (
+    Fusion,
+    RerankOptions,
+    SearchAnswer,
+    SearchFilter,
+    SearchGroup,
+    SearchHit,
+    SearchOutcome,
+)
+
+__all__ = [
+    "DEFAULT_URL",
+    "AnyModality",
+    "ApiError",
+    "CalibrationUsed",
+    "Client",
+    "ClientError",
+    "Comparison",
+    "CropWarning",
+    "DuplicatePair",
+    "FieldError",
+    "Fusion",
+    "GalleryDetails",
+    "GalleryUpdate",
+    "Image",
+    "ImportKind",
+    "InvalidRequest",
+    "ItemDetails",
+    "ItemFields",
+    "ItemFilter",
+    "ItemSummary",
+    "ItemUpdate",
+    "JobFailure",
+    "JobState",
+    "JobStatus",
+    "KeyDetails",
+    "KeyWithSecret",
+    "Limits",
+    "Modality",
+    "ModalityChoice",
+    "ModelsList",
+    "Problem",
+    "Readiness",
+    "Receipt",
+    "RerankOptions",
+    "Scope",
+    "SearchAnswer",
+    "SearchFilter",
+    "SearchGroup",
+    "SearchHit",
+    "SearchOptions",
+    "SearchOutcome",
+    "StoredSearch",
+    "UnexpectedAnswer",
+    "Unreachable",
+    "VectorType",
+    "Vectors",
+    "WriteResult",
+    "import_kind",
+]
