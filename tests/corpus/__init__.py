@@ -1,0 +1,1 @@
+"""Seeded corpus of malformed and expensive inputs, sent to a whole server."""
