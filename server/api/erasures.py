@@ -11,7 +11,7 @@ from server.api.auth import Reader
 from server.api.conversion import to_receipt
 from server.api.dependencies import ReceiptId
 from server.api.errors import problems
-from server.api.paging import decode_cursor, split_page
+from server.api.paging import decode_cursor, invalid_cursor, split_page
 from server.domain.errors import ErasureNotFound
 from vireid.schemas.erasures import Receipt, ReceiptsPage
 from vireid.schemas.paging import PageQuery
@@ -24,9 +24,11 @@ router = APIRouter(prefix="/v1/erasures", tags=["items"])
 @router.get("", summary="List erasure receipts", responses=problems())
 def list_erasures(state: StateDep, caller: Reader, query: Annotated[PageQuery, Query()]) -> ReceiptsPage:
     """Return the receipts of the galleries that the API key covers, newest first, including deleted galleries."""
-    found = state.galleries.erasure.receipts(
-        limit=query.limit + 1, after=decode_cursor(query.cursor), galleries=caller.galleries
-    )
+    after = decode_cursor(query.cursor)
+    try:
+        found = state.galleries.erasure.receipts(limit=query.limit + 1, after=after, galleries=caller.galleries)
+    except ErasureNotFound:
+        raise invalid_cursor() from None
     erasures, next_cursor = split_page(found, query.limit, lambda erasure: erasure.id)
     return ReceiptsPage(receipts=[to_receipt(erasure) for erasure in erasures], next_cursor=next_cursor)
 

@@ -7,13 +7,12 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from server.domain.validation import invalid
+from server.domain.validation import InvalidRequest, invalid
 
-__all__ = ["decode_cursor", "decode_number_cursor", "encode_cursor", "split_page"]
+__all__ = ["decode_cursor", "decode_number_cursor", "encode_cursor", "invalid_cursor", "split_page"]
 
 Entry = TypeVar("Entry")
 
-_INVALID = "is not the next_cursor of a page"
 _LARGEST_NUMBER = 2**63 - 1  # of a database
 
 
@@ -33,7 +32,7 @@ def decode_cursor(cursor: str | None) -> str | None:
     try:
         return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
     except (UnicodeError, binascii.Error):
-        raise invalid("cursor", _INVALID) from None
+        raise invalid_cursor() from None
 
 
 def decode_number_cursor(cursor: str | None) -> int | None:
@@ -42,8 +41,13 @@ def decode_number_cursor(cursor: str | None) -> int | None:
     if key is None:
         return None
     if not (key.isascii() and key.isdecimal()) or int(key) > _LARGEST_NUMBER:
-        raise invalid("cursor", _INVALID)
+        raise invalid_cursor()
     return int(key)
+
+
+def invalid_cursor() -> InvalidRequest:
+    """Return the error of a cursor that was not made by this server."""
+    return invalid("cursor", "is not the next_cursor of a page")
 
 
 def split_page(entries: Sequence[Entry], limit: int, key: Callable[[Entry], str]) -> tuple[Sequence[Entry], str | None]:

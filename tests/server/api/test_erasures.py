@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from fastapi.testclient import TestClient
 
+from server.api.paging import encode_cursor
+from tests.server.calls import check_problem
 from tests.server.conftest import Start
 from tests.server.image_files import crop
 
@@ -52,3 +54,9 @@ def test_receipt_counts_the_erased_data_and_is_kept(start: Start, tmp_path: Path
         client.delete("/v1/galleries/g")
         assert client.get(f"/v1/erasures/{receipt['id']}").json() == receipt
         assert client.get("/v1/erasures/none").status_code == 404
+
+
+def test_cursor_of_no_receipt_is_invalid(client: TestClient) -> None:
+    for cursor in ("", encode_cursor("erasure_none")):
+        problem = check_problem(client.get("/v1/erasures", params={"cursor": cursor}), 422, "invalid-request")
+        assert [error["field"] for error in problem["errors"]] == ["cursor"]
