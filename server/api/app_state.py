@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 from starlette.types import Scope as AsgiScope
 
 from server.api.metrics import Metrics
+from server.api.search_cursor import RecentQueries
 from server.embedding.admission import Admission
 from server.embedding.registry import Models
 from server.gallery.galleries import Galleries
@@ -38,6 +39,7 @@ class AppState:
     metrics: Metrics
     clock: RetentionClock
     storage_problems: Callable[[], list[str]]
+    recent_queries: RecentQueries = field(default_factory=RecentQueries)
 
     def problems(self) -> list[str]:
         """Return why the server is not ready, without names of galleries; empty when it is ready."""

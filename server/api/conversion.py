@@ -8,17 +8,17 @@ from typing import TypeVar
 
 from models.card import Modality
 from server.domain import types as domain
+from server.domain.validation import invalid
 from server.storage.api_keys import ApiKey
 from vireid.schemas.erasures import Receipt
+from vireid.schemas.filters import Filter
 from vireid.schemas.galleries import GalleryDetails
-from vireid.schemas.items import ItemDetails, ItemFilter, ItemSummary, NewItemFields
+from vireid.schemas.items import ItemDetails, ItemSummary, NewItemFields
 from vireid.schemas.keys import KeyDetails, KeyLimits
-from vireid.schemas.search import SearchFilter
 
 __all__ = [
+    "from_filter",
     "from_item_fields",
-    "from_item_filter",
-    "from_search_filter",
     "to_gallery_details",
     "to_item_details",
     "to_item_summary",
@@ -92,22 +92,16 @@ def from_item_fields(
     )
 
 
-def from_item_filter(filter: ItemFilter) -> domain.Filter:
-    """Convert the filter of a list of items or of an erasure."""
-    return domain.Filter(
-        modality=filter.modality,
-        cameras=frozenset(filter.camera) or None,
-        identities=frozenset(filter.identity) or None,
-        captured_from=filter.captured_from,
-        captured_to=filter.captured_to,
-        warnings=_warnings(filter.warning) or None,
-    )
+def from_filter(filter: Filter, query: Modality | None = None, *, field: str = "modality") -> domain.Filter:
+    """Convert a filter; ``opposite`` is that of the modality of the ``query``.
 
-
-def from_search_filter(filter: SearchFilter, modality: Modality | None) -> domain.Filter:
-    """Convert the filter of a search; ``modality`` replaces the filter's own, which may be relative to the query."""
+    Raises:
+        InvalidRequest: the modality is ``opposite``, and no query has one; ``field`` names it.
+    """
     return domain.Filter(
-        modality=modality,
+        modality=_modality(filter.modality, query, field),
+        ids=_set(filter.ids),
+        exclude_ids=_set(filter.exclude_ids),
         cameras=_set(filter.cameras),
         exclude_cameras=_set(filter.exclude_cameras),
         identities=_set(filter.identities),
@@ -116,14 +110,20 @@ def from_search_filter(filter: SearchFilter, modality: Modality | None) -> domai
         captured_to=filter.captured_to,
         attributes=filter.attributes,
         exclude_attributes=filter.exclude_attributes,
-        warnings=_warnings(filter.warnings),
-        exclude_warnings=_warnings(filter.exclude_warnings),
+        warnings=_set(map(domain.CropWarning, filter.warnings or ())),
+        exclude_warnings=_set(map(domain.CropWarning, filter.exclude_warnings or ())),
     )
 
 
+def _modality(choice: str | None, query: Modality | None, field: str) -> Modality | None:
+    if choice is None:
+        return None
+    if choice != "opposite":
+        return Modality(choice)
+    if query is None:
+        raise invalid(field, "cannot be opposite: there is no query, or its images differ in modality")
+    return query.opposite
+
+
 def _set(values: Iterable[Value] | None) -> frozenset[Value] | None:
-    return None if values is None else frozenset(values)
-
-
-def _warnings(values: Iterable[str] | None) -> frozenset[domain.CropWarning] | None:
-    return None if values is None else frozenset(map(domain.CropWarning, values))
+    return frozenset(values or ()) or None

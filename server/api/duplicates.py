@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query
 
 from server.api.app_state import StateDep
 from server.api.auth import Searcher
-from server.api.conversion import to_item_summary
+from server.api.conversion import from_filter, to_item_summary
 from server.api.dependencies import ResolvedGallery
 from server.api.errors import problems
 from server.api.paging import decode_cursor, encode_cursor
-from server.domain.types import Filter
 from server.domain.validation import invalid
 from server.gallery.duplicates import PairPosition
 from vireid.schemas.duplicates import DuplicatePair, DuplicatesPage, DuplicatesSelection
@@ -36,7 +35,7 @@ def list_duplicates(
     """
     found = state.galleries.query.duplicates(
         gallery,
-        Filter(modality=selection.modality),
+        from_filter(selection.filter()),
         selection.min_score,
         limit=selection.limit,
         start=_pair_position(decode_cursor(selection.cursor)),

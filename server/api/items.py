@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server.api.app_state import StateDep
 from server.api.auth import Searcher, Writer
-from server.api.conversion import from_item_fields, from_item_filter, to_item_details, to_receipt
+from server.api.conversion import from_filter, from_item_fields, to_item_details, to_receipt
 from server.api.dependencies import ItemId, ResolvedGallery, engine_of
 from server.api.errors import problems
 from server.api.item_writes import parse, store, write_response
@@ -23,11 +23,12 @@ from server.embedding.decode import thumbnail_type
 from server.embedding.engine import Detail, Embedding
 from server.jobs.types import JobState
 from vireid.schemas.erasures import DeletionResult
+from vireid.schemas.filters import Filter as FilterFields
+from vireid.schemas.filters import FilterParameters
 from vireid.schemas.items import (
     ItemChanges,
     ItemDetails,
     ItemFields,
-    ItemFilter,
     ItemSelection,
     ItemsForm,
     ItemsPage,
@@ -94,22 +95,25 @@ def list_items(
     gallery: ResolvedGallery, state: StateDep, _caller: Searcher, selection: Annotated[ItemSelection, Query()]
 ) -> ItemsPage:
     """Return the items that pass the filter, by id."""
+    where = from_filter(selection.filter())
     found = state.galleries.query.items(
-        gallery, from_item_filter(selection), limit=selection.limit + 1, after=decode_cursor(selection.cursor)
+        gallery, where, limit=selection.limit + 1, after=decode_cursor(selection.cursor)
     )
+    total = state.galleries.query.count(gallery, where) if selection.count else None
     items, next_cursor = split_page(found, selection.limit, lambda item: item.id)
-    return ItemsPage(items=[to_item_details(item) for item in items], next_cursor=next_cursor)
+    return ItemsPage(items=[to_item_details(item) for item in items], next_cursor=next_cursor, total=total)
 
 
 @router.delete("", summary="Delete items by filter", responses=problems(404))
 def delete_items(
-    gallery: ResolvedGallery, state: StateDep, caller: Writer, selection: Annotated[ItemFilter, Query()]
+    gallery: ResolvedGallery, state: StateDep, caller: Writer, selection: Annotated[FilterParameters, Query()]
 ) -> DeletionResult:
     """Delete every item that passes the filter permanently. At least one field of the filter is required."""
-    where = from_item_filter(selection)
+    chosen = selection.filter()
+    where = from_filter(chosen)
     if where == Filter():
         raise InvalidRequest(
-            [FieldError(field=name, detail="or another filter is required") for name in ItemFilter.model_fields]
+            [FieldError(field=name, detail="or another filter is required") for name in FilterFields.model_fields]
         )
     unfinished = [
         job
@@ -117,7 +121,7 @@ def delete_items(
         for job in state.jobs.list(limit=MAX_PAGE, state=state_, galleries={gallery})
     ]
     receipt = to_receipt(state.galleries.erasure.erase(gallery, where, caller.key_id, jobs=len(unfinished)))
-    options = selection.model_dump(mode="json", exclude_defaults=True)
+    options = chosen.model_dump(mode="json", exclude_defaults=True)
     detail = options | {"deleted": receipt.items, "receipt": receipt.id}
     state.audit.record(caller.key_id, "items.delete", gallery, detail)
     return DeletionResult(deleted=receipt.items, receipt=receipt)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -19,14 +19,14 @@ from server.api.app_state import AppState, StateDep
 from server.api.auth import Caller, Searcher
 from server.api.calibration import Calibrations, FittingCalibration, is_drawn, score_for, score_for_false_hits
 from server.api.case_reference import require_case
-from server.api.conversion import from_search_filter, to_item_summary
+from server.api.conversion import from_filter, to_item_summary
 from server.api.dependencies import ResolvedGallery, engine_of
 from server.api.errors import BodyTypeUnsupported, describe, problems
 from server.api.request_parsing import FORM, JSON, media_type, read_form, read_json, request_body
-from server.api.search_cursor import SearchCursor, digest_of
+from server.api.search_cursor import QueryVectors, digest_of, read_cursor, write_cursor
 from server.api.trace import Trace, trace_of
 from server.api.uploads import check_count, embed_all
-from server.domain.errors import ModelMismatch, ServiceError
+from server.domain.errors import ItemNotFound, ModelMismatch, ServiceError
 from server.domain.fields import unit_vector
 from server.domain.types import (
     CropWarning,
@@ -43,6 +43,7 @@ from server.domain.types import (
 )
 from server.domain.validation import InvalidRequest, field_errors, invalid
 from server.embedding.engine import Detail
+from server.index.protocol import inner_products
 from server.index.ranking import fuse
 from vireid.schemas.search import (
     MAX_QUERY_IMAGES,
@@ -96,7 +97,7 @@ class SearchTask:
 
     @classmethod
     def of(
-        cls, state: AppState, gallery: Gallery, query: SearchQuery, person: Person, cursor: SearchCursor | None
+        cls, state: AppState, gallery: Gallery, query: SearchQuery, person: Person, after: RankingPosition | None
     ) -> Self:
         """Convert a query.
 
@@ -106,7 +107,7 @@ class SearchTask:
         engine = state.models.of_fingerprint(gallery.fingerprint)
         card = None if engine is None else engine.card
         calibrations = Calibrations(card, state.calibrations.fitting(gallery))
-        where = from_search_filter(query.filter, _item_modality(query.filter.modality, person))
+        where = from_filter(query.filter, person.modality, field="query.filter.modality")
         search = Search(
             person.vectors,
             k=query.k,
@@ -114,7 +115,7 @@ class SearchTask:
             group=query.group_by is not None,
             min_score=_least_score(state, gallery, calibrations, query, person, where),
             exclude=person.exclude,
-            after=None if cursor is None else cursor.position,
+            after=after,
             rerank=None if query.rerank is None else Rerank(**query.rerank.model_dump()),
             exact=query.exact,
         )
@@ -127,7 +128,7 @@ class SearchTask:
 
     def audit_detail(self, result: SearchResult) -> dict[str, object]:
         """Return the detail of the audit entry: the query without its cursor, and id and score of each hit."""
-        options = self.query.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"})
+        options = self.query.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "paginate"})
         after = {"after": self.previous_hits} if self.previous_hits else {}
         grouped = (hit for group in result.groups or () for hit in group.hits)
         found = [[hit.item.id, round(float(hit.score), 6)] for hit in (*result.hits, *grouped)]
@@ -153,7 +154,7 @@ class SearchTask:
             groups=None
             if result.groups is None
             else [self._group(group, fitting, result.searched) for group in result.groups],
-            next_cursor=None if result.end is None else self._cursor(result.end),
+            next_cursor=self._next_cursor(result),
             timing_ms=timing,
         )
 
@@ -176,16 +177,10 @@ class SearchTask:
         hits = self._hits(group.hits, fitting, searched)
         return SearchGroup(identity=group.identity, score=group.score, hits=hits)
 
-    def _cursor(self, end: RankingPosition) -> str:
-        by_images = "images" in self.person.source
-        return SearchCursor(
-            search=digest_of(self.gallery, self.query, self.person.key),
-            score=end.score,
-            id=end.id,
-            rank=end.rank,
-            modalities=list(self.person.modalities) if by_images else [],
-            vectors=SearchCursor.pack(self.search.queries) if by_images else None,
-        ).encode()
+    def _next_cursor(self, result: SearchResult) -> str | None:
+        if result.end is None or not (self.query.paginate or self.query.cursor is not None):
+            return None
+        return write_cursor(digest_of(self.gallery, self.query, self.person.key), result.end)
 
 
 @router.post(
@@ -198,14 +193,15 @@ class SearchTask:
 async def search(request: Request, gallery: ResolvedGallery, state: StateDep, caller: Searcher) -> Response:
     """Rank the items of a gallery for one person, given by images, by an item of the gallery or by an embedding.
 
-    To get the next page, repeat the request with the response's `next_cursor` as `cursor` of the query.
+    To get a ranking in pages, set `paginate`, and repeat the request with the `next_cursor` of each response as
+    `cursor` of the query.
     """
     require_case(state)
     found, trace = state.galleries.catalog.cached(gallery), trace_of(request)
     media = media_type(request)
     if media == FORM:
-        query, person, cursor = await _from_images(request, state, found)
-        return await run_in_threadpool(_answer, state, caller, trace, found, query, person, cursor)
+        query, person, after = await _from_images(request, state, found)
+        return await run_in_threadpool(_answer, state, caller, trace, found, query, person, after)
     if media == JSON:
         body = await read_json(request, SearchByStored)
         return await run_in_threadpool(_answer_stored, state, caller, trace, found, body)
@@ -238,9 +234,9 @@ def _answer(
     gallery: Gallery,
     query: SearchQuery,
     person: Person,
-    cursor: SearchCursor | None,
+    after: RankingPosition | None,
 ) -> Response:
-    task = SearchTask.of(state, gallery, query, person, cursor)
+    task = SearchTask.of(state, gallery, query, person, after)
     (result,) = _results(state, trace, gallery, [task])
     state.audit.require(caller.key_id, "search", gallery.name, task.audit_detail(result))
     return _json(task.answer(result, trace.timing()))
@@ -291,22 +287,33 @@ def _parsed(entry: object) -> SearchByStored:
 
 async def _from_images(
     request: Request, state: AppState, gallery: Gallery
-) -> tuple[SearchQuery, Person, SearchCursor | None]:
+) -> tuple[SearchQuery, Person, RankingPosition | None]:
     body = await read_form(request, SearchForm)
-    count = len(body.images)
     check_count(body.images, min(MAX_QUERY_IMAGES, state.settings.max_images))
-    engine, query = engine_of(state, gallery), body.query
-    key = _key_of(body)
-    source = {"images": count, "crops_sha256": [sha256(image).hexdigest() for image in body.images]}
-    cursor = SearchCursor.decode(query.cursor, digest_of(gallery, query, key))
-    if cursor is not None:
-        person = Person(cursor.queries(count, gallery.dimension), tuple(cursor.modalities), source, key)
-        return query, person, cursor
+    query, key = body.query, _key_of(body)
+    source = {"images": len(body.images), "crops_sha256": [sha256(image).hexdigest() for image in body.images]}
+    search = digest_of(gallery, query, key)
+    after, recent = read_cursor(query.cursor, search), state.recent_queries.get(search)
+    if after is not None and recent is not None:
+        return query, Person(recent.vectors, recent.modalities, source, key), after
+    engine = engine_of(state, gallery)
     with state.admission.admit(body.images):
         found = await embed_all(request, engine, body.images, body.modality, details={Detail.WARNINGS})
     vectors, modalities = _fused([row.vector for row in found], query), tuple(row.modality for row in found)
-    warnings = tuple(row.warnings for row in found)
-    return query, Person(vectors, modalities, source, key, warnings=warnings), None
+    if after is not None:
+        after = await run_in_threadpool(_scored_again, state, gallery, vectors, after)
+    if after is not None or query.paginate:
+        state.recent_queries.put(search, QueryVectors(vectors, modalities))
+    return query, Person(vectors, modalities, source, key, warnings=tuple(row.warnings for row in found)), after
+
+
+def _scored_again(state: AppState, gallery: Gallery, queries: Vectors, end: RankingPosition) -> RankingPosition:
+    """Return a position with the score that its item has with ``queries``, the same images embedded again."""
+    try:
+        _, vector = state.galleries.query.vector(gallery.name, end.id)
+    except ItemNotFound:
+        return end
+    return replace(end, score=float(inner_products(queries, vector[np.newaxis]).max()))
 
 
 def _key_of(body: SearchForm) -> bytes:
@@ -317,9 +324,9 @@ def _key_of(body: SearchForm) -> bytes:
     return key.digest()
 
 
-def _from_stored(state: AppState, gallery: Gallery, body: SearchByStored) -> tuple[Person, SearchCursor | None]:
+def _from_stored(state: AppState, gallery: Gallery, body: SearchByStored) -> tuple[Person, RankingPosition | None]:
     person = _stored_person(state, gallery, body)
-    return person, SearchCursor.decode(body.query.cursor, digest_of(gallery, body.query, person.key))
+    return person, read_cursor(body.query.cursor, digest_of(gallery, body.query, person.key))
 
 
 def _stored_person(state: AppState, gallery: Gallery, body: SearchByStored) -> Person:
@@ -343,17 +350,6 @@ def _fused(vectors: Sequence[Vectors], query: SearchQuery) -> Vectors:
         return fuse(np.stack(vectors), Fusion(query.fusion))
     except ValueError:
         raise invalid("images", "have no mean: their embeddings cancel out") from None
-
-
-def _item_modality(choice: Literal["visible", "infrared", "opposite"] | None, person: Person) -> Modality | None:
-    """Return the modality of the items to search; None: both."""
-    if choice is None:
-        return None
-    if choice != "opposite":
-        return Modality(choice)
-    if person.modality is None:
-        raise invalid("query.filter.modality", "cannot be opposite: the query images differ in modality")
-    return person.modality.opposite
 
 
 def _least_score(

@@ -1,101 +1,107 @@
-"""Opaque cursors of the pages of a search.
+"""Opaque cursors of the pages of a search, and the query vectors of the searches by images that have pages.
 
-A cursor holds a digest of its search, so that it is not accepted for another one. The cursor of a search by images
-also holds the query vectors: images embedded again in another batch may differ in the last bits, and hits would be
-missing or repeated.
+A cursor holds the position after which a page starts, and a digest of its search and that position: it is not accepted
+for another search, and a changed one is not accepted at all. It holds no vector. Images embedded again in another batch
+may differ in the last bits, so the vectors of recent searches are kept in memory; where they are not there any more,
+the images are embedded again.
 """
 
 from __future__ import annotations
 
 import base64
+import re
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Self
-
-import numpy as np
-from pydantic import Field
+from threading import Lock
 
 from models.card import Modality
-from server.domain.fields import UNIT_NORM_TOLERANCE
 from server.domain.types import Gallery, RankingPosition, Vectors
 from server.domain.validation import InvalidRequest, invalid
-from vireid.schemas.base import Schema
-from vireid.schemas.fields import Id
-from vireid.schemas.search import MAX_QUERY_IMAGES, SearchQuery
+from vireid.schemas.search import SearchQuery
 
-__all__ = ["SearchCursor", "digest_of"]
+__all__ = ["QueryVectors", "RecentQueries", "digest_of", "read_cursor", "write_cursor"]
 
 _FIELD = "query.cursor"
-_LARGEST_RANK = 2**53
-_LONGEST = 2**23  # characters; more than 16 vectors of 65,536 numbers need
+_LONGEST = 200  # characters
+_HEAD = struct.Struct(">8sdI")  # digest, score, rank; the id follows
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MAX_QUERIES = 256
 
 
-class SearchCursor(Schema):
-    """The search and the hit after which a page starts, with the query vectors ``[q, D]`` of a search by images."""
+@dataclass(frozen=True, slots=True)
+class QueryVectors:
+    """The fused unit vectors ``[q, D]`` of a search by images, and the modality of each image."""
 
-    search: str
-    score: Annotated[float, Field(ge=-2, le=2)]
-    id: Id
-    rank: Annotated[int, Field(ge=1, le=_LARGEST_RANK)]
-    modalities: list[Modality] = Field(default=[], max_length=MAX_QUERY_IMAGES)
-    vectors: str | None = None
-
-    @property
-    def position(self) -> RankingPosition:
-        """The last hit of the previous page."""
-        return RankingPosition(self.score, self.id, self.rank)
-
-    def queries(self, images: int, dimension: int) -> Vectors:
-        """Return the query vectors of a search by ``images`` images, float32 ``[q, dimension]``.
-
-        Raises:
-            InvalidRequest: the cursor holds no vectors of that dimension and unit length, or more than images.
-        """
-        try:
-            data = base64.b64decode(self.vectors or "", validate=True)
-            vectors: Vectors = np.frombuffer(data, "<f4").reshape(-1, dimension)
-        except ValueError:
-            raise _invalid_cursor() from None
-        if len(self.modalities) != images or not 1 <= len(vectors) <= images:
-            raise _invalid_cursor()
-        if not (np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_NORM_TOLERANCE).all():
-            raise _invalid_cursor()
-        return vectors
-
-    @staticmethod
-    def pack(queries: Vectors) -> str:
-        """Encode query vectors for the field ``vectors``."""
-        return base64.b64encode(queries.astype("<f4").tobytes()).decode("ascii")
-
-    def encode(self) -> str:
-        """Return the cursor as text."""
-        return base64.urlsafe_b64encode(self.model_dump_json(exclude_defaults=True).encode()).decode("ascii")
-
-    @classmethod
-    def decode(cls, text: str | None, search: str) -> Self | None:
-        """Decode the cursor of the search with the digest ``search``; None: the first page.
-
-        Raises:
-            InvalidRequest: the text is not a cursor, or is that of another search.
-        """
-        if text is None:
-            return None
-        if len(text) > _LONGEST:
-            raise _invalid_cursor()
-        try:
-            cursor = cls.model_validate_json(base64.urlsafe_b64decode(text.encode("ascii")))
-        except ValueError:
-            raise _invalid_cursor() from None
-        if cursor.search != search:
-            raise invalid(_FIELD, "is of another search: only k may change from page to page")
-        return cursor
+    vectors: Vectors
+    modalities: tuple[Modality, ...]
 
 
-def digest_of(gallery: Gallery, query: SearchQuery, person: bytes) -> str:
+class RecentQueries:
+    """The vectors of recent searches by images, by the digest of the search. Threads may share it.
+
+    At most 256 are kept, in memory only: 0.5 MB for single images and 512 dimensions.
+    """
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[bytes, QueryVectors] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, search: bytes) -> QueryVectors | None:
+        """Return the vectors of a search; None: they are not kept any more."""
+        with self._lock:
+            if search in self._found:
+                self._found.move_to_end(search)
+            return self._found.get(search)
+
+    def put(self, search: bytes, query: QueryVectors) -> None:
+        """Keep the vectors of a search, instead of those not used for the longest time."""
+        with self._lock:
+            self._found[search] = query
+            self._found.move_to_end(search)
+            if len(self._found) > _MAX_QUERIES:
+                self._found.popitem(last=False)
+
+
+def write_cursor(search: bytes, end: RankingPosition) -> str:
+    """Return the cursor of the page of the search with the digest ``search`` that starts after ``end``."""
+    content = _HEAD.pack(_sign(search, end), end.score, end.rank) + end.id.encode("ascii")
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
+
+
+def read_cursor(text: str | None, search: bytes) -> RankingPosition | None:
+    """Return the position after which a page of the search with the digest ``search`` starts; None: the first page.
+
+    Raises:
+        InvalidRequest: the text is not a cursor, or is that of another search.
+    """
+    if text is None:
+        return None
+    if len(text) > _LONGEST:
+        raise _invalid_cursor()
+    try:
+        content = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", validate=True)
+        digest, score, rank = _HEAD.unpack_from(content)
+        id = content[_HEAD.size :].decode("ascii")
+    except (ValueError, struct.error):
+        raise _invalid_cursor() from None
+    position = RankingPosition(score, id, rank)
+    if not _ID.fullmatch(id) or not rank or digest != _sign(search, position):
+        raise _invalid_cursor()
+    return position
+
+
+def digest_of(gallery: Gallery, query: SearchQuery, person: bytes) -> bytes:
     """Return a digest that is equal for all pages of a search; ``person`` identifies the person searched for."""
-    options = query.model_dump_json(exclude={"k", "cursor"})
+    options = query.model_dump_json(exclude={"k", "cursor", "paginate"})
     parts = (gallery.name.encode(), gallery.fingerprint.encode(), options.encode(), person)
-    return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()[:32]
+    return sha256(b"".join(sha256(part).digest() for part in parts)).digest()
+
+
+def _sign(search: bytes, end: RankingPosition) -> bytes:
+    return sha256(search + struct.pack(">dI", end.score, end.rank) + end.id.encode("ascii")).digest()[:8]
 
 
 def _invalid_cursor() -> InvalidRequest:
-    return invalid(_FIELD, "is not the next_cursor of an answer")
+    return invalid(_FIELD, "is not the next_cursor of this search: only k may change from page to page")

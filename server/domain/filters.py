@@ -31,6 +31,8 @@ def matches(item: Item, where: Filter) -> bool:
     timed = where.captured_from is not None or where.captured_to is not None
     return not (
         (where.modality is not None and item.modality is not where.modality)
+        or (where.ids and item.id not in where.ids)
+        or (where.exclude_ids and item.id in where.exclude_ids)
         or (where.cameras and item.camera not in where.cameras)
         or (where.exclude_cameras and item.camera in where.exclude_cameras)
         or (where.identities and item.identity not in where.identities)

@@ -159,6 +159,8 @@ class Filter:
     """
 
     modality: Modality | None = None
+    ids: frozenset[str] | None = None
+    exclude_ids: frozenset[str] | None = None
     cameras: frozenset[str] | None = None
     exclude_cameras: frozenset[str] | None = None
     identities: frozenset[str] | None = None

@@ -175,6 +175,10 @@ class GalleryView:
         mask = self.alive.copy()
         if where.modality is not None:
             mask &= self.modality == where.modality.index
+        if where.ids:
+            mask &= self._having_id(where.ids)
+        if where.exclude_ids:
+            mask &= ~self._having_id(where.exclude_ids)
         if where.cameras:
             mask &= self.cameras.table(where.cameras)[self.camera]
         if where.exclude_cameras:
@@ -195,6 +199,12 @@ class GalleryView:
             mask &= self.warnings & CropWarning.to_bits(where.warnings) != 0
         if where.exclude_warnings:
             mask &= self.warnings & CropWarning.to_bits(where.exclude_warnings) == 0
+        return mask
+
+    def _having_id(self, ids: Collection[str]) -> Mask:
+        mask = np.zeros(len(self.alive), np.bool_)
+        _, rows = self.ids.find(list(ids))
+        mask[rows[rows < len(mask)]] = True  # others were added since
         return mask
 
     def item(self, row: int) -> Item:

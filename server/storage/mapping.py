@@ -58,6 +58,10 @@ def conditions(where: Filter) -> Iterator[ColumnElement[bool]]:
     items = tables.items.c
     if where.modality is not None:
         yield items.modality == where.modality.value
+    if where.ids:
+        yield items.id.in_(among(where.ids))
+    if where.exclude_ids:
+        yield items.id.not_in(among(where.exclude_ids))
     if where.cameras:
         yield items.camera.in_(among(where.cameras))
     if where.exclude_cameras:

@@ -132,9 +132,10 @@ def test_search_schemas_have_the_fields_of_the_contract(document: dict[str, Any]
     schemas = document["components"]["schemas"]
     assert schemas["SearchQuery"]["properties"].keys() == {
         "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter", "cursor",
-        "exact", "max_expected_false_hits",
+        "exact", "max_expected_false_hits", "paginate",
     }  # fmt: skip
-    assert schemas["SearchFilter"]["properties"].keys() == {
+    assert schemas["Filter"]["properties"].keys() == {
+        "ids", "exclude_ids",
         "modality", "cameras", "exclude_cameras", "identities", "exclude_identities", "captured_from", "captured_to",
         "attributes", "exclude_attributes", "warnings", "exclude_warnings",
     }  # fmt: skip

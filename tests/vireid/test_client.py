@@ -16,11 +16,10 @@ from tests.vireid.conftest import MAX_IMAGES
 from vireid.client import (
     ApiError,
     Client,
+    Filter,
     ItemFields,
-    ItemFilter,
     RerankOptions,
     Scope,
-    SearchFilter,
     SearchOptions,
     StoredSearch,
 )
@@ -99,14 +98,14 @@ def test_a_gallery_is_created_updated_listed_and_deleted(client: Client, gallery
 def test_items_are_added_listed_updated_and_deleted(client: Client, gallery: str) -> None:
     fill(client, gallery, range(MAX_IMAGES + 4))
     assert [item.id for item in client.items(gallery)] == [f"p{person:02d}" for person in range(MAX_IMAGES + 4)]
-    late = ItemFilter(camera=("c1",), captured_from=NOON + timedelta(minutes=9))
+    late = Filter(cameras=["c1"], captured_from=NOON + timedelta(minutes=9))
     assert [item.id for item in client.items(gallery, late)] == ["p09", "p11"]
     changed = client.update_item(gallery, "p03", identity=None, captured_at=NOON)
     assert changed == client.item(gallery, "p03")
     assert (changed.identity, changed.captured_at, changed.camera) == (None, NOON, "c1")
     assert Image.open(io.BytesIO(client.image(gallery, "p03"))).format == "JPEG"
     client.delete_item(gallery, "p03")
-    receipt = client.erase(gallery, ItemFilter(identity=("4", "5")))
+    receipt = client.erase(gallery, Filter(identities=["4", "5"]))
     assert (receipt.items, receipt.complete) == (2, True)
     assert client.receipt(receipt.id) == next(client.receipts()) == receipt
     assert client.gallery(gallery).items == MAX_IMAGES + 1
@@ -115,7 +114,7 @@ def test_items_are_added_listed_updated_and_deleted(client: Client, gallery: str
 def test_erase_refuses_an_empty_filter(client: Client, gallery: str) -> None:
     fill(client, gallery, range(2))
     with pytest.raises(ApiError) as raised:
-        client.erase(gallery, ItemFilter())
+        client.erase(gallery, Filter())
     assert (raised.value.status, client.gallery(gallery).items) == (422, 2)
 
 
@@ -156,17 +155,17 @@ def test_image_item_and_vector_of_one_crop_give_the_same_ranking(client: Client,
 def test_a_search_is_filtered_fused_and_grouped(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
     images = [crop(2), crop(2, seed=5)]
-    where = SearchFilter(modality="opposite", cameras=("c0",), attributes={"number": 2})
+    where = Filter(modality="opposite", cameras=("c0",), attributes={"number": 2})
     answer = client.search(gallery, images, modality="visible", filter=where, fusion="max", group_by="identity")
     assert (answer.searched, answer.modality) == (1, (Modality.VISIBLE, Modality.VISIBLE))
     assert answer.groups is not None
     assert [group.identity for group in answer.groups] == ["2"]
-    assert not client.search(gallery, images, filter=SearchFilter(exclude_cameras=("c0", "c1"))).hits
+    assert not client.search(gallery, images, filter=Filter(exclude_cameras=("c0", "c1"))).hits
 
 
 def test_hits_yields_every_hit_once_for_any_page_size(client: Client, gallery: str) -> None:
     fill(client, gallery, range(10))
-    options: SearchOptions = {"filter": SearchFilter(exclude_identities=("7",), exclude_attributes={"number": 8})}
+    options: SearchOptions = {"filter": Filter(exclude_identities=("7",), exclude_attributes={"number": 8})}
     whole = client.search(gallery, [crop(2)], k=1000, **options).hits
     assert [hit.rank for hit in whole] == list(range(1, 9))
     for k in (1, 3, 8, 100):

@@ -9,7 +9,7 @@ from models.card import Modality
 from tests.drawing import draw_person
 from tests.server.image_files import crop, encode
 from vireid.cli import app
-from vireid.client import Client, CropWarning, ItemFields
+from vireid.client import Client, CropWarning, Filter, ItemFields
 
 
 def fill(client: Client, gallery: str) -> None:
@@ -27,7 +27,7 @@ def test_duplicates_yields_each_pair_once_and_marks_identical_files(client: Clie
     fill(client, gallery)
     pairs = list(client.duplicates(gallery, min_score=0.9999))
     assert [(pair.a.id, pair.b.id, pair.identical) for pair in pairs] == [("a", "b", True), ("d", "e", True)]
-    assert [pair.a.id for pair in client.duplicates(gallery, min_score=0.9999, modality=Modality.INFRARED)] == ["d"]
+    assert [pair.a.id for pair in client.duplicates(gallery, Filter(modality="infrared"), min_score=0.9999)] == ["d"]
     assert len(list(client.duplicates(gallery, min_score=-1))) == 10
 
 

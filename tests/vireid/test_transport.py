@@ -17,9 +17,9 @@ from vireid.client import (
     ApiError,
     Client,
     ClientError,
+    Filter,
     ItemFields,
     Limits,
-    SearchFilter,
     UnexpectedAnswer,
     Unreachable,
 )
@@ -358,7 +358,7 @@ def test_unknown_fields_are_ignored_at_every_depth_but_sent_ones_are_rejected() 
     with ScriptedServer([httpx2.Response(200, json=answer | later)]).client() as client:
         assert client.search("g", item_id="x").hits[0].item.id == "x"
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
-        SearchFilter.model_validate(later)
+        Filter.model_validate(later)
 
 
 def test_readiness_is_not_retried_because_503_is_its_answer() -> None:

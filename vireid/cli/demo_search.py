@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.text import Text
 
 from models.card import Modality
-from vireid.client import Client, ItemFields, SearchAnswer, SearchFilter, SearchHit
+from vireid.client import Client, Filter, ItemFields, SearchAnswer, SearchHit
 from vireid.drawing import draw_person
 
 __all__ = ["CAUTION", "Crop", "Result", "draw", "draw_crops", "run", "table", "write_queries"]
@@ -106,7 +106,7 @@ def run(client: Client, people: int, *, keep: bool = False) -> Result:
     indexed = {crop.id: crop for crop in draw_crops(people, Modality.INFRARED)}
     with _gallery(client, keep) as name:
         client.add_items(name, ((crop.content, crop.fields) for crop in indexed.values()))
-        opposite = SearchFilter(modality="opposite")
+        opposite = Filter(modality="opposite")
         answers = [
             (crop, client.search(name, [crop.content], modality=crop.modality, k=_HITS, filter=opposite))
             for crop in draw_crops(people, Modality.VISIBLE)

@@ -74,11 +74,10 @@ def list_duplicates(
 
     Every item is compared with every other, which takes a while.
     """
-    from vireid.client import Modality
+    from vireid.client import Filter
 
-    chosen = None if modality is None else Modality(modality)
     with connected(url, key) as client, status("comparing …"):
-        pairs = list(islice(client.duplicates(name, min_score=min_score, modality=chosen), limit + 1))
+        pairs = list(islice(client.duplicates(name, Filter(modality=modality), min_score=min_score), limit + 1))
     columns = ("score", "identical", "id", "identity", "camera", "id", "identity", "camera")
     print_table(columns, _duplicate_rows(pairs[:limit]))
     if len(pairs) > limit:
@@ -108,11 +107,11 @@ def erase_items(
 
     The receipt is printed as JSON.
     """
-    from vireid.client import ItemFilter
+    from vireid.client import Filter
 
     if not (identity or camera):
         raise typer.BadParameter("give --identity or --camera", param_hint="--identity")
-    where = ItemFilter(identity=tuple(identity or ()), camera=tuple(camera or ()))
+    where = Filter(identities=identity, cameras=camera)
     with connected(url, key) as client:
         if not yes:
             typer.confirm(f"Delete these items of {name}, permanently?", abort=True)

@@ -98,11 +98,11 @@ def search(
     key: Key = None,
 ) -> None:
     """Find the person of one or more crops in a gallery."""
-    from vireid.client import CropWarning, SearchFilter
+    from vireid.client import CropWarning, Filter
 
     options: SearchOptions = {
         "k": k,
-        "filter": SearchFilter(
+        "filter": Filter(
             modality=among,
             cameras=_values(camera),
             exclude_cameras=_values(exclude_camera),
@@ -181,6 +181,7 @@ def _search_pages(
     k = options["k"]
     if not (options["group_by"] or options["rerank"]):  # these have no further pages, so the server refuses a large k
         options["k"] = min(k, client.limits().max_k)
+        options["paginate"] = k > options["k"]
     answer = client.search(gallery, images, modality=modality, **options)
     while answer.next_cursor is not None and len(answer.hits) < k:
         options["cursor"], options["k"] = answer.next_cursor, min(k - len(answer.hits), options["k"])

@@ -27,9 +27,10 @@ from vireid.schemas.compare import Comparison
 from vireid.schemas.duplicates import DuplicatePair
 from vireid.schemas.erasures import Receipt
 from vireid.schemas.fields import CropWarning, ModalityChoice
+from vireid.schemas.filters import Filter
 from vireid.schemas.galleries import GalleryDetails, VectorType
 from vireid.schemas.health import Readiness
-from vireid.schemas.items import ItemDetails, ItemFields, ItemFilter, ItemSummary, WriteResult
+from vireid.schemas.items import ItemDetails, ItemFields, ItemSummary, WriteResult
 from vireid.schemas.jobs import JobFailure, JobState, JobStatus
 from vireid.schemas.keys import KeyDetails, KeyWithSecret, Scope
 from vireid.schemas.limits import Limits
@@ -39,7 +40,6 @@ from vireid.schemas.search import (
     Fusion,
     RerankOptions,
     SearchAnswer,
-    SearchFilter,
     SearchGroup,
     SearchHit,
     SearchOutcome,
@@ -56,6 +56,7 @@ __all__ = [
     "CropWarning",
     "DuplicatePair",
     "FieldError",
+    "Filter",
     "Fusion",
     "GalleryDetails",
     "GalleryUpdate",
@@ -64,7 +65,6 @@ __all__ = [
     "InvalidRequest",
     "ItemDetails",
     "ItemFields",
-    "ItemFilter",
     "ItemSummary",
     "ItemUpdate",
     "JobFailure",
@@ -82,7 +82,6 @@ __all__ = [
     "RerankOptions",
     "Scope",
     "SearchAnswer",
-    "SearchFilter",
     "SearchGroup",
     "SearchHit",
     "SearchOptions",

@@ -15,9 +15,8 @@ from typing import Any, Literal, Self, Unpack
 import httpx2
 import numpy as np
 
-from models.card import Modality
 from vireid import DEFAULT_URL
-from vireid.client.errors import ApiError, InvalidRequest, Unreachable
+from vireid.client.errors import ApiError, InvalidRequest, UnexpectedAnswer, Unreachable
 from vireid.client.payloads import (
     IMPORT_TYPES,
     AnyModality,
@@ -46,9 +45,10 @@ from vireid.schemas.calibrations import CalibrationDetails, CalibrationsList
 from vireid.schemas.compare import Comparison
 from vireid.schemas.duplicates import DuplicatePair, DuplicatesPage
 from vireid.schemas.erasures import DeletionResult, Receipt, ReceiptsPage
+from vireid.schemas.filters import Filter
 from vireid.schemas.galleries import GalleriesPage, GalleryDetails, VectorType
 from vireid.schemas.health import Readiness
-from vireid.schemas.items import ItemDetails, ItemFields, ItemFilter, ItemsPage, WriteResult, WriteResults
+from vireid.schemas.items import ItemDetails, ItemFields, ItemsPage, WriteResult, WriteResults
 from vireid.schemas.jobs import JobFailure, JobFailuresPage, JobsPage, JobState, JobStatus
 from vireid.schemas.keys import KeyDetails, KeysPage, KeyWithSecret, Scope
 from vireid.schemas.limits import Limits
@@ -256,11 +256,19 @@ class Client:
             written += self._write(ids, len(written), path, content=body, headers=headers, params=params)
         return written
 
-    def items(self, gallery: str, where: ItemFilter | None = None) -> Iterator[ItemDetails]:
+    def items(self, gallery: str, where: Filter | None = None) -> Iterator[ItemDetails]:
         """Iterate over the items that pass the filter, by id, fetching page by page."""
         params = filter_params(where) | {"limit": self.limits().max_page}
         pages = self._http.pages(ItemsPage, resource_path("galleries", gallery, "items"), params)
         return chain.from_iterable(page.items for page in pages)
+
+    def count_items(self, gallery: str, where: Filter | None = None) -> int:
+        """Return the number of items that pass the filter."""
+        params = filter_params(where) | {"limit": 1, "count": True}
+        total = self._http.request(ItemsPage, "GET", resource_path("galleries", gallery, "items"), params=params).total
+        if total is None:
+            raise UnexpectedAnswer("the server does not count items: it is of an earlier version")
+        return total
 
     def item(self, gallery: str, item: str) -> ItemDetails:
         """Return an item."""
@@ -276,15 +284,13 @@ class Client:
         return self._http.request(ItemDetails, "PATCH", path, repeatable=True, json=changes_body(changes))
 
     def duplicates(
-        self, gallery: str, *, min_score: float = 0.98, modality: Modality | None = None
+        self, gallery: str, where: Filter | None = None, *, min_score: float = 0.98
     ) -> Iterator[DuplicatePair]:
-        """Iterate over the pairs of items with at least ``min_score``, each once, in the order of storing.
+        """Iterate over the pairs of items that pass and have at least ``min_score``, each once, as they were stored.
 
         Every item is compared with every other: a part of them with each page that is fetched.
         """
-        params: dict[str, Any] = {"min_score": min_score, "limit": self.limits().max_page}
-        if modality is not None:
-            params["modality"] = modality.value
+        params = filter_params(where) | {"min_score": min_score, "limit": self.limits().max_page}
         pages = self._http.pages(DuplicatesPage, resource_path("galleries", gallery, "duplicates"), params)
         return chain.from_iterable(page.pairs for page in pages)
 
@@ -292,7 +298,7 @@ class Client:
         """Delete an item with its embedding and thumbnail, permanently."""
         self._http.send("DELETE", resource_path("galleries", gallery, "items", item))
 
-    def erase(self, gallery: str, where: ItemFilter) -> Receipt:
+    def erase(self, gallery: str, where: Filter) -> Receipt:
         """Delete every item that passes the filter, permanently; an empty filter is refused."""
         path = resource_path("galleries", gallery, "items")
         return self._http.request(DeletionResult, "DELETE", path, params=filter_params(where)).receipt
@@ -352,6 +358,8 @@ class Client:
     ) -> Iterator[SearchHit]:
         """Iterate over all hits of a search, best first, fetching pages of ``k``. Arguments as :meth:`search`."""
         contents = [image_content(image) for image in images]  # read once: a file may change between pages
+        if not (options.get("group_by") or options.get("rerank")):  # these have no pages
+            options["paginate"] = True
         while True:
             answer = self.search(gallery, contents, item_id=item_id, vector=vector, modality=modality, **options)
             yield from answer.hits

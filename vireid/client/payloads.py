@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from models.card import Modality
 from vireid.client.errors import InvalidRequest
 from vireid.schemas.fields import ModalityChoice, Scalar
-from vireid.schemas.items import ItemChanges, ItemFilter
+from vireid.schemas.filters import Filter
+from vireid.schemas.items import ItemChanges
 from vireid.schemas.limits import Limits
-from vireid.schemas.search import Fusion, RerankOptions, SearchFilter, SearchQuery
+from vireid.schemas.search import Fusion, RerankOptions, SearchQuery
 
 __all__ = [
     "IMPORT_TYPES",
@@ -96,13 +97,14 @@ class SearchOptions(TypedDict, total=False):
     """Options of a search, as in :class:`SearchQuery`; omitted ones have the server's defaults."""
 
     k: int
-    filter: SearchFilter | None
+    filter: Filter | None
     fusion: Fusion | Literal["mean", "max"]
     group_by: Literal["identity"] | None
     rerank: bool | RerankOptions
     min_score: float | None
     max_false_match_rate: float | None
     max_expected_false_hits: float | None
+    paginate: bool
     cursor: str | None
     exact: bool
 
@@ -234,9 +236,10 @@ def form_fields(**fields: str | None) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def filter_params(where: ItemFilter | None) -> dict[str, Any]:
-    """Return a filter of items as query parameters."""
-    return {} if where is None else where.model_dump(mode="json", exclude_defaults=True)
+def filter_params(where: Filter | None) -> dict[str, Any]:
+    """Return a filter as query parameters: lists are repeated, attributes are JSON text."""
+    params = {} if where is None else where.model_dump(mode="json", exclude_defaults=True)
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in params.items()}
 
 
 def resource_path(*segments: str) -> str:

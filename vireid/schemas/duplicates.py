@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from models.card import Modality
 from vireid.schemas.base import Schema
+from vireid.schemas.filters import FilterParameters
 from vireid.schemas.items import ItemSummary
 from vireid.schemas.paging import PageQuery
 
 __all__ = ["DuplicatePair", "DuplicatesPage", "DuplicatesSelection"]
 
 
-class DuplicatesSelection(PageQuery):
-    """A page of the duplicates."""
+class DuplicatesSelection(FilterParameters, PageQuery):
+    """A page of the duplicates among the items that pass a filter."""
 
     min_score: float = Field(0.98, ge=-1, le=1, description="Minimum cosine of a pair.")
-    modality: Modality | None = Field(None, description="Only pairs of this modality.")
 
 
 class DuplicatePair(Schema):

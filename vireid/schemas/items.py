@@ -10,6 +10,7 @@ from pydantic import Field, Json
 from models.card import Modality
 from vireid.schemas.base import Schema
 from vireid.schemas.fields import Attributes, CropWarning, Id, Label, ModalityChoice, Scalar, Time, UnitVector, Upload
+from vireid.schemas.filters import FilterParameters
 from vireid.schemas.paging import PageQuery
 from vireid.schemas.problems import Problem
 
@@ -17,7 +18,6 @@ __all__ = [
     "ItemChanges",
     "ItemDetails",
     "ItemFields",
-    "ItemFilter",
     "ItemSelection",
     "ItemSummary",
     "ItemsForm",
@@ -140,19 +140,10 @@ class ItemChanges(Schema):
     attributes: Attributes = Field(default={})
 
 
-class ItemFilter(Schema):
-    """Filter of items: an item passes if it matches every given field, by any of the field's values."""
-
-    identity: list[Label] = Field(default=[], max_length=1000)
-    camera: list[Label] = Field(default=[], max_length=1000)
-    modality: Modality | None = None
-    captured_from: Time | None = Field(None, description="Inclusive.")
-    captured_to: Time | None = Field(None, description="Exclusive.")
-    warning: list[CropWarning] = Field(default=[], max_length=len(CropWarning))
-
-
-class ItemSelection(ItemFilter, PageQuery):
+class ItemSelection(FilterParameters, PageQuery):
     """A page of the items that pass a filter."""
+
+    count: bool = Field(False, description="Count all items that pass, as `total`.")
 
 
 class ItemsPage(Schema):
@@ -160,3 +151,4 @@ class ItemsPage(Schema):
 
     items: tuple[ItemDetails, ...]
     next_cursor: str | None
+    total: int | None = Field(None, description="Number of items that pass the filter; null: `count` was not set.")

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, Json, ValidationInfo, field_validat
 from models.card import Modality
 from vireid.schemas.base import Schema
 from vireid.schemas.calibrations import CalibrationUsed
-from vireid.schemas.fields import Attributes, CropWarning, Id, Label, ModalityChoice, Time, UnitVector, Upload
+from vireid.schemas.fields import CropWarning, Id, ModalityChoice, UnitVector, Upload
+from vireid.schemas.filters import Filter
 from vireid.schemas.items import ItemSummary
 from vireid.schemas.problems import Problem
 
@@ -24,7 +25,6 @@ __all__ = [
     "SearchAnswers",
     "SearchBatch",
     "SearchByStored",
-    "SearchFilter",
     "SearchForm",
     "SearchGroup",
     "SearchHit",
@@ -46,31 +46,6 @@ class Fusion(StrEnum):
 
     MEAN = "mean"
     MAX = "max"
-
-
-class SearchFilter(Schema):
-    """Filter of a search: an item passes if it matches every given field; null or omitted means no restriction.
-
-    An item without a value passes the `exclude_` field of that value.
-    """
-
-    modality: Literal["visible", "infrared", "opposite"] | None = Field(
-        None, description="`opposite`: the modality that the query does not have."
-    )
-    cameras: list[Label] | None = Field(None, max_length=1000)
-    exclude_cameras: list[Label] | None = Field(None, max_length=1000)
-    identities: list[Label] | None = Field(None, max_length=1000)
-    exclude_identities: list[Label] | None = Field(None, max_length=1000)
-    captured_from: Time | None = Field(None, description="Inclusive.")
-    captured_to: Time | None = Field(None, description="Exclusive.")
-    attributes: Attributes = Field(default={}, description="The item has all of these values.")
-    exclude_attributes: Attributes = Field(default={}, description="The item has none of these values.")
-    warnings: list[CropWarning] | None = Field(
-        None, max_length=len(CropWarning), description="The item has at least one of these."
-    )
-    exclude_warnings: list[CropWarning] | None = Field(
-        None, max_length=len(CropWarning), description="The item has none of these."
-    )
 
 
 class RerankOptions(Schema):
@@ -95,6 +70,7 @@ class SearchQuery(Schema):
     rerank: Annotated[
         RerankOptions | None, BeforeValidator(_rerank_options, json_schema_input_type=bool | RerankOptions | None)
     ] = Field(None, description="Re-rank the best candidates by their neighbours; cannot be combined with `group_by`.")
+    paginate: bool = Field(False, description="Return `next_cursor`, the cursor of the next page.")
     cursor: str | None = Field(
         None,
         description="`next_cursor` of the previous page of the same search; cannot be combined with `group_by` or "
@@ -115,7 +91,7 @@ class SearchQuery(Schema):
     exact: bool = Field(
         False, description="Score every item that passes the filter, even where the server searches approximately."
     )
-    filter: SearchFilter = SearchFilter()
+    filter: Filter = Filter()
 
     @field_validator("rerank", "cursor")
     @classmethod
@@ -243,7 +219,8 @@ class SearchAnswer(Schema):
     hits: tuple[SearchHit, ...]
     groups: tuple[SearchGroup, ...] | None
     next_cursor: str | None = Field(
-        description="Cursor of the next page; null: this is the last page, or the search has no pages."
+        description="Cursor of the next page, at most 200 characters; null: this is the last page, the search has no "
+        "pages, or neither `paginate` nor `cursor` was given."
     )
     timing_ms: TimingMs
 

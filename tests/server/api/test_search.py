@@ -318,7 +318,7 @@ def test_concatenated_pages_equal_one_large_answer(client: TestClient, filled: s
         assert whole["next_cursor"] is None
         hits, cursor = [], None
         for k in (3, 1, 4, 1000):
-            page = ask(k=k, cursor=cursor, filter={"exclude_cameras": ["c1"]}).json()
+            page = ask(k=k, cursor=cursor, paginate=True, filter={"exclude_cameras": ["c1"]}).json()
             assert (page["searched"], page["modality"]) == (whole["searched"], whole["modality"])
             hits += page["hits"]
             cursor = page["next_cursor"]
@@ -327,25 +327,36 @@ def test_concatenated_pages_equal_one_large_answer(client: TestClient, filled: s
 
 
 def test_next_page_of_a_search_by_images_does_not_embed_again(client: TestClient, filled: str) -> None:
-    first = search(client, filled, [crop(3)], "visible", k=2).json()
+    first = search(client, filled, [crop(3)], "visible", k=2, paginate=True).json()
     second = search(client, filled, [crop(3)], "visible", k=2, cursor=first["next_cursor"]).json()
     assert (first["timing_ms"]["embed"] > 0, second["timing_ms"]["embed"]) == (True, 0)
 
 
+def test_cursor_is_short_without_vectors_and_only_sent_when_asked_for(client: TestClient, gallery: str) -> None:
+    names = [f"{n}{'x' * 127}" for n in range(3)]
+    add(client, gallery, [crop(n) for n in range(3)], [{"id": name, "modality": "visible"} for name in names])
+    assert search(client, gallery, [crop(3)] * 2, "visible", k=2).json()["next_cursor"] is None
+    cursor = search(client, gallery, [crop(3)] * 2, "visible", k=2, paginate=True).json()["next_cursor"]
+    assert len(cursor) <= 200
+
+
+def test_next_page_continues_where_the_query_vectors_are_not_kept_any_more(client: TestClient, filled: str) -> None:
+    whole = search(client, filled, [crop(3)], "visible", k=9).json()["hits"]
+    first = search(client, filled, [crop(3)], "visible", k=4, paginate=True).json()
+    client.app.state.service.recent_queries._found.clear()  # type: ignore[attr-defined]
+    second = search(client, filled, [crop(3)], "visible", k=5, cursor=first["next_cursor"]).json()
+    assert second["timing_ms"]["embed"] > 0
+    assert [hit["item"]["id"] for hit in first["hits"] + second["hits"]] == [hit["item"]["id"] for hit in whole]
+
+
 def test_cursor_of_another_search_or_forged_cursor_is_rejected(client: TestClient, filled: str) -> None:
-    first = search(client, filled, [crop(3)], "visible", k=2).json()["next_cursor"]
-    stored = client.post(f"/v1/galleries/{filled}/search", json={"item_id": "visible-03", "query": {"k": 2}}).json()
-    known = json.loads(base64.urlsafe_b64decode(first))
-    forged = [
-        base64.urlsafe_b64encode(json.dumps(known | changes).encode()).decode()
-        for changes in (
-            {"vectors": "AAAA"}, {"vectors": ""}, {"vectors": "!"}, {"vectors": known["vectors"][:-4] + "AAAA" * 2},
-            {"score": 1e308}, {"rank": 0}, {"rank": 10**400}, {"rank": 2**63}, {"vectors": known["vectors"] * 8000},
-            {"modalities": ["visible"] * 8000, "vectors": known["vectors"] * 8000}, {"modalities": []},
-            {"id": ""}, {"other": 1}, {"modalities": ["x"]},
-        )
-    ]  # fmt: skip
-    for cursor in ["", "nonsense", "=", "ö", "\x00", stored["next_cursor"], *forged]:
+    first = search(client, filled, [crop(3)], "visible", k=2, paginate=True).json()["next_cursor"]
+    body = {"item_id": "visible-03", "query": {"k": 2, "paginate": True}}
+    stored = client.post(f"/v1/galleries/{filled}/search", json=body).json()["next_cursor"]
+    raw = base64.urlsafe_b64decode(first + "=" * (-len(first) % 4))
+    changed = [raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :] for place in range(len(raw))]
+    forged = [base64.urlsafe_b64encode(content).decode() for content in (raw[:20], raw[:-1], raw + b"a", *changed)]
+    for cursor in ["", "nonsense", "=", "ö", "\x00", "A" * 10_000, first + "!", stored, *forged]:
         answer = search(client, filled, [crop(3)], "visible", k=2, cursor=cursor)
         assert check_problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query.cursor"
     for images, modality, options in (
@@ -363,7 +374,7 @@ def test_cursor_of_another_search_or_forged_cursor_is_rejected(client: TestClien
 def test_cursor_of_a_replaced_item_is_rejected(client: TestClient, gallery: str) -> None:
     add_people(client, gallery, range(5), Modality.INFRARED)
     address = f"/v1/galleries/{gallery}/search"
-    cursor = client.post(address, json={"item_id": "p1", "query": {"k": 2}}).json()["next_cursor"]
+    cursor = client.post(address, json={"item_id": "p1", "query": {"k": 2, "paginate": True}}).json()["next_cursor"]
     body = {"item_id": "p1", "query": {"k": 2, "cursor": cursor}}
     assert client.post(address, json=body).status_code == 200
     assert add(client, gallery, [crop(9, seed=4)], [{"id": "p1", "modality": "visible"}]).status_code == 201
@@ -438,7 +449,9 @@ def test_batch_of_searches_equals_single_searches(client: TestClient, filled: st
         {"item_id": "visible-04", "query": {"rerank": {"candidates": 8}}},
         {"item_id": "visible-01", "query": {"filter": {"cameras": ["c1"]}, "min_score": 0.1}},
     ]  # fmt: skip
-    first = client.post(f"/v1/galleries/{filled}/search", json=bodies[0]).json()
+    first = client.post(
+        f"/v1/galleries/{filled}/search", json={**bodies[0], "query": {"k": 4, "paginate": True}}
+    ).json()
     bodies.append({"item_id": "visible-03", "query": {"k": 4, "cursor": first["next_cursor"]}})
     answer = batch(client, filled, bodies)
     assert answer.status_code == 200
@@ -467,7 +480,7 @@ def test_invalid_search_of_a_batch_fails_only_itself(client: TestClient, filled:
 
 
 def test_batch_has_one_audit_entry_without_vectors(client: TestClient, filled: str) -> None:
-    first = search(client, filled, [crop(3)], "visible", k=2).json()
+    first = search(client, filled, [crop(3)], "visible", k=2, paginate=True).json()
     search(client, filled, [crop(3)], "visible", k=2, cursor=first["next_cursor"])
     batch(client, filled, [{"item_id": "visible-03", "query": {"k": 2}}, {"item_id": "absent"}])
     entries = client.get("/v1/audit", params={"limit": 2}).json()["entries"]

@@ -99,6 +99,8 @@ def passes(item: Item, where: Filter) -> bool:
         return False
     if where.captured_to is not None and (item.captured_at is None or item.captured_at >= where.captured_to):
         return False
+    if (where.ids and item.id not in where.ids) or (where.exclude_ids and item.id in where.exclude_ids):
+        return False
     if where.exclude_identities and item.identity is not None and item.identity in where.exclude_identities:
         return False
     if where.warnings and not any(warning in item.warnings for warning in where.warnings):
@@ -168,6 +170,8 @@ items_strategy = st.builds(
 filters = st.builds(
     Filter,
     modality=st.none() | modalities,
+    ids=st.none() | st.frozensets(ids | st.just("never-seen")),
+    exclude_ids=st.none() | st.frozensets(ids | st.just("never-seen")),
     cameras=st.none() | st.frozensets(cameras | st.just("never seen")),
     exclude_cameras=st.none() | st.frozensets(cameras | st.just("never seen")),
     identities=st.none() | st.frozensets(identities | st.just("never seen")),
