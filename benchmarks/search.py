@@ -55,6 +55,8 @@ K = 10
 
 OF_BANDWIDTH = 0.8
 CHEAPER_IN_16 = 4.0
+OF_UNCODED = {1: 0.6, 16: 0.7}
+"""Limits of the time of a search with codes, relative to one without, for each number of queries at once."""
 RESERVE = 2 * 2**30
 
 
@@ -109,6 +111,8 @@ def _measure_size(effort: Effort, result: BenchmarkResult, count: int, dimension
     with open_searcher("ours", data, ours=True) as ours:
         if (count, dimension) == LARGE:
             _own_figures(effort, result, ours, seconds)
+            with open_searcher("ours_uncoded", data, ours=True) as uncoded:
+                _gain_of_codes(effort, result, ours, uncoded, seconds)
         rows = [_row(OURS, case, [case.run(ours, seconds) for _ in range(effort.rounds)], exact) for case in cases]
         for name in _programs(effort, result, count, dimension):
             try:
@@ -162,6 +166,16 @@ def _own_figures(effort: Effort, result: BenchmarkResult, ours: Searcher, second
         ratio(f"{size}: stored bytes a second / read bandwidth", read, taken["bandwidth"], "at least", OF_BANDWIDTH),
         ratio(f"{size}: one query alone / each of 16", taken["one"], each, "at least", CHEAPER_IN_16),
     ]
+
+
+def _gain_of_codes(effort: Effort, result: BenchmarkResult, ours: Searcher, uncoded: Searcher, seconds: float) -> None:
+    """Measure the time of a search with codes relative to one of all vectors."""
+    for queries, limit in OF_UNCODED.items():
+        calls = {each: partial(Case(queries, None).run, each, seconds) for each in (ours, uncoded)}
+        taken = alternate(calls, effort.rounds)
+        times = ([answer.ms for answer in taken[each]] for each in (ours, uncoded))
+        title = f"{LARGE[0]:,} × {LARGE[1]}, {queries} at once: with codes / without"
+        result.figures.append(ratio(title, *times, "at most", limit))
 
 
 def _programs(effort: Effort, result: BenchmarkResult, count: int, dimension: int) -> Iterable[str]:

@@ -94,7 +94,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
     store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}")))
     galleries = Galleries(
         store,
-        choose_index(settings.search_device),
+        choose_index(settings.search_device, codes=settings.search_codes),
         SnapshotDirectory(settings.data_dir / "index"),
         approximate_above=settings.approximate_above,
         in_background=True,

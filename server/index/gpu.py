@@ -206,7 +206,7 @@ class GpuIndex:
     ) -> None:
         self._gpus, self._rows = gpus, rows
         self._largest = _MAX_SEGMENT_ROWS // len(gpus)
-        self._host = ExactIndex(dimension, vector_type)
+        self._host = ExactIndex(dimension, vector_type, codes=False)
         self._loaded: tuple[_LoadedRange, ...] = ()
         self._cpu_only = False
 
@@ -323,21 +323,24 @@ class GpuIndex:
             gpu.tidy()
 
 
-def choose_index(setting: Literal["auto", "cpu", "cuda"]) -> BuildIndex:
+def choose_index(setting: Literal["auto", "cpu", "cuda"], *, codes: bool = True) -> BuildIndex:
     """Return the constructor of gallery indexes. Every GPU is tested first: one that ignores filters is not used.
+
+    ``codes`` is whether a search on the CPU may keep one-byte codes of the vectors.
 
     Raises:
         GpuUnavailable: the setting is ``cuda``, and there is no GPU or one cannot be used.
     """
+    on_cpu = ExactIndex if codes else partial(ExactIndex, codes=False)
     if setting == "cpu":
-        return ExactIndex
+        return on_cpu
     try:
         return _on_gpus([GpuWorker(partial(FaissDevice, number)) for number in range(_count())])
     except (GpuUnavailable, FilterIgnored, RuntimeError) as error:
         if setting == "cuda":
             raise GpuUnavailable(str(error)) from error
         _log.info("galleries are searched on the CPU: %s", error)
-        return ExactIndex
+        return on_cpu
 
 
 def _count() -> int:

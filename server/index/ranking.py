@@ -18,7 +18,7 @@ from server.index.protocol import Mask, Rows, Scores, VectorIndex, inner_product
 
 __all__ = ["Ranking", "RankingRequest", "fuse", "rank", "rank_groups"]
 
-_SPARE, _SPARE_SHARE = 32, 1 / 16
+_SPARE, _SPARE_SHARE = 8, 1 / 16
 """Extra candidates of the first round: enough unless many scores nearly tie."""
 _ROUNDING = 2.0**-23
 """Twice the largest error of rounding a score to float32."""
