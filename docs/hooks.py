@@ -9,7 +9,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
-from docs.reference_pages import command_line, http_api, training_configuration
+from docs.reference_pages import command_line, http_api, problem_types, training_configuration
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = ("RESULTS", "CONTRIBUTING", "CHANGELOG")
@@ -23,6 +23,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that have no file in ``docs``."""
     pages = {
         "reference/http-api.md": http_api(),
+        "reference/problem-types.md": problem_types(),
         "reference/training-config.md": training_configuration(),
         "reference/command-line.md": command_line(),
     }

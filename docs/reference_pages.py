@@ -15,7 +15,7 @@ from typing import Any, get_args
 import typer
 from pydantic import BaseModel
 
-__all__ = ["command_line", "http_api", "training_configuration"]
+__all__ = ["command_line", "http_api", "problem_types", "training_configuration"]
 
 OPENAPI = Path(__file__).with_name("openapi.json")
 
@@ -33,6 +33,7 @@ def http_api() -> str:
                 lines += _table(("parameter", "in", "type", "description"), map(_parameter, parameters))
             for kind, body in operation.get("requestBody", {}).get("content", {}).items():
                 lines += [f"Body: `{kind}`{_schema_link(body.get('schema', {}))}", ""]
+            lines += ["```console", *(sample["source"] for sample in operation["x-codeSamples"]), "```", ""]
             lines += _table(
                 ("status", "response"),
                 (
@@ -82,6 +83,22 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     return str(schema.get("type", "any"))
+
+
+def problem_types() -> str:
+    """Return the catalogue of problem types."""
+    from server.api.problem_catalogue import CATALOGUE
+
+    lines = [
+        "# Problem types",
+        "",
+        "An error is a problem document (RFC 9457); its `type` is a path of the server that",
+    ]
+    lines += ["says the same as this page, which is generated from the code.", ""]
+    for entry in CATALOGUE.values():
+        lines += [f"## {entry.slug}", "", f"{entry.title}, status {' or '.join(map(str, entry.statuses))}.", ""]
+        lines += [entry.cause, "", f"What to do: {entry.remedy}", ""]
+    return "\n".join(lines) + "\n"
 
 
 def training_configuration() -> str:

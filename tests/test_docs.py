@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from server.api.problem_catalogue import CATALOGUE
 from server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,11 @@ def test_reference_lists_every_route(site: Path) -> None:
     text = (site / "reference" / "http-api.html").read_text("utf-8")
     document = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))
     assert [path for path in document["paths"] if f"<code>{path}</code>" not in text] == []
+
+
+def test_reference_explains_every_problem_type(site: Path) -> None:
+    text = (site / "reference" / "problem-types.html").read_text("utf-8")
+    assert [slug for slug in CATALOGUE if f'id="{slug}"' not in text] == []
 
 
 def test_reference_lists_every_command(site: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -76,12 +75,13 @@ def from_item_fields(
     fields: NewItemFields,
     modality: Modality,
     *,
+    id: str,
     content: str | None = None,
     warnings: frozenset[domain.CropWarning] = frozenset(),
 ) -> domain.Item:
-    """Convert the metadata of an item to add; an id is generated where the caller gave none."""
+    """Convert the metadata of an item to add; ``id`` is its id where the caller gave none."""
     return domain.Item(
-        fields.id or uuid.uuid4().hex,
+        fields.id or id,
         modality,
         fields.identity,
         fields.camera,

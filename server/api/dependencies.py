@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated
+from uuid import uuid4
 
-from fastapi import Depends, Path
+from fastapi import Depends, Header, Path
 
 from server.api.app_state import AppState, StateDep
+from server.api.auth import Reader
 from server.domain.errors import ModelMismatch, ModelNotFound
 from server.domain.types import Gallery
 from server.embedding.engine import Engine
 from vireid.schemas.fields import Id
 
-__all__ = ["AliasName", "GalleryName", "ItemId", "JobId", "ReceiptId", "ResolvedGallery", "engine_of"]
+__all__ = ["AliasName", "GalleryName", "ItemId", "JobId", "NewIds", "ReceiptId", "ResolvedGallery", "engine_of"]
 
 AliasName = Annotated[Id, Path(description="Name of the alias.")]
 GalleryName = Annotated[Id, Path(description="Name of the gallery, or an alias of it.")]
@@ -27,6 +30,35 @@ async def _resolve(gallery: GalleryName, state: StateDep) -> str:
 
 ResolvedGallery = Annotated[str, Depends(_resolve)]
 """Name of the gallery of the path; an alias is replaced by the gallery's own name."""
+
+
+class NewIds:
+    """Ids for the items of a request that have none.
+
+    With a header ``Idempotency-Key`` they follow from it, from the caller, and from the position and content of the
+    item: a request sent again replaces the items of the first one instead of adding them twice.
+    """
+
+    def __init__(
+        self,
+        caller: Reader,
+        idempotency_key: Annotated[
+            str | None,
+            Header(
+                min_length=1,
+                max_length=255,
+                description="Unique text for this request, such as a UUID. Sent again with the same one, the request "
+                "adds no item twice.",
+            ),
+        ] = None,
+    ) -> None:
+        self._origin = None if idempotency_key is None else f"{caller.key_id}\n{idempotency_key}"
+
+    def of(self, index: int, content: str | None) -> str:
+        """Return the id of item ``index`` of the request; ``content`` is the SHA-256 of its image or vector."""
+        if self._origin is None:
+            return uuid4().hex
+        return sha256(f"{self._origin}\n{index}\n{content}".encode()).hexdigest()[:32]
 
 
 def engine_of(state: AppState, gallery: Gallery) -> Engine:

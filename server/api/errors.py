@@ -21,6 +21,7 @@ from server.domain.validation import FieldError, InvalidRequest, field_errors
 from vireid.schemas.problems import Problem
 
 __all__ = [
+    "FRAMEWORK_PROBLEMS",
     "PROBLEMS",
     "BodyTypeUnsupported",
     "ProblemType",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 MEDIA_TYPE = "application/problem+json"
-_TYPE = "urn:vireid:problem:"
+_TYPE = "/problems/"
 
 
 class UploadsFailed(ServiceError):
@@ -82,7 +83,7 @@ class ContentEncodingUnsupported(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """Status, last part of the type URN, title, and functions from an exception to its detail and headers."""
+    """Status, last part of the type, title, and functions from an exception to its detail and headers."""
 
     status: int
     slug: str
@@ -206,7 +207,7 @@ PROBLEMS: Mapping[type[ServiceError], ProblemType] = {
     ),
 }
 
-_FRAMEWORK: Mapping[int, tuple[str, str, str]] = {
+FRAMEWORK_PROBLEMS: Mapping[int, tuple[str, str, str]] = {
     400: ("malformed", "Malformed request", "The body does not match its content type."),
     404: ("not-found", "Not found", "This path does not exist."),
     405: ("method-not-allowed", "Method not allowed", "This path does not allow this method."),
@@ -261,7 +262,7 @@ def field_errors_of(error: ServiceError, field_name: str | None = None) -> list[
 
 def framework_response(request: Request, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the response to an error of the framework or a middleware, or to an unexpected exception."""
-    slug, title, detail = _FRAMEWORK.get(status, _FRAMEWORK[500 if status >= 500 else 400])
+    slug, title, detail = FRAMEWORK_PROBLEMS.get(status, FRAMEWORK_PROBLEMS[500 if status >= 500 else 400])
     return _response(request, Problem(type=_TYPE + slug, title=title, status=status, detail=detail), headers)
 
 
@@ -271,7 +272,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     titles: dict[int, list[str]] = {}
     for status, title in [
         *((problem_type.status, problem_type.title) for problem_type in PROBLEMS.values()),
-        *((status, title) for status, (_, title, _) in _FRAMEWORK.items()),
+        *((status, title) for status, (_, title, _) in FRAMEWORK_PROBLEMS.items()),
     ]:
         titles.setdefault(status, []).append(title)
     always = {400, 401, 403, 422, 429, 500}

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from server.api.app_state import StateDep
 from server.api.auth import Searcher, Writer
 from server.api.conversion import from_filter, from_item_fields, to_item_details, to_receipt
-from server.api.dependencies import ItemId, ResolvedGallery, engine_of
+from server.api.dependencies import ItemId, NewIds, ResolvedGallery, engine_of
 from server.api.errors import problems
 from server.api.item_writes import parse, store, write_response
 from server.api.paging import decode_cursor, split_page
@@ -55,6 +55,7 @@ async def add_items(
     gallery: ResolvedGallery,
     state: StateDep,
     caller: Writer,
+    new_ids: Annotated[NewIds, Depends()],
     body: Annotated[ItemsForm, Depends(form_body(ItemsForm))],
 ) -> Response:
     """Add crops with their metadata.
@@ -82,7 +83,10 @@ async def add_items(
         new: dict[int, NewItem] = {}
         for (index, fields), result in zip(valid.items(), outcome.results, strict=True):
             if isinstance(result, Embedding):
-                item = from_item_fields(fields, result.modality, content=result.content, warnings=result.warnings)
+                id = new_ids.of(index, result.content)
+                item = from_item_fields(
+                    fields, result.modality, id=id, content=result.content, warnings=result.warnings
+                )
                 new[index] = NewItem(item, result.vector, result.thumbnail)
             else:
                 failed[index] = result

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from server.api.examples import add_examples
 from server.api.routes import ROUTES
 from vireid.schemas.compare import CompareForm
 from vireid.schemas.embeddings import EmbeddingsForm
@@ -83,6 +84,7 @@ def document() -> dict[str, Any]:
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     found["security"] = [{"bearer": []}, {"header": []}, {}]
+    add_examples(found)
     return _with_component_names(found)
 
 

@@ -22,6 +22,7 @@ from server.api import (
     models,
     page,
     reembed,
+    reference,
     restore,
     retention,
     search,
@@ -54,6 +55,7 @@ _MODULES = (  # the most frequently used first: routes are tried in this order
     keys,
     audit,
     retention,
+    reference,
 )
 
 ROUTES: tuple[BaseRoute, ...] = tuple(route for module in _MODULES for route in module.router.routes)

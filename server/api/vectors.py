@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from server.api.app_state import AppState, StateDep
 from server.api.auth import Caller, Writer
 from server.api.conversion import from_item_fields
-from server.api.dependencies import ResolvedGallery
+from server.api.dependencies import NewIds, ResolvedGallery
 from server.api.errors import BodyTypeUnsupported, problems
 from server.api.item_writes import parse, store, write_response
 from server.api.request_parsing import JSON, NDJSON, media_type, read_json, request_body
@@ -39,6 +39,7 @@ async def add_vectors(
     gallery: ResolvedGallery,
     state: StateDep,
     caller: Writer,
+    new_ids: Annotated[NewIds, Depends()],
     origin: Annotated[VectorOrigin, Query()],
 ) -> Response:
     """Add embeddings that the gallery's model made elsewhere, as JSON or as NDJSON with one item per line."""
@@ -51,10 +52,12 @@ async def add_vectors(
         raise BodyTypeUnsupported([JSON, NDJSON])
     if not entries:
         raise invalid("items", "must have at least 1 entries")
-    return write_response(await run_in_threadpool(_add, state, caller, gallery, entries, origin.fingerprint))
+    return write_response(await run_in_threadpool(_add, state, caller, gallery, entries, origin.fingerprint, new_ids))
 
 
-def _add(state: AppState, caller: Caller, name: str, entries: list[object], fingerprint: str | None) -> WriteResults:
+def _add(
+    state: AppState, caller: Caller, name: str, entries: list[object], fingerprint: str | None, new_ids: NewIds
+) -> WriteResults:
     gallery = state.galleries.catalog.get(name)
     if fingerprint is not None and fingerprint != gallery.fingerprint:
         raise ModelMismatch(name, gallery.fingerprint, fingerprint)
@@ -62,14 +65,16 @@ def _add(state: AppState, caller: Caller, name: str, entries: list[object], fing
     new: dict[int, NewItem] = {}
     for index, fields in valid.items():
         try:
-            new[index] = _new_item(gallery, fields)
+            new[index] = _new_item(gallery, fields, index, new_ids)
         except ServiceError as error:
             failed[index] = error
     return store(state, caller, name, new, gallery.fingerprint, failed)
 
 
-def _new_item(gallery: Gallery, fields: VectorFields) -> NewItem:
+def _new_item(gallery: Gallery, fields: VectorFields, index: int, new_ids: NewIds) -> NewItem:
     if len(fields.vector) != gallery.dimension:
         raise ModelMismatch(gallery.name, f"{gallery.dimension} numbers", f"{len(fields.vector)}")
     vector = unit_vector(fields.vector)
-    return NewItem(from_item_fields(fields, fields.modality, content=content_of(vector)), vector)
+    content = content_of(vector)
+    item = from_item_fields(fields, fields.modality, id=new_ids.of(index, content), content=content)
+    return NewItem(item, vector)

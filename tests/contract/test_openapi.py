@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from server.api.examples import BODIES
 from server.api.openapi import document as openapi_document
 from server.app import create_app
 from server.settings import Settings
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 PROBLEM = "application/problem+json"
+JSON, FORM = "application/json", "multipart/form-data"
 
 ROUTES = {
     "/healthz": {"get"},
@@ -104,6 +107,26 @@ def test_every_operation_declares_its_problems(document: dict[str, Any]) -> None
             assert {"401", "403", "422", "500"} <= answers.keys() or not path.startswith("/v1/"), (path, method)
             for status, answer in answers.items():
                 assert int(status) < 400 or set(answer["content"]) == {PROBLEM}, (path, method, status)
+
+
+def test_every_operation_has_an_example(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            (sample,) = operation["x-codeSamples"]
+            assert sample["source"].startswith("curl "), (path, method)
+            assert "{" not in sample["source"].partition("$VIREID")[2], (path, method)
+            for kind in operation.get("requestBody", {}).get("content", {}).keys() & {JSON, FORM}:
+                assert f"{method.upper()} {path}" in BODIES, "add an example to server.api.examples"
+                assert operation["requestBody"]["content"][kind]["example"], (path, method, kind)
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"), [(name, kinds[JSON]) for name, kinds in BODIES.items() if JSON in kinds]
+)
+def test_example_bodies_match_their_schemas(document: dict[str, Any], operation: str, body: dict[str, Any]) -> None:
+    method, _, path = operation.partition(" ")
+    schema = document["paths"][path][method.lower()]["requestBody"]["content"][JSON]["schema"]
+    Draft202012Validator({**schema, "components": document["components"]}).validate(body)
 
 
 def test_problems_have_the_members_of_the_contract(document: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def check_problem(response: Response, status: int, kind: str) -> dict[str, Any]:
     """Assert that a response is a problem of the given status and type, and return its body."""
     body: dict[str, Any] = response.json()
     assert response.headers["content-type"] == "application/problem+json"
-    assert (response.status_code, body["status"], body["type"]) == (status, status, f"urn:vireid:problem:{kind}"), body
+    assert (response.status_code, body["status"], body["type"]) == (status, status, f"/problems/{kind}"), body
     assert body["title"]
     assert body["detail"]
     assert body["instance"] == response.request.url.path

@@ -39,7 +39,7 @@ LIMITS = {
     "formats": ["png"],
 }
 PROBLEM = {
-    "type": "urn:vireid:problem:overloaded",
+    "type": "/problems/overloaded",
     "title": "Too many images in flight",
     "status": 429,
     "detail": "Try again in 2 s.",

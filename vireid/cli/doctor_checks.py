@@ -266,7 +266,7 @@ def _answers(url: str) -> bool:
         with Client(url, timeout=2) as client:
             return bool(client.ready().version)
     except ApiError as error:  # not ready, but a vireid server
-        return error.problem.type.startswith("urn:vireid:")
+        return error.problem.type.startswith("/problems/")
     except ClientError:
         return False
 

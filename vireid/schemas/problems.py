@@ -19,7 +19,9 @@ class FieldError(Schema):
 class Problem(Schema):
     """Problem details of RFC 9457."""
 
-    type: str = Field(examples=["urn:vireid:problem:gallery-not-found"])
+    type: str = Field(
+        description="Page of the problem type, relative to the server.", examples=["/problems/gallery-not-found"]
+    )
     title: str
     status: int
     detail: str

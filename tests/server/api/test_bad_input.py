@@ -37,7 +37,7 @@ def test_invalid_image_fails_and_the_others_are_stored(
     assert (body["added"], body["updated"], body["failed"]) == (2, 0, 1)
     assert [(item["index"], item["status"]) for item in body["items"]] == [(0, "added"), (1, "failed"), (2, "added")]
     error = body["items"][1]["error"]
-    assert (error["status"], error["type"]) == (status, f"urn:vireid:problem:{kind}")
+    assert (error["status"], error["type"]) == (status, f"/problems/{kind}")
     assert stored(client, gallery) == ["a", "c"]
 
 

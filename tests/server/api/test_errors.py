@@ -38,7 +38,7 @@ def test_subclass_uses_the_problem_type_of_its_parent() -> None:
 
 def test_framework_errors_with_a_type_of_the_server_have_the_same_meaning() -> None:
     ours = {kind.slug: kind.status for kind in PROBLEMS.values()}
-    for status, (slug, _, _) in server.api.errors._FRAMEWORK.items():
+    for status, (slug, _, _) in server.api.errors.FRAMEWORK_PROBLEMS.items():
         assert ours.get(slug, status) == status
 
 
@@ -46,7 +46,7 @@ def test_errors_of_the_framework_are_problems(client: TestClient, gallery: str) 
     url = f"/v1/galleries/{gallery}"
     check_problem(client.get("/nothing/here"), 404, "not-found")
     check_problem(client.get("/v1/nothing"), 404, "not-found")
-    check_problem(client.get("/docs"), 404, "not-found")
+    check_problem(client.get("/redoc"), 404, "not-found")
     wrong_method = client.put(url)
     check_problem(wrong_method, 405, "method-not-allowed")
     assert wrong_method.headers["allow"]

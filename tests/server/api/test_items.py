@@ -198,3 +198,23 @@ def test_restart_keeps_the_gallery_and_its_search_results(start: Start) -> None:
         assert (after["hits"], after["searched"]) == (before["hits"], 5)
         assert client.get("/v1/galleries/g/items/p1/image").content == image
         assert client.get("/readyz").json()["galleries"]["g"]["store_sequence"] == 2
+
+
+@pytest.mark.parametrize("path", ["items", "vectors"])
+def test_request_with_an_idempotency_key_adds_no_item_twice(client: TestClient, gallery: str, path: str) -> None:
+    def send(headers: dict[str, str], seed: int) -> list[str]:
+        if path == "items":
+            images = [crop(seed), crop(seed), crop(seed + 1)]
+            answer = add(client, gallery, images, [{"modality": "visible"}] * 3, headers=headers)
+        else:
+            entries = [{"modality": "visible", "vector": unit(seed + n // 2)} for n in range(3)]
+            answer = client.post(f"/v1/galleries/{gallery}/vectors", json={"items": entries}, headers=headers)
+        assert answer.status_code == 201, answer.text
+        return [item["id"] for item in answer.json()["items"]]
+
+    first = send({"Idempotency-Key": "a"}, 1)
+    assert send({"Idempotency-Key": "a"}, 1) == first
+    assert len(set(first)) == len(ids(client, gallery)) == 3
+    assert not set(first) & set(send({"Idempotency-Key": "b"}, 1))
+    assert not set(first) & set(send({"Idempotency-Key": "a"}, 7)), "another content is another item"
+    assert not set(send({}, 1)) & set(send({}, 1))

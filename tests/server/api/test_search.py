@@ -474,7 +474,7 @@ def test_invalid_search_of_a_batch_fails_only_itself(client: TestClient, filled:
     outcomes = batch(client, filled, [*(body for body, _, _ in broken), {"item_id": "visible-01"}]).json()["answers"]
     for outcome, (_, status, kind) in zip(outcomes[:-1], broken, strict=True):
         assert outcome["answer"] is None
-        assert (outcome["error"]["status"], outcome["error"]["type"]) == (status, f"urn:vireid:problem:{kind}")
+        assert (outcome["error"]["status"], outcome["error"]["type"]) == (status, f"/problems/{kind}")
     assert outcomes[1]["error"]["errors"] == [{"field": "query.k", "detail": "must be at least 1"}]
     assert len(outcomes[-1]["answer"]["hits"]) == 10
 
