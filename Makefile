@@ -75,9 +75,9 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 	--no-header --no-annotate
 LOCK = $(COMPILE) pyproject.toml
 lock: | $(UV)
-	$(LOCK) --extra cpu --extra training --extra dev --output-file requirements/dev.lock
-	$(LOCK) --extra cpu --constraint requirements/dev.lock --output-file requirements/cpu.lock
-	$(LOCK) --extra gpu --output-file requirements/gpu.lock
+	$(LOCK) --extra cpu --extra mcp --extra tracing --extra training --extra dev --output-file requirements/dev.lock
+	$(LOCK) --extra cpu --extra tracing --constraint requirements/dev.lock --output-file requirements/cpu.lock
+	$(LOCK) --extra gpu --extra tracing --output-file requirements/gpu.lock
 	grep -E '^(faiss-cpu|numpy|onnxruntime|openvino|pillow)==' requirements/dev.lock | tr -d '\\' > $(VENV)/same.txt
 	$(COMPILE) requirements/bench.in --constraint $(VENV)/same.txt --output-file requirements/bench.lock
 

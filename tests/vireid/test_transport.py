@@ -157,15 +157,14 @@ def test_a_request_that_must_not_run_twice_is_not_retried(failure: Handler | htt
         assert (len(server.requests), server.slept) == (1, [])
 
 
-def test_items_are_sent_again_only_if_all_have_ids() -> None:
+def test_items_are_sent_again_with_the_same_idempotency_key() -> None:
     limits, added = httpx2.Response(200, json=LIMITS), httpx2.Response(200, json=NO_RESULTS)
-    server = ScriptedServer([limits, drop, added])
+    server = ScriptedServer([limits, drop, added, added])
     with server.client() as client:
-        client.add_items("g", [(b"a", ItemFields(id="a", modality="auto"))])
-    server = ScriptedServer([limits, drop])
-    items = [(b"a", ItemFields(id="a", modality="auto")), (b"b", ItemFields(modality="auto"))]
-    with server.client() as client, pytest.raises(Unreachable):
-        client.add_items("g", items)
+        for _ in range(2):
+            client.add_items("g", [(b"a", ItemFields(modality="auto"))])
+    first, again, other = (request.headers["idempotency-key"] for request in server.requests[1:])
+    assert first == again != other
 
 
 def test_a_refused_connection_is_not_retried() -> None:

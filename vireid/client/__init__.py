@@ -9,19 +9,36 @@ from __future__ import annotations
 
 from models.card import Modality
 from vireid import DEFAULT_URL
+from vireid.client.async_client import AsyncClient
 from vireid.client.client import Client
-from vireid.client.errors import ApiError, ClientError, InvalidRequest, UnexpectedAnswer, Unreachable
+from vireid.client.errors import (
+    ApiError,
+    ClientError,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    RequestRejected,
+    ServerFailed,
+    TooBusy,
+    Unauthorized,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from vireid.client.payloads import (
     AnyModality,
     GalleryUpdate,
     Image,
     ImportKind,
     ItemUpdate,
+    Progress,
     SearchOptions,
     StoredSearch,
     Vectors,
     import_kind,
 )
+from vireid.client.tables import to_pandas, to_rows
 from vireid.schemas.calibrations import CalibrationUsed
 from vireid.schemas.compare import Comparison
 from vireid.schemas.duplicates import DuplicatePair
@@ -49,14 +66,17 @@ __all__ = [
     "DEFAULT_URL",
     "AnyModality",
     "ApiError",
+    "AsyncClient",
     "CalibrationUsed",
     "Client",
     "ClientError",
     "Comparison",
+    "Conflict",
     "CropWarning",
     "DuplicatePair",
     "FieldError",
     "Filter",
+    "Forbidden",
     "Fusion",
     "GalleryDetails",
     "GalleryUpdate",
@@ -67,6 +87,7 @@ __all__ = [
     "ItemFields",
     "ItemSummary",
     "ItemUpdate",
+    "JobFailed",
     "JobFailure",
     "JobState",
     "JobStatus",
@@ -76,9 +97,12 @@ __all__ = [
     "Modality",
     "ModalityChoice",
     "ModelsList",
+    "NotFound",
     "Problem",
+    "Progress",
     "Readiness",
     "Receipt",
+    "RequestRejected",
     "RerankOptions",
     "Scope",
     "SearchAnswer",
@@ -86,11 +110,16 @@ __all__ = [
     "SearchHit",
     "SearchOptions",
     "SearchOutcome",
+    "ServerFailed",
     "StoredSearch",
+    "TooBusy",
+    "Unauthorized",
     "UnexpectedAnswer",
     "Unreachable",
     "VectorType",
     "Vectors",
     "WriteResult",
     "import_kind",
+    "to_pandas",
+    "to_rows",
 ]

@@ -11,12 +11,14 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
+from uuid import uuid4
 
 import httpx2
 import numpy as np
 
+from models.card import Card
 from vireid import DEFAULT_URL
-from vireid.client.errors import ApiError, InvalidRequest, UnexpectedAnswer, Unreachable
+from vireid.client.errors import ApiError, InvalidRequest, JobFailed, UnexpectedAnswer, Unreachable
 from vireid.client.payloads import (
     IMPORT_TYPES,
     AnyModality,
@@ -24,6 +26,7 @@ from vireid.client.payloads import (
     Image,
     ImportKind,
     ItemUpdate,
+    Progress,
     SearchOptions,
     StoredSearch,
     Vectors,
@@ -70,7 +73,7 @@ class Client:
 
     ``key`` is an API key, for servers that require one. ``timeout`` is the longest time without a byte from the server,
     in seconds. A request is sent again, at most ``retries`` times, where the server is too busy (429), and where it is
-    unavailable (502, 503, 504) or the connection drops, unless that could add items twice, create or delete something.
+    unavailable (502, 503, 504) or the connection drops, unless that could create or delete something twice.
     The wait is that of ``Retry-After``, or doubles from one second. ``transport`` and ``sleep`` are replaced by tests.
 
     Every method may raise :class:`ApiError` (the server refused or failed), :class:`Unreachable` (no response),
@@ -121,10 +124,27 @@ class Client:
         """Return the cards of the loaded models and the name of the default model."""
         return self._http.request(ModelsList, "GET", "/v1/models")
 
+    def model(self, name: str) -> Card:
+        """Return the card of a loaded model."""
+        return self._http.request(Card, "GET", resource_path("models", name))
+
+    def metrics(self) -> str:
+        """Return the metrics of the server in the text format of Prometheus."""
+        return self._http.send("GET", "/metrics").text
+
     # Embeddings
 
-    def embed(self, images: Iterable[Image], modality: AnyModality = "auto", model: str | None = None) -> Vectors:
+    def embed(
+        self,
+        images: Iterable[Image],
+        modality: AnyModality = "auto",
+        model: str | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Vectors:
         """Embed images in as many requests as necessary; return float32 ``[N, D]``, rows of unit length.
+
+        ``progress`` is called after each request with the number of images that are done.
 
         Raises:
             ApiError: an image is invalid; ``by_position`` has its position and the reason.
@@ -148,6 +168,8 @@ class Client:
                 raise error.shifted(done) from None
             parts.append(np.load(io.BytesIO(answer.content), allow_pickle=False))
             done += len(batch)
+            if progress is not None:
+                progress(done)
         if not parts:
             raise InvalidRequest("expected at least one image, found none")
         return np.concatenate(parts)
@@ -217,8 +239,12 @@ class Client:
 
     # Items
 
-    def add_items(self, gallery: str, items: Iterable[tuple[Image, ItemFields]]) -> list[WriteResult]:
+    def add_items(
+        self, gallery: str, items: Iterable[tuple[Image, ItemFields]], *, progress: Progress | None = None
+    ) -> list[WriteResult]:
         """Add crops in as many requests as necessary; return the result of each, in the order given.
+
+        ``progress`` is called after each request with the number of items that are done.
 
         An invalid image is a failed result and does not affect the others. An :class:`ApiError` concerns a whole
         request; the items of the requests before it are stored. An item with the same id is replaced, so a call that
@@ -226,17 +252,23 @@ class Client:
         """
         limits = self.limits()
         path = resource_path("galleries", gallery, "items")
-        entries = ((image_content(image), fields.model_dump_json(), fields.id) for image, fields in items)
+        entries = ((image_content(image), fields.model_dump_json()) for image, fields in items)
         written: list[WriteResult] = []
         for batch in batches(limits, entries, lambda entry: len(entry[0]) + len(entry[1].encode()), limits.max_images):
-            form = {"items": f"[{','.join(fields for _, fields, _ in batch)}]"}
-            files = image_files([content for content, _, _ in batch])
-            ids = [id for _, _, id in batch]
-            written += self._write(ids, len(written), path, data=form, files=files)
+            form = {"items": f"[{','.join(fields for _, fields in batch)}]"}
+            files = image_files([content for content, _ in batch])
+            written += self._write(len(batch), len(written), path, data=form, files=files)
+            if progress is not None:
+                progress(len(written))
         return written
 
     def add_vectors(
-        self, gallery: str, items: Iterable[tuple[Vectors, ItemFields]], *, fingerprint: str | None = None
+        self,
+        gallery: str,
+        items: Iterable[tuple[Vectors, ItemFields]],
+        *,
+        fingerprint: str | None = None,
+        progress: Progress | None = None,
     ) -> list[WriteResult]:
         """Add precomputed embeddings of the gallery's model: float32 ``[D]`` of unit length, with their modality.
 
@@ -246,14 +278,13 @@ class Client:
         path = resource_path("galleries", gallery, "vectors")
         params = {} if fingerprint is None else {"fingerprint": fingerprint}
         headers = {"Content-Type": IMPORT_TYPES["ndjson"]}
-        entries = (
-            (json.dumps({**fields.model_dump(mode="json"), "vector": vector.tolist()}), fields.id)
-            for vector, fields in items
-        )
+        lines = (json.dumps({**fields.model_dump(mode="json"), "vector": vector.tolist()}) for vector, fields in items)
         written: list[WriteResult] = []
-        for batch in batches(self.limits(), entries, lambda entry: len(entry[0]), _MAX_VECTORS):
-            body, ids = "\n".join(line for line, _ in batch), [id for _, id in batch]
-            written += self._write(ids, len(written), path, content=body, headers=headers, params=params)
+        for batch in batches(self.limits(), lines, len, _MAX_VECTORS):
+            body = "\n".join(batch)
+            written += self._write(len(batch), len(written), path, content=body, headers=headers, params=params)
+            if progress is not None:
+                progress(len(written))
         return written
 
     def items(self, gallery: str, where: Filter | None = None) -> Iterator[ItemDetails]:
@@ -454,6 +485,20 @@ class Client:
             tries += 1
             self._sleep(_RECONNECT_S)
 
+    def wait(self, job: str, progress: Callable[[JobStatus], object] | None = None) -> JobStatus:
+        """Wait until a job has succeeded, and return it; ``progress`` is called with each status, as of :meth:`watch`.
+
+        Raises:
+            JobFailed: the job has failed or was cancelled.
+        """
+        last: JobStatus | None = None
+        for last in self.watch(job):
+            if progress is not None:
+                progress(last)
+        if last is None or last.state != JobState.SUCCEEDED:
+            raise JobFailed(last or self.job(job))
+        return last
+
     def cancel_job(self, job: str) -> JobStatus:
         """Cancel a job; what it has done stays."""
         return self._http.request(JobStatus, "POST", resource_path("jobs", job, "cancel"))
@@ -557,11 +602,11 @@ class Client:
         """Confirm that the server's clock is right, so that retention runs again."""
         return self._http.request(RetentionStatus, "POST", "/v1/retention/confirm")
 
-    def _write(self, ids: Sequence[str | None], done: int, path: str, **content: Any) -> list[WriteResult]:
-        """Send items with these ids; positions in the results and errors start at ``done``."""
-        count, repeatable = len(ids), None not in ids  # without an id, a repeated item would be stored twice
+    def _write(self, count: int, done: int, path: str, **content: Any) -> list[WriteResult]:
+        """Send ``count`` items; positions in the results and errors start at ``done``."""
+        headers = content.pop("headers", {}) | {"Idempotency-Key": str(uuid4())}  # so that none is stored twice
         try:
-            results = self._http.request(WriteResults, "POST", path, repeatable=repeatable, **content).items
+            results = self._http.request(WriteResults, "POST", path, repeatable=True, headers=headers, **content).items
         except ApiError as error:
             reasons = error.by_position
             if error.status not in _ITEM_ERRORS or reasons.keys() != set(range(count)):

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from vireid.schemas.jobs import JobStatus
 from vireid.schemas.problems import FieldError, Problem
 
-__all__ = ["ApiError", "ClientError", "InvalidRequest", "UnexpectedAnswer", "Unreachable"]
+__all__ = [
+    "ApiError",
+    "ClientError",
+    "Conflict",
+    "Forbidden",
+    "InvalidRequest",
+    "JobFailed",
+    "NotFound",
+    "RequestRejected",
+    "ServerFailed",
+    "TooBusy",
+    "Unauthorized",
+    "UnexpectedAnswer",
+    "Unreachable",
+    "api_error",
+]
 
 _POSITION = re.compile(r"^(images|items)\[(\d+)\]")
 
@@ -63,4 +80,56 @@ class ApiError(ClientError):
         errors = tuple(
             FieldError(field=_POSITION.sub(shift, error.field), detail=error.detail) for error in self.errors
         )
-        return ApiError(self.problem.model_copy(update={"errors": errors}), self.retry_after)
+        return api_error(self.problem.model_copy(update={"errors": errors}), self.retry_after)
+
+
+class Unauthorized(ApiError):
+    """The server requires a key, or does not accept this one (401)."""
+
+
+class Forbidden(ApiError):
+    """The key does not allow the call (403)."""
+
+
+class NotFound(ApiError):
+    """What the call names does not exist (404)."""
+
+
+class Conflict(ApiError):
+    """The call contradicts what exists: a name that is taken, a gallery of another model (409)."""
+
+
+class RequestRejected(ApiError):
+    """Values or files of the request are invalid or too large (400, 413, 415, 422)."""
+
+
+class TooBusy(ApiError):
+    """The server is too busy, or the key has used up its requests (429)."""
+
+
+class ServerFailed(ApiError):
+    """The server failed, is not ready or has a full disk (5xx)."""
+
+
+class JobFailed(ClientError):
+    """A job has failed or was cancelled; ``job`` is its last status."""
+
+    def __init__(self, job: JobStatus) -> None:
+        super().__init__(f"job {job.id} {job.state}" + (f": {job.error}" if job.error else ""))
+        self.job = job
+
+
+_BY_STATUS: Mapping[int, type[ApiError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    **dict.fromkeys((400, 413, 415, 422), RequestRejected),
+    429: TooBusy,
+}
+
+
+def api_error(problem: Problem, retry_after: float | None = None) -> ApiError:
+    """Return the error of a problem, of the class of its status."""
+    kind = ServerFailed if problem.status >= 500 else _BY_STATUS.get(problem.status, ApiError)
+    return kind(problem, retry_after)

@@ -31,6 +31,7 @@ __all__ = [
     "Image",
     "ImportKind",
     "ItemUpdate",
+    "Progress",
     "SearchOptions",
     "StoredSearch",
     "Vectors",
@@ -53,6 +54,9 @@ Vectors = NDArray[np.float32]
 AnyModality = ModalityChoice | Modality | Literal["visible", "infrared", "auto"]
 """``auto`` lets the server detect the modality from the pixels."""
 Entry = TypeVar("Entry")
+
+Progress = Callable[[int], object]
+"""Called with the number of entries that are done so far."""
 
 ImportKind = Literal["tar", "tar.gz", "zip", "ndjson", "parquet"]
 IMPORT_TYPES: Mapping[ImportKind, str] = {

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from vireid.client.errors import ApiError, ClientError, UnexpectedAnswer, Unreachable
+from vireid.client.errors import ClientError, InvalidRequest, UnexpectedAnswer, Unreachable, api_error
 from vireid.schemas.problems import Problem
 
 __all__ = ["Transport"]
@@ -136,7 +136,10 @@ class Transport:
             Unreachable: there was no response.
         """
         repeatable = method in _REPEATABLE_METHODS if repeatable is None else repeatable
-        request = self._http.build_request(method, path, **content)
+        try:
+            request = self._http.build_request(method, path, **content)
+        except httpx2.InvalidURL as error:
+            raise InvalidRequest(f"the filter or another parameter is too long for a URL: {error}") from None
         request.read()  # into one block; the parts of a form would be written one by one
         for retries in count():
             try:
@@ -152,7 +155,7 @@ class Transport:
                 wait = _backoff(retries) if retry_after is None else retry_after
                 retriable = response.status_code in (_UNAVAILABLE if repeatable else _NOT_PROCESSED)
                 if not retriable or wait > _MAX_WAIT_S or retries == self._retries:
-                    raise ApiError(_problem(response), retry_after)
+                    raise api_error(_problem(response), retry_after)
             self._sleep(wait)
         raise AssertionError("unreachable")
 
@@ -162,7 +165,7 @@ class Transport:
             with self._http.stream(method, path, **content) as response:
                 if not response.is_success:
                     response.read()
-                    raise ApiError(_problem(response), _retry_after(response))
+                    raise api_error(_problem(response), _retry_after(response))
                 yield response
         except httpx2.RequestError as error:
             raise self._unreachable(error) from error
