@@ -1,8 +1,10 @@
 """From an exported fp32 graph to one in int8, of the same contract: static ranges, QDQ, weights per channel.
 
-Weights are symmetric int8 a channel, activations uint8 a tensor: the pair that VNNI multiplies without saturation. The
-uint8 picture enters the first layers as it is, with the normalisation inside their weights. What follows the last
-convolution (pooling, neck, unit length) stays in float.
+Weights are symmetric int8 a channel, activations uint8 a tensor: the pair that VNNI multiplies without saturation. Where
+convolutions read the normalised picture, the uint8 picture enters them as it is, with the normalisation inside their
+weights; where anything else reads it (an instance norm of the input), it is normalised in float. What works on vectors
+stays in float: gates from channel means, pooling, neck, unit length. So does what an instance norm reads, since dividing
+by the deviation within one picture enlarges the rounding of a picture of low contrast.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = ["Crops", "Quantiser", "drop_unread", "readers_of", "widen_weights"]
 
 _QUANTISED = ("Conv", "Add", "MaxPool", "Where", "Relu", "Clip")
 _BATCH = 4
+_EVERY = 3  # odd, since visible and infrared crops take turns
 _PIXELS, _PLANES = "pixels", "planes"
 _NORMALISATION = ["Cast", "Transpose", "Div", "Sub", "Div"]
 
@@ -58,8 +61,10 @@ class Quantiser:
         widen_weights(model)
         self._grey = _read_pixels(model)
         onnx.save(model, self._source)
-        self.layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
-        """Names of the convolutions, from input to output."""
+        roundable = _roundable(model)
+        self._in_float = [node.name for node in model.graph.node if node.name not in roundable]
+        self.layers = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in roundable]
+        """Names of the convolutions that can be in int8, from input to output."""
 
     def quantise(self, *, in_float: Sequence[str] = (), only: Sequence[str] = ()) -> bytes:
         """The graph in int8, but for the layers ``in_float``; with ``only``, nothing but those layers."""
@@ -71,7 +76,7 @@ class Quantiser:
                 _Reader(self._crops),
                 op_types_to_quantize=list(_QUANTISED),
                 nodes_to_quantize=list(only),
-                nodes_to_exclude=list(in_float),
+                nodes_to_exclude=[*self._in_float, *in_float],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -79,23 +84,23 @@ class Quantiser:
                 extra_options={
                     "ActivationSymmetric": False,
                     "WeightSymmetric": True,
-                    "TensorQuantOverrides": {
-                        _PIXELS: [{"scale": np.array(1, np.float32), "zero_point": np.array(self._grey, np.uint8)}]
-                    },
+                    "TensorQuantOverrides": {} if self._grey is None else _whole_levels(self._grey),
                 },
             )
         model = onnx.load(out)
-        _take_pictures_as_they_are(model)
+        if self._grey is not None:
+            _take_pictures_as_they_are(model)
         onnx.checker.check_model(model)
         content: bytes = model.SerializeToString()
         return content
 
     def most_sensitive(self) -> list[str]:
-        """The layers, those first that alone in int8 turn the embeddings of the calibration crops furthest away."""
-        exact = _embed(self._exact, self._crops)
+        """The layers, those first that alone in int8 turn the embeddings of a third of the crops furthest away."""
+        some = Crops(self._crops.images[::_EVERY], self._crops.modalities[::_EVERY])
+        exact = _embed(self._exact, some)
         error = {}
         for layer in self.layers:
-            rounded = _embed(self.quantise(only=[layer]), self._crops)
+            rounded = _embed(self.quantise(only=[layer]), some)
             error[layer] = 1 - float((exact * rounded).sum(1).mean())
         return sorted(self.layers, key=error.__getitem__, reverse=True)
 
@@ -134,8 +139,26 @@ def widen_weights(model: onnx.ModelProto) -> None:
             graph.node.remove(node)
 
 
-def _read_pixels(model: onnx.ModelProto) -> int:
+def _roundable(model: onnx.ModelProto) -> set[str]:
+    """The nodes that compute a map of more than one place which no instance norm reads."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in graph.value_info}
+    normed = {node.input[0] for node in graph.node if node.op_type == "InstanceNormalization"}
+    found = [(node, shapes.get(node.output[0], [])) for node in graph.node]
+    return {
+        node.name for node, shape in found if len(shape) == 4 and shape[2:] != [1, 1] and normed.isdisjoint(node.output)
+    }
+
+
+def _whole_levels(grey: int) -> dict[str, list[dict[str, NDArray[np.generic]]]]:
+    """Pixels are rounded to what they are."""
+    return {_PIXELS: [{"scale": np.array(1, np.float32), "zero_point": np.array(grey, np.uint8)}]}
+
+
+def _read_pixels(model: onnx.ModelProto) -> int | None:
     """Move the normalisation into the first convolutions: they read ``pixel - grey``. Returns grey, 0 to 255.
+
+    None, and the graph as it was, where something else than a convolution reads the normalised pixels.
 
     Grey is the mean pixel. A convolution pads with zeros, before the change with the mean colour, after it with grey:
     at the rim of the picture the two differ by what the channels' means differ.
@@ -143,9 +166,11 @@ def _read_pixels(model: onnx.ModelProto) -> int:
     graph = model.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     readers = readers_of(graph)
-    chains = [_chain(node, readers) for node in readers["image"] if node.op_type == "Cast"]
+    chains = [_chain(node, readers)[: len(_NORMALISATION)] for node in readers["image"] if node.op_type == "Cast"]
     if not chains or any([node.op_type for node in chain] != _NORMALISATION for chain in chains):
         raise ValueError("the graph does not begin with the normalisation that `vireid export` writes: export it again")
+    if any(reader.op_type != "Conv" for chain in chains for reader in readers[chain[-1].output[0]]):
+        return None
     grey = round(float(np.mean([weights[c[3].input[1]] * weights[c[2].input[1]] for c in chains])))
     for chain in chains:
         full, mean, std = (weights[node.input[1]].astype(np.float64).reshape(-1) for node in chain[2:])

@@ -151,6 +151,39 @@ def test_a_graph_that_begins_otherwise_is_refused(graph: bytes, tmp_path: Path) 
         Quantiser(model.SerializeToString(), CROPS, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def osnet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A graph whose picture an instance norm reads, with gates and a pooling that work on vectors."""
+    torch.manual_seed(0)
+    network = build("baseline", "osnet_x0_5", identities=3).eval()
+    folder = tmp_path_factory.mktemp("osnet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.export.onnx, "PARITY_BATCHES", (3,))
+        export(network, card_of(network, network.dimension), folder, CROPS.images)
+    return (folder / "model.onnx").read_bytes()
+
+
+def test_behind_an_instance_norm_of_the_input_maps_are_int8_and_vectors_stay_in_float(
+    osnet: bytes, tmp_path: Path
+) -> None:
+    quantiser = Quantiser(osnet, CROPS, tmp_path)
+    rounded = quantiser.quantise()
+    network = build("baseline", "osnet_x0_5", identities=3)
+    layers = [name for name, part in network.named_modules() if isinstance(part, torch.nn.Conv2d)]
+    in_gates = sum(".gate." in name for name in layers)
+    before_norms = sum(".stems." in name for name in layers)
+    kinds = Counter(dtype for dtype, _, _ in kernels(rounded).values())
+    assert kinds[np.dtype(np.int8)] == len(quantiser.layers) > 100
+    assert kinds[np.dtype(np.float32)] == 4 * in_gates + before_norms  # each gate is used by four streams
+    graph = onnx.load_from_string(rounded).graph
+    made = {output: node.op_type for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type in {"Sigmoid", "PRelu", "Gemm", "ReduceL2", "InstanceNormalization"}:
+            assert "DequantizeLinear" not in {made.get(name) for name in node.input}
+    for modality in Modality:
+        assert cosines(osnet, rounded, np.full(8, modality.index)).min() > 0.98
+
+
 def test_fp16_computes_layers_in_half_and_what_frames_them_in_float(graph: bytes) -> None:
     halved = to_fp16(graph)
     model = onnx.load_from_string(halved)
