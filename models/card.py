@@ -212,13 +212,15 @@ class Calibration(_Part):
     """Whether both modalities were recorded by cameras; False where infrared crops were translated from visible ones,
     None in cards written before this was recorded."""
     impostor_pairs: int = Field(gt=0)
+    """Pairs of crops of two people; of one modality each two crops are one pair."""
     identities: int | None = Field(default=None, gt=1)
     """How many people the pairs are of; None in cards written before this was recorded."""
     rates: tuple[Rate, ...] = Field(min_length=2)
     scores: tuple[float, ...] = Field(min_length=2)
     intervals: tuple[tuple[Rate, Rate], ...] = ()
-    """95 % interval of each of ``rates``, bootstrapped over people (not over pairs, which are not independent); empty
-    in cards written before this was recorded."""
+    """95 % interval of each of ``rates``, bootstrapped over people (not over pairs, which are not independent): where
+    the rate among all people of this kind lies. A rate measured on as many other people lies inside about 84 times in
+    100. Empty in cards written before this was recorded."""
     thresholds: dict[str, float | None]
     """Rate (``"0.01"``, ``"0.001"``, ``"0.0001"``) → smallest score with at most that rate; None: too few pairs."""
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from models.card import THRESHOLD_RATES
+from models.card import THRESHOLD_RATES, Modality
 from training.evaluation.embeddings import Embeddings, Labelled, Vectors
 from training.evaluation.flip import join_mirrored
 from training.evaluation.metrics import Metrics, evaluate
@@ -56,7 +56,7 @@ class Outcome:
 
 
 class OpenSet(BaseModel):
-    """Error rates over all cross-modality pairs of the test set, and identification in each trial's gallery."""
+    """Error rates over all pairs of the two modalities in the test set, and identification in each trial's gallery."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,11 +107,8 @@ def measure_open_set(
 ) -> OpenSet:
     """FNMR@FMR and TPIR@FPIR of the plain scores; arguments and errors are those of :func:`run`."""
     images = _prepare(protocol, records, vectors, mirrored)
-    query, gallery = (
-        images.take(np.flatnonzero(images.modalities == modality.index))
-        for modality in (protocol.direction.query, protocol.direction.gallery)
-    )
-    pairs = count_pairs(query, gallery, protocol.exclusion)
+    sides = {m: images.take(np.flatnonzero(images.modalities == m.index)) for m in Modality}
+    pairs = count_pairs(sides[protocol.direction.query], sides[protocol.direction.gallery], protocol.exclusion)
     drawn = [(images.take(t.query), images.take(t.gallery)) for t in trials(protocol, records, permutation)]
     return OpenSet(
         verification=tuple(verify(pairs, rate) for rate in THRESHOLD_RATES),

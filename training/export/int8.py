@@ -1,10 +1,10 @@
 """From an exported fp32 graph to one in int8, of the same contract: static ranges, QDQ, weights per channel.
 
-Weights are symmetric int8 a channel, activations uint8 a tensor: the pair that VNNI multiplies without saturation. Where
-convolutions read the normalised picture, the uint8 picture enters them as it is, with the normalisation inside their
-weights; where anything else reads it (an instance norm of the input), it is normalised in float. What works on vectors
-stays in float: gates from channel means, pooling, neck, unit length. So does what an instance norm reads, since dividing
-by the deviation within one picture enlarges the rounding of a picture of low contrast.
+Weights are symmetric int8 a channel, activations uint8 a tensor: the pair that VNNI multiplies without saturation.
+Where convolutions read the normalised picture, the uint8 picture enters them as it is, with the normalisation inside
+their weights; where anything else reads it (an instance norm of the input), it is normalised in float. What works on
+vectors stays in float: gates from channel means, pooling, neck, unit length. So does what an instance norm reads, since
+dividing by the deviation within one picture enlarges the rounding of a picture of low contrast.
 """
 
 from __future__ import annotations

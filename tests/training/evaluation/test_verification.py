@@ -101,6 +101,28 @@ def test_pairs_and_thresholds_equal_plain_loops(exclusion: Exclusion, seed: int)
         assert sum(score >= threshold - 2 * STEP for score in impostor) > rate * len(impostor)
 
 
+@pytest.mark.parametrize("exclusion", [Exclusion.NONE, Exclusion.SAME_ID_SAME_CAM])
+def test_two_images_of_one_set_are_one_pair(exclusion: Exclusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluation.verification._ELEMENTS", 15 * 40)  # three blocks of rows
+    crops = people(40, 1)
+    genuine: list[float] = []
+    impostor: list[float] = []
+    for i in range(40):
+        for j in range(i + 1, 40):
+            same = crops.identities[i] == crops.identities[j]
+            if exclusion is Exclusion.SAME_ID_SAME_CAM and same and crops.cameras[i] == crops.cameras[j]:
+                continue
+            (genuine if same else impostor).append(float(np.dot(crops.vectors[i], crops.vectors[j])))
+    pairs = count_pairs(crops, crops, exclusion)
+    assert (pairs.genuine.total, pairs.impostor.total) == (len(genuine), len(impostor))
+    card = calibrate(pairs.impostor, Modality.VISIBLE, Modality.VISIBLE, "drawn")
+    assert card.smallest_rate == 1 / len(impostor)
+    assert card.rates[-1] == pytest.approx(card.smallest_rate)  # so many pairs do show it
+    for rate in (0.5, 0.1):
+        found = sum(score >= pairs.impostor.threshold(rate) for score in impostor)
+        assert found / len(impostor) == pytest.approx(rate, abs=2 / len(impostor))
+
+
 def test_identification_counts_the_right_identity_above_the_threshold() -> None:
     angles = np.linspace(0, 1, 200)
     unmated = np.stack([np.cos(1.2 + angles / 10), np.sin(1.2 + angles / 10)], axis=1)  # scores below 0.37
@@ -190,6 +212,42 @@ def test_intervals_over_people_hold_the_rate_and_are_wider_than_over_pairs() -> 
             assert low < rate < high
             over_pairs = 4 * (rate * (1 - rate) / measured.impostor_pairs) ** 0.5
             assert high - low > over_pairs
+
+
+def test_an_interval_holds_the_rate_of_all_people_more_often_than_that_of_other_people() -> None:
+    """A rate measured on other people varies itself: it may lie outside while the interval is right."""
+    everyone = drawn_people(2000, seed=0)
+    scores = everyone[0].vectors @ everyone[1].vectors.T
+    threshold = float(np.quantile(scores[~np.eye(2000, dtype=bool)], 0.9))
+    true, other = 0, 0
+    for seed in range(1, 101):
+        here, there = drawn_people(60, seed), drawn_people(60, 1000 + seed)
+        ((low, high),) = PeopleCounts(*here).intervals((threshold,), resamples=200, seed=seed)
+        cosines = there[0].vectors @ there[1].vectors.T
+        true += low <= 0.1 <= high
+        other += low <= float((cosines[~np.eye(60, dtype=bool)] >= threshold).mean()) <= high
+    assert 90 <= true <= 100
+    assert 72 <= other < true
+
+
+def drawn_people(count: int, seed: int) -> tuple[Embeddings, Embeddings]:
+    """A crop in each modality of people who differ in how much they look like everyone."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((count, 24))
+    centres[:, 0] += 1.5 + 1.2 * rng.standard_normal(count)
+    sides = []
+    for modality in Modality:
+        vectors = centres + 0.7 * rng.standard_normal((count, 24))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        sides.append(
+            Embeddings(
+                vectors.astype(np.float32),
+                np.arange(count).astype(np.str_),
+                np.full(count, "1"),
+                np.full(count, modality.index),
+            )
+        )
+    return sides[0], sides[1]
 
 
 def test_the_interval_of_one_person_against_another_is_that_of_their_pairs() -> None:
