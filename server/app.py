@@ -22,6 +22,7 @@ from server.api.metrics import Metrics
 from server.api.middleware import BodyLimit, Tracing
 from server.api.root_path import RootPath
 from server.api.routes import ROUTES
+from server.api.waiting import Pools
 from server.embedding.admission import Admission
 from server.embedding.batcher import CpuLanes
 from server.embedding.engine import ImageLimits
@@ -66,9 +67,14 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RootPath, prefix=settings.root_path),
             Middleware(Tracing),
-            Middleware(Authentication, required=settings.auth_required),
+            Middleware(Authentication, required=settings.auth_required, failures=settings.most_failed_auth),
             Middleware(ContentDecoding),
-            Middleware(BodyLimit, limit=settings.max_body_bytes, others={UPLOAD_PATHS: settings.max_import_bytes}),
+            Middleware(
+                BodyLimit,
+                limit=settings.max_body_bytes,
+                memory=settings.max_body_memory,
+                others={UPLOAD_PATHS: settings.max_import_bytes},
+            ),
         ],
         docs_url=None,  # the viewers load external scripts
         redoc_url=None,
@@ -130,6 +136,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
             )
         ),
         admission=admission,
+        pools=Pools(settings.request_timeout_s),
         metrics=metrics,
         clock=RetentionClock(audit),
         storage_problems=partial(storage_problems, store.engine, settings.data_dir),

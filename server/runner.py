@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
+from functools import partial
 from logging.handlers import QueueHandler, QueueListener
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
 
+from server.api.connections import Connection, ConnectionLimits
 from server.app import create_app
 from server.domain.errors import ServiceError, StartupError
 from server.embedding.batcher import InferenceDied
@@ -39,6 +41,7 @@ _GRACE_S = 15  # for requests that are running when the server is stopped
 _RESPONSE_S = 0.2  # for the responses of requests that were cancelled after the grace period
 _STOP_S = 23  # after which a stop is forced; container runtimes kill the process after 30 s
 _BACKLOG = 2048
+_TICKS_PER_CHECK = 5  # of the connections; a tick is 0.1 s
 _GARBAGE = 10_000  # allocations per garbage collection; Python's default, 700, is reached by a few requests
 _LINES_S = 0.1  # for which log lines are collected before they are written
 
@@ -60,10 +63,14 @@ class Host:
         self._listener = bind(settings.host, settings.port)
         self._config = uvicorn.Config(
             self._app,
+            http=cast("type[asyncio.Protocol]", partial(Connection, limits=_connection_limits(settings))),
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,  # the app logs each request itself
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=_GRACE_S,
         )
@@ -141,12 +148,24 @@ class Host:
         self._listener.close()
 
 
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(settings.max_connections, settings.header_timeout_s, settings.body_timeout_s)
+
+
 class _Server(uvicorn.Server):
-    """A uvicorn server that calls ``before_shutdown`` before it waits for connections."""
+    """A uvicorn server that checks its connections, and calls ``before_shutdown`` before it waits for them."""
 
     def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], None]) -> None:
         super().__init__(config)
         self._before_shutdown = before_shutdown
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_CHECK == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(now)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._before_shutdown()

@@ -21,6 +21,7 @@ from server.environment import PREFIX, setting_values, unknown_names
 __all__ = ["PREFIX", "Settings", "is_loopback"]
 
 _LOCAL_NAME = "localhost"
+_FAILED_AUTH_PER_MINUTE = 30
 
 
 def _default_model_dir() -> Path:
@@ -105,9 +106,51 @@ class Settings(BaseSettings):
         "front of the server.",
     )
 
+    max_connections: int = Field(
+        750,
+        ge=8,
+        le=100_000,
+        description="Maximum number of open connections. A further one replaces the connection that is silent for "
+        "longest, unless all are being served. Keep it below the process's limit of open files.",
+    )
+    header_timeout_s: float = Field(
+        20, ge=0.1, le=3600, description="Seconds within which the header of a request must arrive; else 408."
+    )
+    body_timeout_s: float = Field(
+        30,
+        ge=0.1,
+        le=3600,
+        description="Seconds over which the rate of a request body is measured; below 1,024 bytes per second the "
+        "answer is 408. A client that reads nothing of its response for so long is disconnected.",
+    )
+    request_timeout_s: float = Field(
+        30,
+        ge=0.1,
+        le=3600,
+        description="Seconds that the images of a request, or a scan of a gallery, may wait and be worked on; then "
+        "they are dropped and the answer is 503.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses or networks of proxies, separated by commas, whose header X-Forwarded-For names the "
+        "client. Unset: the address of a client is that of its connection.",
+    )
+    failed_auth_per_minute: int | None = Field(
+        None,
+        ge=0,
+        description="Requests without a valid key that an address may send each minute; then it gets 429. 0: no "
+        "limit. Unset: 30, and no limit on a loopback address.",
+    )
+
     max_images: int = Field(64, ge=1, le=4096, description="Maximum number of images in one request.")
     max_image_bytes: int = Field(10 * 2**20, ge=1024, description="Maximum size of one image file, in bytes.")
     max_body_bytes: int = Field(128 * 2**20, ge=1024, description="Maximum size of one request body, in bytes.")
+    max_body_memory: int = Field(
+        512 * 2**20,
+        ge=1024,
+        description="Maximum size of all request bodies in memory together, in bytes; further ones are answered with "
+        "503. Uploads of imports are not counted, as they go to disk.",
+    )
     max_pixels: int = Field(
         25_000_000,
         ge=1,
@@ -163,6 +206,14 @@ class Settings(BaseSettings):
     def _separated(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        for part in parts if isinstance(parts, list | tuple) else ():
+            ipaddress.ip_network(part, strict=False)
+        return parts
+
     @field_validator("device")
     @classmethod
     def _devices(cls, value: str) -> str:
@@ -201,6 +252,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}AUTH=off is refused on {self.host}: access without keys is only allowed on a loopback address"
             )
+        if self.max_body_memory < self.max_body_bytes:
+            raise ValueError(
+                f"{PREFIX}MAX_BODY_MEMORY is {self.max_body_memory} but must be at least {PREFIX}MAX_BODY_BYTES, "
+                f"{self.max_body_bytes}; otherwise a large body would always be refused"
+            )
         if self.max_in_flight < self.max_images:
             raise ValueError(
                 f"{PREFIX}MAX_IN_FLIGHT is {self.max_in_flight} but must be at least {PREFIX}MAX_IMAGES, "
@@ -217,6 +273,13 @@ class Settings(BaseSettings):
     def auth_required(self) -> bool:
         """Whether every request under ``/v1`` needs an API key."""
         return self.auth == "required" or (self.auth is None and not self.loopback)
+
+    @property
+    def most_failed_auth(self) -> int | None:
+        """Requests without a valid key that an address may send each minute; None: any number."""
+        if self.failed_auth_per_minute is None:
+            return None if self.loopback else _FAILED_AUTH_PER_MINUTE
+        return self.failed_auth_per_minute or None
 
 
 @lru_cache  # called by every request

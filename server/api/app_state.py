@@ -11,6 +11,7 @@ from starlette.types import Scope as AsgiScope
 
 from server.api.metrics import Metrics
 from server.api.search_cursor import RecentQueries
+from server.api.waiting import Pools
 from server.embedding.admission import Admission
 from server.embedding.registry import Models
 from server.gallery.galleries import Galleries
@@ -36,6 +37,7 @@ class AppState:
     calibrations: CalibrationTable
     jobs: Jobs
     admission: Admission
+    pools: Pools
     metrics: Metrics
     clock: RetentionClock
     storage_problems: Callable[[], list[str]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -11,15 +10,16 @@ from hashlib import sha256
 from threading import Lock
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from server.api.app_state import AppState, state_of
 from server.api.case_reference import read_reference
 from server.api.errors import MalformedBody, problem_response
-from server.domain.errors import Forbidden, RateLimited, ServiceError, Unauthorized
+from server.api.rates import Rates, network_of
+from server.domain.errors import Forbidden, RateLimited, ServiceError, TooManyFailures, Unauthorized
 from server.settings import is_loopback
 from server.storage.api_keys import ApiKey, Scope
 from server.storage.audit_log import request_reference
@@ -83,14 +83,16 @@ class Authentication:
     browsers also send with images and links, must not name another site. Requests with headers of a proxy are rejected
     too, because they may come from any machine; not every proxy sets such headers.
 
-    Where keys are required, rejected ones are recorded in the audit log, and each key keeps to its limits.
+    Where keys are required, rejected ones are recorded in the audit log, and each key keeps to its limits. An address
+    that sent ``failures`` requests without a valid key in a minute gets 429 for all its requests, before any key is
+    looked up.
 
     A malformed ``Host`` or ``Origin`` is rejected on every path.
     """
 
-    def __init__(self, app: ASGIApp, required: bool) -> None:
-        self.app, self.required = app, required
-        self._rates, self._failures = _RequestRates(), _FailureSampler()
+    def __init__(self, app: ASGIApp, required: bool, failures: int | None) -> None:
+        self.app, self.required, self._most_failures = app, required, failures
+        self._requests, self._failures, self._recorded = Rates(), Rates(), _FailureSampler()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -110,15 +112,31 @@ class Authentication:
         if not self.required:
             _require_local(request)
             return ANYONE
-        key = await run_in_threadpool(self._verify, request, state_of(request.scope), _secret(request))
-        self._rates.admit(key)
+        key = await self._valid_key(request)
+        if key.requests_per_minute is not None:
+            if wait_s := self._requests.wait_s(key.id, key.requests_per_minute):
+                raise RateLimited(wait_s)
+            self._requests.count(key.id, key.requests_per_minute)
         return Caller(key.id, key.scopes, key.galleries)
+
+    async def _valid_key(self, request: Request) -> ApiKey:
+        state, most = state_of(request.scope), self._most_failures
+        address = network_of(request.client.host) if request.client else ""
+        if most is not None and (wait_s := self._failures.wait_s(address, most)):
+            raise TooManyFailures(wait_s)
+        try:
+            secret, threads = _secret(request), state.pools.authentication
+            return await anyio.to_thread.run_sync(self._verify, request, state, secret, limiter=threads)
+        except Unauthorized:
+            if most is not None:
+                self._failures.count(address, most)
+            raise
 
     def _verify(self, request: Request, state: AppState, secret: str) -> ApiKey:
         try:
             return state.keys.verify(secret)
         except Unauthorized:
-            skipped = self._failures.sample()
+            skipped = self._recorded.sample()
             if skipped is not None:
                 detail = {
                     "address": request.client and request.client.host,
@@ -127,24 +145,6 @@ class Authentication:
                 }
                 state.audit.record(None, "key.rejected", None, detail)
             raise
-
-
-class _RequestRates:
-    """Token buckets of the keys that have a limit: a whole minute's requests may come at once."""
-
-    def __init__(self) -> None:
-        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
-
-    def admit(self, key: ApiKey) -> None:
-        """Count a request of a key. Raises ``RateLimited``."""
-        if key.requests_per_minute is None:
-            return
-        now, rate = time.monotonic(), key.requests_per_minute / 60
-        tokens, then = self._buckets.get(key.id, (float(key.requests_per_minute), now))
-        tokens = min(float(key.requests_per_minute), tokens + (now - then) * rate)
-        if tokens < 1:
-            raise RateLimited(math.ceil((1 - tokens) / rate))
-        self._buckets[key.id] = (tokens - 1, now)
 
 
 class _FailureSampler:

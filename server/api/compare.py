@@ -28,12 +28,12 @@ router = APIRouter(prefix="/v1/compare", tags=["embeddings"])
 async def compare(
     request: Request,
     state: StateDep,
-    _caller: Searcher,
+    caller: Searcher,
     body: Annotated[CompareForm, Depends(form_body(CompareForm))],
 ) -> Comparison:
     """Return the score of two crops, its false match rate, and which thresholds it passes."""
     engine = state.models.get(body.model)
-    with state.admission.admit(body.images):
+    with state.admission.admit(body.images, caller.key_id):
         first, second = await embed_all(request, engine, body.images, body.modality)
     score = max(-1.0, min(1.0, float(first.vector @ second.vector)))
     fitting = Calibrations(engine.card).find(first.modality, second.modality)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
-from server.api.app_state import StateDep
-from server.api.auth import Searcher
+from server.api.app_state import AppState, StateDep
+from server.api.auth import Caller, Searcher
 from server.api.conversion import from_filter, to_item_summary
 from server.api.dependencies import ResolvedGallery
 from server.api.errors import problems
@@ -25,14 +26,22 @@ _PAIR_POSITION = re.compile(r"(\d{1,18})-(\d{1,18})")
 
 
 @router.get("", summary="List duplicates", responses=problems(404, 503))
-def list_duplicates(
-    gallery: ResolvedGallery, state: StateDep, caller: Searcher, selection: Annotated[DuplicatesSelection, Query()]
+async def list_duplicates(
+    request: Request,
+    gallery: ResolvedGallery,
+    state: StateDep,
+    caller: Searcher,
+    selection: Annotated[DuplicatesSelection, Query()],
 ) -> DuplicatesPage:
     """Return pairs of items with nearly the same embedding, each once, in the order in which the items were stored.
 
     Every item is compared with every other. A page holds what is found in about one second, so it may have few pairs
     or none although more follow; `next_cursor` is null when all items have been compared.
     """
+    return await state.pools.scan(request, caller.key_id, partial(_page, state, caller, gallery, selection))
+
+
+def _page(state: AppState, caller: Caller, gallery: str, selection: DuplicatesSelection) -> DuplicatesPage:
     found = state.galleries.query.duplicates(
         gallery,
         from_filter(selection.filter()),

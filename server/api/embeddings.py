@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/embeddings", tags=["embeddings"])
     },
     openapi_extra=request_body({FORM: EmbeddingsForm}),
 )
-async def embed_images(request: Request, state: StateDep, _caller: Searcher) -> Response:
+async def embed_images(request: Request, state: StateDep, caller: Searcher) -> Response:
     """Embed crops. An invalid image does not affect the others.
 
     With `Accept: application/x-npy` the response is a float32 array of shape [N, D], and an invalid image is an error
@@ -45,7 +45,7 @@ async def embed_images(request: Request, state: StateDep, _caller: Searcher) -> 
     check_count(body.images, state.settings.max_images)
     engine = state.models.get(body.model)
     modalities = per_image(body.modality, len(body.images))
-    with state.admission.admit(body.images):
+    with state.admission.admit(body.images, caller.key_id):
         outcome = await embed(request, engine, body.images, modalities)
     embedded, failed = successes(outcome)
     as_array = NPY in request.headers.get("accept", "")

@@ -32,6 +32,7 @@ __all__ = [
     "field_errors_of",
     "framework_response",
     "install",
+    "problem_bytes",
     "problem_response",
     "problem_type_of",
     "problems",
@@ -169,6 +170,38 @@ PROBLEMS: Mapping[type[ServiceError], ProblemType] = {
         lambda e: f"Try again in {e.retry_after_s} s.",
         lambda e: {"Retry-After": str(e.retry_after_s)},
     ),
+    errors.TooManyFailures: ProblemType(
+        429,
+        "too-many-failures",
+        "Too many requests without a valid key",
+        lambda e: f"Too many requests from this address had no valid API key; try again in {e.retry_after_s} s.",
+        lambda e: {"Retry-After": str(e.retry_after_s)},
+    ),
+    errors.DeadlineExceeded: ProblemType(
+        503,
+        "deadline-exceeded",
+        "Not served in time",
+        lambda e: f"The request was not served within {e.limit_s:g} s and was dropped; try again later.",
+        lambda _: {"Retry-After": "5"},
+    ),
+    errors.BodyMemoryFull: ProblemType(
+        503,
+        "body-memory-full",
+        "Too many bodies in memory",
+        lambda _: "The bodies of all requests together take as much memory as they may; try again.",
+        lambda _: {"Retry-After": "1"},
+    ),
+    errors.TooManyConnections: ProblemType(
+        503,
+        "too-many-connections",
+        "Too many connections",
+        lambda _: "The server has as many connections as it may; try again.",
+        lambda _: {"Retry-After": "1"},
+    ),
+    errors.RequestTooSlow: ProblemType(408, "request-too-slow", "Request too slow", lambda e: _sentence(e.reason)),
+    errors.HeaderTooLarge: ProblemType(
+        431, "header-too-large", "Header too large", lambda e: f"The header may have at most {e.limit:,} bytes."
+    ),
     errors.NotReady: ProblemType(503, "not-ready", "Not ready", lambda e: _sentence("; ".join(e.reasons))),
     errors.StorageFull: ProblemType(
         507, "storage-full", "Storage full", lambda _: "The disk of the data directory is full; nothing was stored."
@@ -249,6 +282,14 @@ def problem_response(request: Request, error: ServiceError, **members: object) -
     return _response(request, describe(error), problem_type_of(error).headers(error), members)
 
 
+def problem_bytes(error: ServiceError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, headers and body of the response to a request that never reached the app."""
+    headers = {"Content-Type": MEDIA_TYPE, **problem_type_of(error).headers(error)}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    problem = describe(error)
+    return problem.status, encoded, problem.model_dump_json().encode()
+
+
 def field_errors_of(error: ServiceError, field_name: str | None = None) -> list[FieldError]:
     """Return each invalid field or file of ``error``, which concerns the field ``field_name`` if that is given."""
     if isinstance(error, InvalidRequest):
@@ -275,7 +316,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         *((status, title) for status, (_, title, _) in FRAMEWORK_PROBLEMS.items()),
     ]:
         titles.setdefault(status, []).append(title)
-    always = {400, 401, 403, 422, 429, 500}
+    always = {400, 401, 403, 408, 422, 429, 431, 500, 503}
     return {
         status: {"description": ", or ".join(dict.fromkeys(titles[status])), "content": content}
         for status in sorted(always | set(statuses))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,12 +27,12 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Check readiness", response_model=Readiness, responses=problems(503))
-def readyz(request: Request, state: StateDep) -> Response:
+async def readyz(request: Request, state: StateDep) -> Response:
     """Return 200 with the state of the server when it is ready, otherwise a problem with the reasons.
 
     The problem holds the same state in its member `facts`.
     """
-    readiness = _readiness(state)
+    readiness = await anyio.to_thread.run_sync(_readiness, state, limiter=state.pools.readiness)
     content = readiness.model_dump(mode="json")
     if not readiness.ready:
         return problem_response(request, NotReady(readiness.reasons), facts=content)

@@ -71,7 +71,7 @@ async def add_items(
     engine = engine_of(state, found)
     valid, failed = parse(body.items, ItemFields)
     images = [body.images[index] for index in valid]
-    with state.admission.admit(images):
+    with state.admission.admit(images, caller.key_id):
         outcome = await embed(
             request,
             engine,

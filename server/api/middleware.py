@@ -15,7 +15,7 @@ from server.api.app_state import state_of
 from server.api.errors import framework_response, problem_response
 from server.api.request_parsing import JSON, media_type
 from server.api.trace import start_trace
-from server.domain.errors import NotReady
+from server.domain.errors import BodyMemoryFull, NotReady
 
 __all__ = ["BodyLimit", "Tracing"]
 
@@ -93,12 +93,15 @@ class Tracing:
 class BodyLimit:
     """Rejects a body of more than ``limit`` bytes, by its ``Content-Length`` or by counting the bytes received.
 
-    ``others`` holds the limits of paths that match a pattern completely. They do not apply to JSON, which is always
-    read into memory.
+    ``others`` holds the limits of paths that match a pattern completely, whose bodies go to disk. They do not apply to
+    JSON, which is always read into memory.
+
+    The bodies in memory take ``memory`` bytes at most together: the request whose body would exceed that is refused.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, others: Mapping[re.Pattern[str], int]) -> None:
+    def __init__(self, app: ASGIApp, limit: int, memory: int, others: Mapping[re.Pattern[str], int]) -> None:
         self.app, self.limit, self.others = app, limit, others
+        self._free = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -106,25 +109,34 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        limit = self._limit(request)
+        to_disk = self._limit_on_disk(request)
+        limit = self.limit if to_disk is None else to_disk
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > limit:
             await framework_response(request, 413 if declared.isdecimal() else 400)(scope, receive, send)
             return
-        received = 0
+        received = held = 0
 
         async def receive_counted() -> Message:
-            nonlocal received
+            nonlocal received, held
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
             if received > limit:
                 raise HTTPException(413)
+            if to_disk is None:
+                if size > self._free:
+                    raise BodyMemoryFull
+                self._free -= size
+                held += size
             return message
 
-        await self.app(scope, receive_counted, send)
+        try:
+            await self.app(scope, receive_counted, send)
+        finally:
+            self._free += held
 
-    def _limit(self, request: Request) -> int:
+    def _limit_on_disk(self, request: Request) -> int | None:
         if media_type(request) == JSON:
-            return self.limit
-        found = (limit for path, limit in self.others.items() if path.fullmatch(request.scope["path"]))
-        return next(found, self.limit)
+            return None
+        return next((limit for path, limit in self.others.items() if path.fullmatch(request.scope["path"])), None)

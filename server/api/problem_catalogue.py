@@ -35,6 +35,10 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
         "The options of the API key contradict each other, or name a gallery that does not exist.",
         "Correct the option that the detail names.",
     ),
+    "body-memory-full": (
+        "The bodies of all requests together take as much memory as the server allows.",
+        "Wait for `Retry-After` and send the request again; nothing was stored.",
+    ),
     "body-too-large": (
         "The body has more bytes than the server accepts.",
         "Send fewer images in a request; `GET /v1/limits` has the limits.",
@@ -46,6 +50,10 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
     "content-encoding-unsupported": (
         "The body is compressed by a method that the server does not know.",
         "Send it uncompressed, or with gzip or deflate.",
+    ),
+    "deadline-exceeded": (
+        "The request waited or was processed for longer than the server allows, and was dropped.",
+        "Try again when the server has less to do; nothing was stored.",
     ),
     "embedding-failed": (
         "The model failed on this image.",
@@ -99,6 +107,7 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
         "The key is the last one that can manage keys.",
         "Create another admin key first, or rotate this one.",
     ),
+    "header-too-large": ("The header of the request has more bytes than the server accepts.", "Send fewer headers."),
     "malformed": (
         "The request cannot be parsed.",
         "Let an HTTP library build the body and its `Content-Type`; the detail has the place.",
@@ -125,10 +134,22 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
         "The API key has used up its requests.",
         "Wait for `Retry-After`; an administrator can change the limits of a key.",
     ),
+    "request-too-slow": (
+        "The header or the body of the request arrived too slowly.",
+        "Check the network; an administrator can change `VIREID_HEADER_TIMEOUT_S` and `VIREID_BODY_TIMEOUT_S`.",
+    ),
     "storage-full": ("The disk of the server is full; nothing was stored.", "Free space on the disk, then try again."),
     "thumbnails-missing": (
         "Items of the gallery have no thumbnail, so that no other model can embed them.",
         "Delete these items or add them again by their images.",
+    ),
+    "too-many-connections": (
+        "The server has as many open connections as it may.",
+        "Wait for `Retry-After`; use few connections and keep them open.",
+    ),
+    "too-many-failures": (
+        "Too many requests from this address had no valid API key.",
+        "Correct the key, then wait for `Retry-After`.",
     ),
     "too-many-images": (
         "The request has more images than the server accepts in one.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from typing import Self
@@ -200,7 +201,7 @@ async def search(request: Request, gallery: ResolvedGallery, state: StateDep, ca
     found, trace = state.galleries.catalog.cached(gallery), trace_of(request)
     media = media_type(request)
     if media == FORM:
-        query, person, after = await _from_images(request, state, found)
+        query, person, after = await _from_images(request, state, caller, found)
         return await run_in_threadpool(_answer, state, caller, trace, found, query, person, after)
     if media == JSON:
         body = await read_json(request, SearchByStored)
@@ -224,7 +225,8 @@ async def search_many(request: Request, gallery: ResolvedGallery, state: StateDe
     if media_type(request) != JSON:
         raise BodyTypeUnsupported([JSON])
     body = await read_json(request, SearchBatch)
-    return await run_in_threadpool(_answer_many, state, caller, trace_of(request), gallery, body.searches)
+    work = partial(_answer_many, state, caller, trace_of(request), gallery, body.searches)
+    return await state.pools.scan(request, caller.key_id, work)
 
 
 def _answer(
@@ -286,7 +288,7 @@ def _parsed(entry: object) -> SearchByStored:
 
 
 async def _from_images(
-    request: Request, state: AppState, gallery: Gallery
+    request: Request, state: AppState, caller: Caller, gallery: Gallery
 ) -> tuple[SearchQuery, Person, RankingPosition | None]:
     body = await read_form(request, SearchForm)
     check_count(body.images, min(MAX_QUERY_IMAGES, state.settings.max_images))
@@ -297,7 +299,7 @@ async def _from_images(
     if after is not None and recent is not None:
         return query, Person(recent.vectors, recent.modalities, source, key), after
     engine = engine_of(state, gallery)
-    with state.admission.admit(body.images):
+    with state.admission.admit(body.images, caller.key_id):
         found = await embed_all(request, engine, body.images, body.modality, details={Detail.WARNINGS})
     vectors, modalities = _fused([row.vector for row in found], query), tuple(row.modality for row in found)
     if after is not None:

@@ -1,18 +1,16 @@
-"""Embedding of uploaded files: limits, timing, cancellation when the caller disconnects."""
+"""Embedding of uploaded files: limits and timing."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future
-from typing import TypeVar
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from models.card import Modality
+from server.api.app_state import state_of
 from server.api.errors import TooManyImages, UploadsFailed
 from server.api.trace import trace_of
+from server.api.waiting import while_connected
 from server.domain.errors import ServiceError
 from server.domain.validation import invalid
 from server.embedding.batcher import Priority
@@ -20,10 +18,6 @@ from server.embedding.engine import Detail, Embedding, Engine, Outcome
 from vireid.schemas.fields import ModalityChoice
 
 __all__ = ["check_count", "embed", "embed_all", "successes"]
-
-Result = TypeVar("Result")
-
-_DISCONNECT_CHECK_S = 0.25  # after which the connection of the caller is watched
 
 
 def check_count(images: Sequence[bytes], limit: int) -> None:
@@ -60,9 +54,11 @@ async def embed(
 
     Raises:
         ClientDisconnect: the caller has disconnected; files that had not reached the model were withdrawn.
+        DeadlineExceeded: the time of the request is over; those files were withdrawn too.
         NotReady: the model's thread has ended.
     """
-    outcome = await _while_connected(request, engine.submit(images, modalities, priority, details))
+    limit_s = state_of(request.scope).pools.limit_s
+    outcome = await while_connected(request, engine.submit(images, modalities, priority, details), limit_s)
     seconds = trace_of(request).seconds
     seconds["decode"], seconds["queue"], seconds["embed"] = outcome.decode_s, outcome.queue_s, outcome.embed_s
     return outcome
@@ -92,35 +88,3 @@ def successes(outcome: Outcome) -> tuple[dict[int, Embedding], Mapping[int, Serv
     found = {i: result for i, result in enumerate(outcome.results) if isinstance(result, Embedding)}
     failed = {i: result for i, result in enumerate(outcome.results) if not isinstance(result, Embedding)}
     return found, failed
-
-
-async def _while_connected(request: Request, work: Future[Result]) -> Result:
-    """Return the result of ``work``, or cancel it when the caller disconnects.
-
-    Watching starts after a delay, within which most requests are finished.
-    """
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-
-    def settle() -> None:
-        if not over.done():
-            over.set_result(None)
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        settle()
-
-    watching: list[asyncio.Task[None]] = []
-    later = loop.call_later(_DISCONNECT_CHECK_S, lambda: watching.append(loop.create_task(watch())))
-    work.add_done_callback(lambda _: loop.call_soon_threadsafe(settle))
-    try:
-        await over
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
-    finally:
-        later.cancel()
-        for task in watching:
-            task.cancel()
-        work.cancel()

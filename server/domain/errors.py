@@ -10,12 +10,15 @@ __all__ = [
     "ApiKeyNotFound",
     "ApiKeyRejected",
     "ArchiveRejected",
+    "BodyMemoryFull",
+    "DeadlineExceeded",
     "EmbeddingFailed",
     "EntryRejected",
     "ErasureNotFound",
     "Forbidden",
     "GalleryExists",
     "GalleryNotFound",
+    "HeaderTooLarge",
     "ImageRejected",
     "ImageTooLarge",
     "ImageTypeUnsupported",
@@ -27,10 +30,13 @@ __all__ = [
     "NotReady",
     "Overloaded",
     "RateLimited",
+    "RequestTooSlow",
     "ServiceError",
     "StartupError",
     "StorageFull",
     "ThumbnailsMissing",
+    "TooManyConnections",
+    "TooManyFailures",
     "Unauthorized",
 ]
 
@@ -177,6 +183,46 @@ class Overloaded(ServiceError):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class TooManyFailures(ServiceError):
+    """Too many requests from this address had no valid API key; retry after ``retry_after_s`` seconds."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ServiceError):
+    """The request was not served within ``limit_s`` seconds."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(limit_s)
+        self.limit_s = limit_s
+
+
+class BodyMemoryFull(ServiceError):
+    """The bodies of all requests together take as much memory as they may."""
+
+
+class TooManyConnections(ServiceError):
+    """There are as many connections as there may be."""
+
+
+class RequestTooSlow(ServiceError):
+    """The client sends its request too slowly. ``reason`` is written by the server and safe to show."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class HeaderTooLarge(ServiceError):
+    """The header of a request has more than ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class NotReady(ServiceError):

@@ -28,11 +28,15 @@ def permits_for(image: bytes) -> int:
 
 
 class Admission:
-    """A pool of ``capacity`` permits. An image needs more permits the more pixels it has. Thread-safe."""
+    """A pool of ``capacity`` permits. An image needs more permits the more pixels it has. Thread-safe.
+
+    An API key that holds permits gets more only while as many stay free as it holds, so that others find some.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._in_flight = self._permits = 0
+        self._by_key: dict[str, int] = {}
         self._finished: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
 
@@ -42,25 +46,35 @@ class Admission:
         return self._in_flight
 
     @contextmanager
-    def admit(self, images: Collection[bytes]) -> Iterator[None]:
+    def admit(self, images: Collection[bytes], key: str | None = None) -> Iterator[None]:
         """Hold the permits of image files for the duration of the block; all permits if they need more than there are.
 
+        ``key`` is the id of the caller's API key, None where there are no keys.
+
         Raises:
-            Overloaded: too few permits are free; carries an estimate of when to retry.
+            Overloaded: too few permits are free, or the key has its share; carries an estimate of when to retry.
         """
         permits = min(self.capacity, sum(map(permits_for, images)))
         with self._lock:
-            if self._permits + permits > self.capacity:
-                raise Overloaded(self._retry_after(permits))
-            self._permits += permits
-            self._in_flight += len(images)
+            held = 0 if key is None else self._by_key.get(key, 0)
+            kept_free = held + permits if held else 0
+            if self._permits + permits + kept_free > self.capacity:
+                raise Overloaded(self._retry_after(permits + kept_free))
+            self._hold(key, permits, len(images))
         try:
             yield
         finally:
             with self._lock:
-                self._permits -= permits
-                self._in_flight -= len(images)
+                self._hold(key, -permits, -len(images))
                 self._finished.append((time.monotonic(), permits))
+
+    def _hold(self, key: str | None, permits: int, images: int) -> None:
+        self._permits += permits
+        self._in_flight += images
+        if key is not None:
+            self._by_key[key] = self._by_key.get(key, 0) + permits
+            if not self._by_key[key]:
+                del self._by_key[key]
 
     def _retry_after(self, permits: int) -> int:
         """Return the seconds until ``permits`` permits should be free at the current throughput; 1 if none is known."""

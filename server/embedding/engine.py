@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from hashlib import sha256
+from typing import Any
 
 from models.card import Card, Modality, Precision
 from server.domain.errors import EmbeddingFailed, ImageRejected, ImageTooLarge, NotReady
@@ -142,6 +143,7 @@ class Engine:
                 decoded = self._isolated.submit(
                     upload.data, upload.priority, max_pixels=limits.max_pixels, percentiles=self._percentiles
                 )
+                upload.call.add_pending(decoded)
                 decoded.add_done_callback(partial(self._on_isolated, upload))
                 return
             image = decode_file(file, limits.max_pixels, self._percentiles)
@@ -207,7 +209,7 @@ class _PendingCall:
         self._results: list[Result | None] = [None] * images
         self._unfinished = images
         self._failure: BaseException | None = None
-        self._pending: list[Future[InferenceResult]] = []
+        self._pending: list[Future[Any]] = []
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._decode_s = self._queue_s = self._embed_s = 0.0
@@ -215,13 +217,13 @@ class _PendingCall:
         if not images:
             self._finish()
 
-    def add_pending(self, embedded: Future[InferenceResult]) -> None:
-        """Register an image that is decoded and waits for the model."""
+    def add_pending(self, work: Future[Any]) -> None:
+        """Register an image that waits for a decoding process, or is decoded and waits for the model."""
         with self._lock:
             self._decode_s = time.monotonic() - self._started
-            self._pending.append(embedded)
+            self._pending.append(work)
         if self.outcome.cancelled():
-            embedded.cancel()
+            work.cancel()
 
     def on_embedded(self, index: int, build_result: Callable[..., Embedding], done: Future[InferenceResult]) -> None:
         """Set the result of an image that the model has finished; ``build_result`` lacks only the vector."""
@@ -265,5 +267,5 @@ class _PendingCall:
         if outcome.cancelled():
             with self._lock:
                 pending = list(self._pending)
-            for embedded in pending:
-                embedded.cancel()
+            for work in pending:
+                work.cancel()

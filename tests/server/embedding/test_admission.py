@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,27 @@ def test_large_images_use_up_the_permits_but_a_request_is_never_too_large() -> N
     with admission.admit([large] * 64), pytest.raises(Overloaded), admission.admit(CROPS[:1]):
         pass
     assert admission.in_flight == 0
+
+
+def test_one_key_leaves_permits_to_the_others() -> None:
+    admission, images = Admission(100), CROPS[:10]
+    with ExitStack() as stack:
+        taken = dict.fromkeys(["flood", "second", "third"], 0)
+        for key in taken:
+            while True:
+                try:
+                    stack.enter_context(admission.admit(images, key))
+                except Overloaded:
+                    break
+                taken[key] += len(images)
+        assert taken == {"flood": 50, "second": 20, "third": 10}
+        stack.enter_context(admission.admit(images, "fourth"))
+    assert admission.in_flight == 0
+    with admission.admit(CROPS[:100], "flood"):  # a first request may take what it needs
+        assert admission.in_flight == 100
+
+
+def test_callers_without_a_key_share_all_permits() -> None:
+    admission = Admission(10)
+    with admission.admit(CROPS[:6]), admission.admit(CROPS[:4]):
+        assert admission.in_flight == 10
