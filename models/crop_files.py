@@ -11,15 +11,23 @@ import re
 import unicodedata
 
 __all__ = [
+    "BROKEN_LINK",
+    "DEEPEST_FOLDER",
     "IMAGE_SUFFIXES",
+    "LINKED_FOLDER",
     "LONGEST_PATH",
+    "LOOPING_LINK",
     "MANIFEST_NAMES",
+    "NESTED_TOO_DEEPLY",
+    "UNREADABLE_FILE",
+    "UNREADABLE_FOLDER",
     "InvalidPath",
     "apart_id",
     "display_name",
     "id_of",
     "ignored_because",
     "is_manifest",
+    "may_hide_crops",
     "relative_path",
 ]
 
@@ -34,10 +42,22 @@ MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
 LONGEST_PATH = 1024
 """Characters of a path."""
 
+DEEPEST_FOLDER = 200
+"""Folders in folders that are read."""
+
+UNREADABLE_FOLDER = "unreadable folder"
+UNREADABLE_FILE = "unreadable file"
+BROKEN_LINK = "broken link"
+LINKED_FOLDER = "link to a folder, which is not followed"
+LOOPING_LINK = "link to a folder that contains it"
+NESTED_TOO_DEEPLY = "folder nested too deeply"
+
+_HIDING_CROPS = frozenset({UNREADABLE_FOLDER, UNREADABLE_FILE, BROKEN_LINK, LINKED_FOLDER, NESTED_TOO_DEEPLY})
 _LONGEST_ID = 128
 _LONGEST_DISPLAY_NAME = 256
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]")
 _DRIVE = re.compile(r"[A-Za-z]:")
+_STRAY_BYTE = re.compile("[\udc80-\udcff]")
 
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -55,9 +75,9 @@ _SYSTEM_FILES = frozenset(
 _OTHER_SUFFIXES = frozenset(
     {
         ".avi", ".bak", ".cfg", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".json", ".jsonl", ".lnk",
-        ".log", ".m", ".mat", ".md", ".md5", ".mkv", ".mov", ".mp4", ".npy", ".npz", ".pdf", ".pkl", ".pptx", ".py",
-        ".rst", ".rtf", ".sh", ".sha256", ".tmp", ".toml", ".tsv", ".txt", ".url", ".xls", ".xlsx", ".xml", ".yaml",
-        ".yml",
+        ".log", ".m", ".mat", ".md", ".md5", ".mkv", ".mov", ".mp4", ".npy", ".npz", ".onnx", ".pdf", ".pkl", ".pptx",
+        ".pt", ".pth", ".py", ".rst", ".rtf", ".sh", ".sha256", ".tmp", ".toml", ".tsv", ".txt", ".url", ".xls",
+        ".xlsx", ".xml", ".yaml", ".yml",
     }
 )  # fmt: skip
 """Suffixes of files that lie beside crops and are known not to be images. A file of any other name is tried."""
@@ -71,15 +91,16 @@ def relative_path(name: str) -> str:
     """Return a name from an archive, a folder or a manifest as a relative path in NFC with single forward slashes.
 
     Two writers may spell one name differently: backslashes, composed or decomposed accents and ``.`` parts make no
-    difference.
+    difference. A byte that is not UTF-8 (``surrogateescape``) becomes ``%`` and its two digits.
 
     Raises:
-        InvalidPath: it is absolute, leads upwards, is too long, empty, or has control characters or stray bytes.
+        InvalidPath: it is absolute, leads upwards, is too long, empty, or has control characters.
     """
+    name = _STRAY_BYTE.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
     if len(name) > LONGEST_PATH:
         raise InvalidPath(f"its path has {len(name):,} characters; at most {LONGEST_PATH:,} are taken")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        raise InvalidPath("its path has control characters or is not UTF-8")
+        raise InvalidPath("its path has control characters")
     path = unicodedata.normalize("NFC", name.replace("\\", "/"))
     if path.startswith("/") or (_DRIVE.match(path) and path[2:3] == "/"):
         raise InvalidPath("its path is absolute; paths below the archive are taken")
@@ -106,6 +127,11 @@ def ignored_because(path: str, *, folder: bool = False) -> str | None:
     if not folder and suffix in _OTHER_SUFFIXES and name not in MANIFEST_NAMES:
         return f"not an image by its suffix {suffix}"
     return None
+
+
+def may_hide_crops(reason: str) -> bool:
+    """Whether what is ignored for this reason may hold crops that somebody expects to be read."""
+    return reason in _HIDING_CROPS
 
 
 def is_manifest(path: str) -> bool:

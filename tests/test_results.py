@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
+import onnx
 import pytest
 
 from models.card import Card
@@ -12,6 +14,7 @@ from training.evaluation.result import read_results
 from training.evaluation.table import markdown
 from training.experiments.report import CURVES, SCORES, Report
 from training.experiments.study import PLAN
+from training.export.onnx import IR_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "results" / "report" / "README.md"
@@ -31,6 +34,14 @@ def test_results_of_a_model_were_measured_on_the_weights_of_its_card(folder: Pat
     assert {checkpoint for result in read_results(folder) for checkpoint in result.model.checkpoints} == {
         card.fingerprint
     }
+
+
+@pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder.name)
+def test_every_graph_of_a_model_can_be_read_by_old_runtimes_and_is_what_the_card_says(folder: Path) -> None:
+    digests = {variant.file: variant.sha256 for variant in Card.read(folder / "card.json").precisions.values()}
+    for file in folder.glob("*.onnx"):
+        assert onnx.load(str(file), load_external_data=False).ir_version == IR_VERSION
+        assert sha256(file.read_bytes()).hexdigest() == digests[file.name]
 
 
 def test_the_zoo_stays_small() -> None:

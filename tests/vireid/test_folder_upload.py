@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx2
@@ -16,7 +17,10 @@ from tests.server.image_files import TEXT
 from tests.vireid.conftest import MAX_IMAGES
 from tests.vireid.intercepting_transport import InterceptingTransport
 from vireid.client import Client, ItemFields, Unreachable
-from vireid.client.folder_upload import Labels, Outcome, find_images, upload
+from vireid.client.conflicts import sift
+from vireid.client.crop_folder import count_reasons, find_crops
+from vireid.client.folder_upload import Labels, Outcome, upload
+from vireid.schemas.imports import ConflictChoice
 
 PEOPLE = 12
 
@@ -36,7 +40,7 @@ def folder(drawn: Path, tmp_path: Path) -> Path:
 
 def files_of(folder: Path) -> Files:
     labels = Labels("infrared", re.compile(r"_(c\d)_"), re.compile(r"\d{4}"))
-    return [(path, labels.of(path.relative_to(folder).as_posix())) for path in find_images(folder)]
+    return [(path, labels.of(path.relative_to(folder).as_posix())) for path in find_crops(folder).crops]
 
 
 def ids(client: Client, gallery: str) -> set[str]:
@@ -47,13 +51,70 @@ def statuses(done: Iterator[list[Outcome]]) -> list[str]:
     return [outcome.status for outcomes in done for outcome in outcomes]
 
 
-def test_find_images_returns_only_images_at_any_depth_in_order(tmp_path: Path) -> None:
+def test_find_crops_returns_only_images_at_any_depth_in_order(tmp_path: Path) -> None:
     images = ["a.PNG", "b/c.jpeg", "b/d/e.webp", "b/f.bmp", "z.jpg"]
     for name in [*images, "notes.txt", "b/._c.jpeg", ".cache/x.png", "b/model.onnx"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == images
+    assert [path.relative_to(tmp_path).as_posix() for path in find_crops(tmp_path).crops] == images
+
+
+def test_what_is_not_sent_is_named_with_its_reason(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for name in ("root/a/1.png", "root/a/@eaDir/1.png/SYNOPHOTO_THUMB_XL.jpg", "root/Thumbs.db", "root/notes.txt",
+                 "root/#recycle/2.png", "root/manifest.csv", "other/3.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (root / "linked").symlink_to(other)
+    (root / "loop").symlink_to(root)
+    (root / "itself").symlink_to(root / "itself")
+    (root / "file.png").symlink_to(other / "3.png")
+    found = find_crops(root)
+    assert [found.name(path) for path in found.crops] == ["a/1.png", "file.png"]
+    assert [path.name for path in found.manifests] == ["manifest.csv"]
+    assert dict(found.ignored) == {
+        "#recycle": "in a system folder",
+        "Thumbs.db": "system file",
+        "a/@eaDir": "in a system folder",
+        "itself": "broken link",
+        "linked": "link to a folder, which is not followed",
+        "loop": "link to a folder, which is not followed",
+        "notes.txt": "not an image by its suffix .txt",
+    }
+    followed = find_crops(root, follow_links=True)
+    assert [followed.name(path) for path in followed.crops] == ["a/1.png", "file.png", "linked/3.png"]
+    assert dict(followed.ignored)["loop"] == "link to a folder that contains it"
+
+
+def test_reasons_are_counted_with_examples() -> None:
+    (first, second) = count_reasons([("a", "broken link"), *((f"{n}", "system file") for n in range(5))])
+    assert (first.reason, first.count, first.examples) == ("system file", 5, ("0", "1", "2"))
+    assert (second.reason, second.count) == ("broken link", 1)
+
+
+def conflicting(tmp_path: Path) -> Files:
+    """Two crops, and a third that has the id of the first: one name composed and decomposed."""
+    contents = {"ä.png": b"1", "b.png": b"2", "a\N{COMBINING DIAERESIS}.png": b"3"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return [(tmp_path / name, Labels().of(name)) for name in contents]
+
+
+def test_crops_with_the_id_of_another_are_kept_apart_or_stop_or_replace(tmp_path: Path) -> None:
+    files = conflicting(tmp_path)
+    (composed, plain, decomposed), ids = [path for path, _ in files], [fields.id for _, fields in files]
+    assert ids[0] == ids[2]
+    stopped = sift(files, {}, ConflictChoice.FAIL)
+    assert stopped.conflicts == [(decomposed, ids[0])]
+    kept = sift(files, {}, ConflictChoice.KEEP)
+    assert [path for path, _ in kept.new] == [composed, plain, decomposed]
+    assert len({fields.id for _, fields in kept.new}) == 3
+    stored = {fields.id or "": sha256(path.read_bytes()).hexdigest() for path, fields in kept.new}
+    assert sift(files, stored, ConflictChoice.KEEP).there == [composed, plain, decomposed]
+    assert [path for path, _ in sift(files, stored, ConflictChoice.REPLACE).new] == [decomposed]
+    unknown = dict.fromkeys(stored)  # items of the first versions have no digest
+    assert composed in sift(files, unknown, ConflictChoice.FAIL).there
 
 
 @pytest.mark.parametrize(

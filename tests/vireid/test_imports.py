@@ -190,6 +190,60 @@ def test_import_prints_failures_and_jobs_follows_and_lists(url: str, gallery: st
     assert "succeeded" not in listed.stdout
 
 
+@pytest.mark.parametrize("command", ["import", "index"])
+def test_a_second_folder_with_the_same_names_stops_or_is_kept_or_replaces(
+    url: str, tmp_path: Path, command: str
+) -> None:
+    name = f"g-{uuid.uuid4().hex}"
+    for camera in range(2):
+        (tmp_path / f"cam{camera}").mkdir()
+        for number in range(2):
+            (tmp_path / f"cam{camera}" / f"{number}.png").write_bytes(crop(10 * camera + number))
+
+    def run(camera: int, *words: str) -> tuple[int, int]:
+        done = vireid(command, str(tmp_path / f"cam{camera}"), "-g", name, *words, url=url)
+        with Client(url) as client:
+            return done.exit_code, len(list(client.items(name)))
+
+    assert run(0) == (0, 2)
+    assert run(1) == (1, 2)
+    assert run(1, "--on-conflict", "keep") == (0, 4)
+    assert run(1, "--on-conflict", "keep") == (0, 4)
+    assert run(1, "--on-conflict", "replace") == (0, 4)
+    assert run(1) == (0, 4)
+    with Client(url) as client:
+        assert len({item.content_sha256 for item in client.items(name)}) == 2
+
+
+@pytest.mark.parametrize("command", ["import", "index"])
+def test_ignored_files_are_printed_by_reason_and_a_linked_folder_is_no_success(
+    url: str, gallery: str, folder: Path, tmp_path: Path, command: str
+) -> None:
+    for name in ("@eaDir", "sub"):
+        (folder / name).mkdir()
+    (folder / "Thumbs.db").write_bytes(b"x")
+    plain = vireid(command, str(folder), "-g", gallery, url=url)
+    assert plain.exit_code == 0
+    assert re.search(r"1 +system file +Thumbs.db", plain.stdout)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x.png").write_bytes(crop(77))
+    (folder / "linked").symlink_to(tmp_path / "more")
+    assert vireid(command, str(folder), "-g", gallery, url=url).exit_code == 1
+    assert vireid(command, str(folder), "-g", gallery, "--follow-links", url=url).exit_code == 0
+    with Client(url) as client:
+        assert client.item(gallery, "linked:x.png")
+
+
+def test_the_time_zone_of_an_import_is_that_of_its_local_times(url: str, gallery: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(crop(1))
+    (tmp_path / "manifest.csv").write_text("path,captured_at\n1.png,2026-07-01 12:00:00\n")
+    assert vireid("import", str(tmp_path), "-g", gallery, url=url).exit_code == 1
+    done = vireid("import", str(tmp_path), "-g", gallery, "--timezone", "Europe/Berlin", url=url)
+    assert done.exit_code == 0
+    with Client(url) as client:
+        assert str(client.item(gallery, "1.png").captured_at) == "2026-07-01 10:00:00+00:00"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [

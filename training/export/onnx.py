@@ -33,7 +33,7 @@ MIN_COSINE = 0.9999
 PROBES = 32
 OPSET = 18
 IR_VERSION = 8
-"""Lowest version of the file format with operator set 18, so that ONNX Runtime 1.14 and later can read the file."""
+"""Lowest version of the file format with operator set 18, so that ONNX Runtime 1.15 and later read the file."""
 HALVED_FROM = 10_000
 """Elements of a weight from which it may be stored as float16: the first layers are small, and their rounding shows."""
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from vireid.client import Client
 
 __all__ = [
+    "ConflictOption",
     "Create",
+    "FollowLinks",
     "GalleryArgument",
     "GalleryOption",
     "Key",
@@ -39,6 +41,15 @@ ModalityChoice = Literal["visible", "infrared", "auto"]
 ModalityOption = Annotated[
     ModalityChoice, typer.Option(help="Modality of the crops; auto: decided from the pixels of each.")
 ]
+ConflictOption = Annotated[
+    Literal["fail", "keep", "replace"],
+    typer.Option(
+        "--on-conflict",
+        help="What to do with a crop whose id belongs to another image: fail stops, keep stores both, replace "
+        "overwrites the stored one.",
+    ),
+]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Also read folders that are linked.")]
 Create = Annotated[bool, typer.Option(help="Create the gallery if it does not exist.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 

@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import Create, GalleryOption, Key, ModalityOption, Url, connected, require_gallery
+from vireid.cli.connection import (
+    ConflictOption,
+    Create,
+    FollowLinks,
+    GalleryOption,
+    Key,
+    ModalityOption,
+    Url,
+    connected,
+    require_gallery,
+)
 from vireid.cli.console import stop
+from vireid.cli.entry_report import print_ignored, require_nothing_hidden
 from vireid.cli.jobs import follow
 
 if TYPE_CHECKING:
     from vireid.client import ImportKind, JobStatus
+    from vireid.client.crop_folder import CropFolder
 
 __all__ = ["app", "read_blocks"]
 
@@ -37,6 +49,10 @@ Fingerprint = Annotated[str | None, typer.Option(help="Fingerprint of the model 
 OnServer = Annotated[
     bool, typer.Option("--on-server", help="SOURCE is a folder on the server's machine, below an import root.")
 ]
+Timezone = Annotated[
+    str | None,
+    typer.Option(help="Time zone of times that state none, such as Europe/Berlin or +02:00; without: refused."),
+]
 Wait = Annotated[bool, typer.Option(help="Wait until the import has ended, and report it.")]
 
 
@@ -47,6 +63,9 @@ def import_source(
     modality: ModalityOption = "auto",
     pattern: Pattern = None,
     fingerprint: Fingerprint = None,
+    on_conflict: ConflictOption = "fail",
+    timezone: Timezone = None,
+    follow_links: FollowLinks = False,
     on_server: OnServer = False,
     create: Create = True,
     wait: Wait = True,
@@ -59,51 +78,64 @@ def import_source(
     fields of each (path, id, identity, modality, camera, captured_at, attributes). Run the same command again after an
     interruption: items that are there already are skipped.
     """
-    files = [] if on_server else _files_to_send(source)
+    from vireid.client.crop_folder import count_reasons
+
+    folder = None if on_server else _folder(source, follow_links=follow_links)
     with connected(url, key) as client:
         require_gallery(client, gallery, create)
         if on_server:
-            job = client.import_directory(gallery, str(source), modality=modality, pattern=pattern)
+            job = client.import_directory(
+                gallery, str(source), modality=modality, pattern=pattern, on_conflict=on_conflict, timezone=timezone,
+                follow_links=follow_links,
+            )  # fmt: skip
         else:
-            send = partial(client.import_file, gallery, modality=modality, pattern=pattern, fingerprint=fingerprint)
-            job = _send(send, source, files)
+            send = partial(
+                client.import_file, gallery, modality=modality, pattern=pattern, fingerprint=fingerprint,
+                on_conflict=on_conflict, timezone=timezone,
+            )  # fmt: skip
+            job = _send(send, source, folder)
         if wait:
             follow(client, job)
         else:
             typer.echo(f"{job.id} is {job.state}; vireid jobs {job.id} follows it")
+    if folder is not None:
+        require_nothing_hidden(count_reasons(folder.ignored))
 
 
-def _files_to_send(source: Path) -> list[Path]:
-    """Return the manifests and images of a folder, or the one archive."""
+def _folder(source: Path, *, follow_links: bool) -> CropFolder | None:
+    """Return what is to be sent of a folder, and print what is not; None for an archive."""
     from vireid.client import import_kind
-    from vireid.client.folder_upload import find_images
-    from vireid.client.tar_stream import MANIFESTS
+    from vireid.client.crop_folder import count_reasons, find_crops
 
     try:
         if not source.is_dir():
+            if follow_links:
+                stop("--follow-links is for a folder", 2)
             import_kind(source)
             source.stat()
-            return [source]
+            return None
     except (OSError, ValueError) as error:
         stop(str(error), 2)
-    manifests = [path for path in source.rglob("*") if path.name in MANIFESTS]
-    images = find_images(source)
-    if not images:
+    folder = find_crops(source, follow_links=follow_links)
+    print_ignored(count_reasons(folder.ignored))
+    if not folder.crops:
         stop(f"there is no image below {source}", 1)
-    return manifests + images
+    return folder
 
 
-def _send(send: Callable[[Iterable[bytes], ImportKind], JobStatus], source: Path, files: list[Path]) -> JobStatus:
+def _send(
+    send: Callable[[Iterable[bytes], ImportKind], JobStatus], source: Path, folder: CropFolder | None
+) -> JobStatus:
     """Send a folder as one tar stream, or an archive as it is."""
     from vireid.cli.progress import transfer_progress
     from vireid.client import import_kind
     from vireid.client.tar_stream import tar_size, tar_stream
 
     try:
-        is_folder = source.is_dir()
-        size = tar_size(source, files) if is_folder else source.stat().st_size
+        files = [] if folder is None else folder.manifests + folder.crops
+        size = tar_size(source, files) if files else source.stat().st_size
         with transfer_progress("sending", size) as counted:
-            if is_folder:
+            if files:
                 return send(counted(tar_stream(source, files)), "tar")
             return send(counted(read_blocks(source)), import_kind(source))
     except OSError as error:

@@ -11,13 +11,13 @@ import typer
 from vireid import DEFAULT_URL
 from vireid.cli.connection import Key, Url, connected
 from vireid.cli.console import print_table, stop
+from vireid.cli.entry_report import print_failures, print_ignored, require_nothing_hidden
 
 if TYPE_CHECKING:
-    from vireid.client import Client, JobStatus
+    from vireid.client import Client, JobFailure, JobStatus
 
 __all__ = ["app", "follow"]
 
-_MAX_FAILURES = 50
 _MAX_JOBS = 100
 
 app = typer.Typer()
@@ -49,7 +49,10 @@ def jobs(
 
 
 def follow(client: Client, job: JobStatus) -> None:
-    """Watch a job until it has ended and report it; the exit code is 1 where it or an entry failed."""
+    """Watch a job until it has ended and report it.
+
+    The exit code is 1 where it or an entry failed, or a folder that may hold crops was not read.
+    """
     from vireid.cli.progress import count_progress
 
     try:
@@ -61,21 +64,24 @@ def follow(client: Client, job: JobStatus) -> None:
     except KeyboardInterrupt:
         typer.echo(f"the job continues; vireid jobs {job.id} --cancel ends it", err=True)
         raise typer.Exit(130) from None
-    gallery = "" if job.gallery is None else f"{job.gallery}: "
-    typer.echo(f"{gallery}{job.state}, {job.done:,} done, {job.skipped:,} there already, {job.failed:,} failed")
-    if job.failed:
-        _print_failures(client, job)
+    _report(job, client.job_failures(job.id) if job.failed else ())
     if job.state == "failed":
         stop(job.error or "the job failed", 1)
     if job.failed:
         raise typer.Exit(1)
+    require_nothing_hidden(job.ignored_by_reason)
 
 
-def _print_failures(client: Client, job: JobStatus) -> None:
-    failures = islice(client.job_failures(job.id), _MAX_FAILURES)
-    print_table(("failed", "reason"), [(failure.name, failure.error.detail) for failure in failures])
-    if job.failed > _MAX_FAILURES:
-        typer.echo(f"and {job.failed - _MAX_FAILURES:,} more, under /v1/jobs/{job.id}/failures")
+def _report(job: JobStatus, failures: Iterable[JobFailure]) -> None:
+    gallery = "" if job.gallery is None else f"{job.gallery}: "
+    replaced = f" ({job.replaced:,} replaced)" if job.replaced else ""
+    typer.echo(
+        f"{gallery}{job.state}, {job.done:,} done{replaced}, {job.skipped:,} there already, {job.failed:,} failed"
+    )
+    if job.failed:
+        named = ((failure.name, failure.error.detail) for failure in failures)
+        print_failures(named, job.failed_by_reason, f", under /v1/jobs/{job.id}/failures")
+    print_ignored(job.ignored_by_reason)
 
 
 def _rows(jobs: Iterable[JobStatus]) -> Iterator[Sequence[str]]:

@@ -21,6 +21,7 @@ from vireid import DEFAULT_URL
 from vireid.client.errors import ApiError, InvalidRequest, JobFailed, UnexpectedAnswer, Unreachable
 from vireid.client.payloads import (
     IMPORT_TYPES,
+    AnyConflict,
     AnyModality,
     GalleryUpdate,
     Image,
@@ -428,6 +429,8 @@ class Client:
         modality: AnyModality = "auto",
         pattern: str | None = None,
         fingerprint: str | None = None,
+        on_conflict: AnyConflict = "fail",
+        timezone: str | None = None,
     ) -> JobStatus:
         """Upload an archive of crops, or precomputed embeddings, in constant memory; return the job that imports it.
 
@@ -435,6 +438,10 @@ class Client:
         its named groups (identity, camera, captured_at, id, modality) become fields of the item. ``fingerprint`` is
         that of the model that made the embeddings. Items that are stored already are skipped, so an upload that failed
         may be repeated.
+
+        ``on_conflict`` says what becomes of an entry whose id belongs to other content: ``fail`` stops the job there,
+        ``keep`` stores both, ``replace`` overwrites. ``timezone`` (an IANA name or an offset) is that of times that
+        state none; without it they are refused.
 
         Raises:
             InvalidRequest: the kind is neither given nor known from the suffix.
@@ -444,7 +451,9 @@ class Client:
             kind = kind or import_kind(file)
         if kind is None:
             raise InvalidRequest("expected the kind of the imported file, found none")
-        params = form_fields(modality=modality, pattern=pattern, fingerprint=fingerprint)
+        params = form_fields(
+            modality=modality, pattern=pattern, fingerprint=fingerprint, on_conflict=on_conflict, timezone=timezone
+        )
         headers = {"Content-Type": IMPORT_TYPES[kind]}
         if isinstance(file, Path):
             with file.open("rb") as body:
@@ -452,11 +461,24 @@ class Client:
         return self._http.upload(JobStatus, path, file, params=params, headers=headers)
 
     def import_directory(
-        self, gallery: str, directory: str, *, modality: AnyModality = "auto", pattern: str | None = None
+        self,
+        gallery: str,
+        directory: str,
+        *,
+        modality: AnyModality = "auto",
+        pattern: str | None = None,
+        on_conflict: AnyConflict = "fail",
+        timezone: str | None = None,
+        follow_links: bool = False,
     ) -> JobStatus:
-        """Import a folder of the server's machine, below one of its import roots. Options as :meth:`import_file`."""
-        path, body = resource_path("galleries", gallery, "imports"), {"directory": directory, "pattern": pattern}
-        return self._http.request(JobStatus, "POST", path, params=form_fields(modality=modality), json=body)
+        """Import a folder of the server's machine, below one of its import roots. Options as :meth:`import_file`.
+
+        ``follow_links`` also reads linked files and folders that are below an import root.
+        """
+        path = resource_path("galleries", gallery, "imports")
+        body = {"directory": directory, "pattern": pattern, "follow_links": follow_links}
+        params = form_fields(modality=modality, on_conflict=on_conflict, timezone=timezone)
+        return self._http.request(JobStatus, "POST", path, params=params, json=body)
 
     def jobs(self, state: JobState | None = None) -> Iterator[JobStatus]:
         """Iterate over the jobs that the key may see, newest first, fetching page by page."""

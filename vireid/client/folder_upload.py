@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.crop_files import id_of, ignored_because
+from models.crop_files import id_of, relative_path
 from vireid.client.client import Client
 from vireid.client.errors import ApiError
 from vireid.client.payloads import AnyModality, batches
 from vireid.schemas.fields import ModalityChoice
 from vireid.schemas.items import ItemFields, WriteResult
 
-__all__ = ["SUFFIXES", "Labels", "Outcome", "find_images", "upload"]
-
-SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of the files that are sent, in lower case."""
+__all__ = ["Labels", "Outcome", "upload"]
 
 _TOO_LARGE = 413
 
@@ -36,10 +33,14 @@ class Labels:
     identity: re.Pattern[str] | None = None
 
     def of(self, path: str) -> ItemFields:
-        """Return the metadata of the crop at ``path``, relative and with forward slashes.
+        """Return the metadata of the crop at ``path``, relative to the folder, with the id that an import gives it.
 
         It is not validated here: the server reports each item that it refuses.
+
+        Raises:
+            InvalidPath: the path cannot be that of a crop.
         """
+        path = relative_path(path)
         return ItemFields.model_construct(
             id=id_of(path),
             modality=ModalityChoice(self.modality),
@@ -55,17 +56,6 @@ class Outcome:
     path: Path
     status: Literal["added", "updated", "failed"]
     reason: str | None = None
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Return every image file below ``folder``, sorted, without hidden files and what operating systems keep there."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and ignored_because(path.relative_to(folder).as_posix()) is None
-        and path.is_file()
-    )
 
 
 def upload(

@@ -20,12 +20,14 @@ from models.card import Modality
 from vireid.client.errors import InvalidRequest
 from vireid.schemas.fields import ModalityChoice, Scalar
 from vireid.schemas.filters import Filter
+from vireid.schemas.imports import ConflictChoice
 from vireid.schemas.items import ItemChanges
 from vireid.schemas.limits import Limits
 from vireid.schemas.search import Fusion, RerankOptions, SearchQuery
 
 __all__ = [
     "IMPORT_TYPES",
+    "AnyConflict",
     "AnyModality",
     "GalleryUpdate",
     "Image",
@@ -53,6 +55,7 @@ or grey ``[H, W]`` of uint8, or deep infrared ``[H, W]`` of uint16."""
 Vectors = NDArray[np.float32]
 AnyModality = ModalityChoice | Modality | Literal["visible", "infrared", "auto"]
 """``auto`` lets the server detect the modality from the pixels."""
+AnyConflict = ConflictChoice | Literal["fail", "keep", "replace"]
 Entry = TypeVar("Entry")
 
 Progress = Callable[[int], object]

@@ -7,10 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["MANIFESTS", "tar_size", "tar_stream"]
-
-MANIFESTS = ("manifest.csv", "manifest.jsonl")
-"""Names of the file with the metadata of the crops."""
+__all__ = ["tar_size", "tar_stream"]
 
 
 class _Buffer(io.RawIOBase):

@@ -87,7 +87,10 @@ def make_entry(
     try:
         path = relative_path(name)
     except InvalidPath as error:
-        if ignored_because(name.replace("\\", "/")) == "system file":  # macOS names a file Icon\r
+        reason = ignored_because(name.replace("\\", "/"))
+        if reason == "system file":  # macOS names a file Icon\r
+            if ignored is not None:
+                ignored.add(reason, display_name(name))
             return None
         return Entry(display_name(name), position, open, EntryRejected(str(error)))
     if not any_file and (reason := ignored_because(path)):

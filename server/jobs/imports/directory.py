@@ -10,7 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, ClassVar
 
-from models.crop_files import display_name, ignored_because
+from models.crop_files import (
+    DEEPEST_FOLDER,
+    LINKED_FOLDER,
+    LOOPING_LINK,
+    NESTED_TOO_DEEPLY,
+    UNREADABLE_FOLDER,
+    display_name,
+    ignored_because,
+)
 from server.domain.errors import ArchiveRejected, EntryRejected
 from server.jobs.imports.archive_entries import Entry, Opener, make_entry, may_be_hostile
 from server.jobs.imports.progress import report_progress
@@ -19,8 +27,6 @@ from server.jobs.report import ReasonCounts
 __all__ = ["DirectorySource", "below_a_root"]
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # do not follow links, do not block on pipes
-
-_DEEPEST = 200  # folders in folders, each of which is open
 
 _Identity = tuple[int, int]
 
@@ -68,21 +74,21 @@ class DirectorySource:
         except OSError as error:
             if not above:
                 raise ArchiveRejected("the folder is gone or cannot be read") from error
-            ignored.add("unreadable folder", display_name(above))
+            ignored.add(UNREADABLE_FOLDER, display_name(above))
             return
         try:
             here = _identity(descriptor)
-            if len(parents) >= _DEEPEST:
-                ignored.add("folder nested too deeply", display_name(above))
+            if len(parents) >= DEEPEST_FOLDER:
+                ignored.add(NESTED_TOO_DEEPLY, display_name(above))
                 return
             if here in parents:
-                ignored.add("link to a folder that contains it", display_name(above))
+                ignored.add(LOOPING_LINK, display_name(above))
                 return
             folders = []
             for found in sorted(os.scandir(descriptor), key=lambda found: found.name):
                 report_progress()
                 path = f"{above}/{found.name}" if above else found.name
-                if found.is_dir():
+                if _is_folder(found):
                     folders.append((path, found))
                 else:
                     yield path, partial(self._content, found, folder, descriptor)
@@ -99,7 +105,7 @@ class DirectorySource:
         if reason := ignored_because(path, folder=True):
             return reason
         if found.is_symlink() and self._target(found, folder) is None:
-            return "link to a folder, which is not followed"
+            return LINKED_FOLDER
         return None
 
     def _target(self, found: os.DirEntry[str], folder: Path) -> Path | None:
@@ -116,6 +122,13 @@ class DirectorySource:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise EntryRejected("it is no plain file")
                 yield file
+
+
+def _is_folder(found: os.DirEntry[str]) -> bool:
+    try:
+        return found.is_dir()
+    except OSError:  # a link to itself, or through a folder that cannot be entered
+        return False
 
 
 def _identity(descriptor: int) -> _Identity:
