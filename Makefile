@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 UV      = $(VENV)/uv/bin/uv
-SPELLED = "*.py" "*.md" "*.js" "*.html" "*.yaml" "*.yml" ":!results" ":!benchmarks/report"
+SPELLED = "*.py" "*.md" "*.js" "*.html" "*.yaml" "*.yml" ":!results" ":!benchmarks/report" ":!*/vendor/*"
 PEERS  ?= .venv-bench# what `make bench` compares with
 EXTRA  ?= cpu# what `make serve` installs: cpu or gpu
 TRAIN  ?=# further options of `make train-gpu`; a rehearsal: --set batch.per_epoch=2 --set epochs=2 --set precision=fp32

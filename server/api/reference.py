@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -49,12 +48,6 @@ async def problem_page(slug: str) -> Response:
         '<p><a href="../problems">All problem types</a></p>'
     )
     return _page(entry.title, body, root="../")
-
-
-@router.get("/reference.css")
-async def style() -> Response:
-    """Return the style of these pages."""
-    return Response(files("server.web").joinpath("reference.css").read_bytes(), media_type="text/css; charset=utf-8")
 
 
 @cache

@@ -27,6 +27,7 @@ from server.api import (
     retention,
     search,
     snapshot,
+    summary,
     vectors,
 )
 
@@ -42,6 +43,7 @@ _MODULES = (  # the most frequently used first: routes are tried in this order
     models,
     compare,
     galleries,
+    summary,
     aliases,
     vectors,
     imports,

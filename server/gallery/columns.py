@@ -17,13 +17,25 @@ from server.gallery.string_table import GrowingArray, Offsets, StringTable
 from server.index.ivf import InvertedLists
 from server.index.protocol import Mask, Rows, VectorIndex
 
-__all__ = ["DTYPES", "Arrays", "AttributeSets", "GalleryView", "Vocabulary", "empty", "encode", "pack", "unpack"]
+__all__ = [
+    "DTYPES",
+    "NO_TIME",
+    "Arrays",
+    "AttributeSets",
+    "GalleryView",
+    "Vocabulary",
+    "empty",
+    "encode",
+    "pack",
+    "unpack",
+]
 
 Arrays = dict[str, NDArray[Any]]
 """Arrays by name: everything of a gallery in memory except vectors, or a part of it."""
 Codes = NDArray[np.int32]
 
-_NO_TIME = np.iinfo(np.int64).min
+NO_TIME = np.iinfo(np.int64).min
+"""Capture time of an item without one, in the column ``captured_at``."""
 
 DTYPES: Mapping[str, type[np.generic]] = {
     "alive": np.bool_,
@@ -190,7 +202,7 @@ class GalleryView:
         if where.captured_from is not None:
             mask &= self.captured_at >= to_microseconds(where.captured_from)
         if where.captured_to is not None:
-            mask &= (self.captured_at < to_microseconds(where.captured_to)) & (self.captured_at != _NO_TIME)
+            mask &= (self.captured_at < to_microseconds(where.captured_to)) & (self.captured_at != NO_TIME)
         if where.attributes:
             mask &= self.attribute_sets.table(where.attributes)[self.attributes]
         if where.exclude_attributes:
@@ -215,7 +227,7 @@ class GalleryView:
             modality=_MODALITIES[self.modality[row]],
             identity=self.identities.value(int(self.identity[row])),
             camera=self.cameras.value(int(self.camera[row])),
-            captured_at=None if captured_at == _NO_TIME else from_microseconds(captured_at),
+            captured_at=None if captured_at == NO_TIME else from_microseconds(captured_at),
             attributes=self.attribute_sets.value(int(self.attributes[row])),
             warnings=CropWarning.from_bits(int(self.warnings[row])),
         )
@@ -231,7 +243,7 @@ def encode(
         "modality": [item.modality.index for item in items],
         "identity": identities.codes([item.identity for item in items]),
         "camera": cameras.codes([item.camera for item in items]),
-        "captured_at": [_NO_TIME if item.captured_at is None else to_microseconds(item.captured_at) for item in items],
+        "captured_at": [NO_TIME if item.captured_at is None else to_microseconds(item.captured_at) for item in items],
         "attributes": attribute_sets.codes([item.attributes for item in items]),
         "warnings": [CropWarning.to_bits(item.warnings) for item in items],
     }

@@ -31,6 +31,7 @@ from server.gallery.calibration import ImpostorRule, calibrate_view
 from server.gallery.columns import GalleryView
 from server.gallery.duplicates import DuplicatePage, DuplicatePair, PairPosition, find_pairs
 from server.gallery.handle import GalleryHandles
+from server.gallery.summary import Summary, summarise
 from server.index.ivf import InvertedLists, SearchDepth
 from server.index.protocol import Mask
 from server.index.ranking import Ranking, RankingRequest, rank, rank_groups
@@ -108,6 +109,10 @@ class GalleryQuery:
         allowed = view.allowed(where)
         row = None if exclude is None else view.row_of(exclude)
         return int(np.count_nonzero(allowed)) - (row is not None and bool(allowed[row]))
+
+    def summary(self, name: str, where: Filter) -> Summary:
+        """Summarise the items that pass ``where``."""
+        return summarise(self._handles.find(name).ready().view(), where)
 
     def calibrate(self, name: str, rule: ImpostorRule) -> list[Calibration]:
         """Measure false match rates among the items of a gallery. Raises ``InvalidRequest``: too few pairs."""

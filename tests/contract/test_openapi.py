@@ -39,6 +39,7 @@ ROUTES = {
     "/v1/galleries/{gallery}/vectors": {"post"},
     "/v1/galleries/{gallery}/imports": {"post"},
     "/v1/galleries/{gallery}/snapshot": {"get"},
+    "/v1/galleries/{gallery}/summary": {"get"},
     "/v1/galleries/{gallery}/restore": {"post"},
     "/v1/galleries/{gallery}/reembed": {"post"},
     "/v1/galleries/{gallery}/calibrations": {"get", "post"},

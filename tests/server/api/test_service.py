@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.card import Card, Modality
+from server.api.page import page_files
 from server.embedding.batcher import Priority
 from server.embedding.providers import CPU
 from server.storage.protocol import LoadedGallery
@@ -170,6 +171,7 @@ def test_page_loads_no_external_resources(client: TestClient) -> None:
     assert parts
     for part in parts:
         assert re.fullmatch(r"[a-z.]+", part), "relative, so that it works behind a path prefix"
+    for part in {*parts, *(name for name in page_files() if not name.endswith(".txt"))}:
         answer = client.get(f"/{part}")
         assert answer.status_code == 200
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text)
