@@ -125,7 +125,7 @@ export const T = {
 
   // Adding
   dropAdd: "Drop crops, a folder or an archive", dropAddHint: "crops are added at once; .tar, .tar.gz, .zip, .parquet and .ndjson become a job",
-  chooseFolder: "Choose a folder", addModality: "Modality of the crops", addCamera: "Camera of all crops", optional: "optional", identityFromFolder: "The folder’s name is the identity",
+  addTitle: "Add crops", chooseFolder: "Choose a folder", addModality: "Modality of the crops", addCamera: "Camera of all crops", optional: "optional", identityFromFolder: "The folder’s name is the identity",
   addedLine: (c, total) => [`${number(c.done)} of ${plural(total, "crop")}`, `${number(c.added)} added`, c.updated && `${number(c.updated)} replaced`,
     c.failed && `${number(c.failed)} failed`, c.warned && `${number(c.warned)} of poor quality`].filter(Boolean).join(" · "),
   cropsAdded: "Crops added", resume: "Continue", stopped: "Stopped. What was added stays.", addFailures: "Failures", uploading: (name) => `Sending ${name}…`, importStarted: "The import runs as a job.",

@@ -79,7 +79,7 @@ export function Adding({ gallery, onChange }) {
     add(files);
   };
   const set = (more) => setFields((old) => ({ ...old, ...more }));
-  return html`<div id="add" class="columns"><div class="panel">
+  return html`<div id="add" class="columns"><div class="panel"><h2>${T.addTitle}</h2>
       <${Choice} label=${T.addModality} name="add-modality" value=${fields.modality} options=${modalityOptions} onChange=${(modality) => set({ modality })}/>
       <${Field} label=${T.addCamera}><input id="add-camera" placeholder=${T.optional} maxlength="256" autocomplete="off" value=${fields.camera} onInput=${(event) => set({ camera: event.target.value })}/><//>
       <label class="check"><input id="add-identity" type="checkbox" checked=${fields.byFolder} onChange=${(event) => set({ byFolder: event.target.checked })}/> ${T.identityFromFolder}</label>
