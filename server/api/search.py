@@ -44,6 +44,7 @@ from server.domain.types import (
 )
 from server.domain.validation import InvalidRequest, field_errors, invalid
 from server.embedding.engine import Detail
+from server.gallery.feedback import reweight
 from server.index.protocol import inner_products
 from server.index.ranking import fuse
 from vireid.schemas.search import (
@@ -105,12 +106,10 @@ class SearchTask:
         Raises:
             InvalidRequest: the query does not fit the person or the gallery's model.
         """
-        engine = state.models.of_fingerprint(gallery.fingerprint)
-        card = None if engine is None else engine.card
-        calibrations = Calibrations(card, state.calibrations.fitting(gallery))
+        calibrations = _calibrations(state, gallery, query)
         where = from_filter(query.filter, person.modality, field="query.filter.modality")
         search = Search(
-            person.vectors,
+            _reweighted(state, gallery, query, person.vectors),
             k=query.k,
             where=where,
             group=query.group_by is not None,
@@ -347,6 +346,30 @@ def _stored_person(state: AppState, gallery: Gallery, body: SearchByStored) -> P
     return Person(vector[np.newaxis], (body.modality,), source, body.modality.encode() + vector.tobytes())
 
 
+def _calibrations(state: AppState, gallery: Gallery, query: SearchQuery) -> Calibrations:
+    """Return the calibrations that may apply: none to a query that feedback re-weights."""
+    if query.feedback is not None:
+        return Calibrations(None)
+    engine = state.models.of_fingerprint(gallery.fingerprint)
+    return Calibrations(None if engine is None else engine.card, state.calibrations.fitting(gallery))
+
+
+def _reweighted(state: AppState, gallery: Gallery, query: SearchQuery, vectors: Vectors) -> Vectors:
+    """Return the query vectors, moved by the marked items."""
+    if query.feedback is None:
+        return vectors
+    right, wrong = (
+        np.array([state.galleries.query.vector(gallery.name, id)[1] for id in ids], np.float32).reshape(
+            -1, gallery.dimension
+        )
+        for ids in (query.feedback.right, query.feedback.wrong)
+    )
+    try:
+        return reweight(vectors, right, wrong)
+    except ValueError:
+        raise invalid("query.feedback", "has marks that cancel the query out; mark fewer items wrong") from None
+
+
 def _fused(vectors: Sequence[Vectors], query: SearchQuery) -> Vectors:
     try:
         return fuse(np.stack(vectors), Fusion(query.fusion))
@@ -369,6 +392,8 @@ def _least_score(
         if value is None:
             continue
         field = f"query.{limit}"
+        if query.feedback is not None:
+            raise invalid(field, "cannot be combined with feedback: no rates are measured for re-weighted queries")
         if where.modality is None or person.modality is None:
             raise invalid(field, "needs query images of one modality and a filter on one modality")
         calibration = calibrations.require(field, person.modality, where.modality).calibration

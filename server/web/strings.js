@@ -88,7 +88,7 @@ export const T = {
   trail: "Trail", trailStart: "pictures", query: "Query",
   score: "Score", previous: "Previous hit", next: "Next hit", zoom: "Zoom", pair: (rank) => `Hit ${rank} beside the query`,
   right: "Right", wrong: "Wrong", marked: (right, wrong) => `${number(right)} marked right, ${number(wrong)} marked wrong`,
-  searchMarks: "Search again with the marks", clearMarks: "Clear marks", withMarks: (right, wrong) => `The query was re-weighted by ${plural(right, "hit")} marked right and ${number(wrong)} marked wrong.`,
+  searchMarks: "Search again with the marks", clearMarks: "Clear marks", withMarks: (right, wrong) => `The query was re-weighted by ${plural(right, "hit")} marked right and ${number(wrong)} marked wrong; no error rates are known for such a query.`,
   goToItem: "Open in the gallery",
   noTimes: "None of these hits has a camera and a time, so there is no timeline.",
   timelineOf: (marked) => (marked ? "Path of the hits that you marked right" : "Hits by time. Mark hits right to see the path of one person only."),
@@ -168,7 +168,8 @@ export const T = {
   chainBroken: "The hash chain is broken", number: "No.", at: "At", action: "Action", by: "Key", detail: "Detail", reference: "Case", noEntries: "No entry yet.",
 };
 
-export function rateInWords({ false_match_rate: rate, below, expected_false_hits: expected }, drawn = false) {
+export function rateInWords({ false_match_rate: rate, below, expected_false_hits: expected }, drawn = false, reweighted = false) {
+  if (rate === null && reweighted) return "Re-weighted query: no error rate is known";
   if (rate === null) return drawn ? "A drawing: no error rate is known" : "Not calibrated for this kind of data";
   const people = 1 / rate;
   const rounded = people < 20 ? Math.round(people) : Number(people.toPrecision(2));

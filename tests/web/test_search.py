@@ -38,6 +38,14 @@ def test_from_a_picture_to_marked_hits(page: Page, crops: Path) -> None:
 
     first.get_by_role("button", name="Right").click()
     expect(page.locator(".tools")).to_contain_text("1 marked right, 0 marked wrong")
+    page.locator(".hit").nth(5).get_by_role("button", name="Wrong").click()
+    page.click("#search-marks")
+    expect(page.locator(".summary")).to_contain_text("re-weighted by 1 hit marked right and 1 marked wrong")
+    expect(page.locator(".hit .rate").first).to_have_text("Re-weighted query: no error rate is known")
+    page.get_by_role("button", name="Timeline").click()
+    expect(page.locator(".timeline circle")).to_have_count(1)
+    page.go_back()
+    expect(page.locator(".tools")).to_contain_text("1 marked right, 1 marked wrong")
     searched = page.url
     first.get_by_role("button", name="Search with this").click()
     expect(page.locator(".trail")).to_contain_text("pictures")

@@ -17,8 +17,10 @@ from vireid.schemas.problems import Problem
 
 __all__ = [
     "MAX_K",
+    "MAX_MARKS",
     "MAX_QUERY_IMAGES",
     "MAX_SEARCHES",
+    "Feedback",
     "Fusion",
     "RerankOptions",
     "SearchAnswer",
@@ -36,6 +38,7 @@ __all__ = [
 MAX_K = 1000
 MAX_QUERY_IMAGES = 16
 MAX_SEARCHES = 64
+MAX_MARKS = 100
 
 
 class Fusion(StrEnum):
@@ -59,6 +62,19 @@ class RerankOptions(Schema):
 
 def _rerank_options(choice: object) -> object:
     return {True: {}, False: None}[choice] if isinstance(choice, bool) else choice
+
+
+class Feedback(Schema):
+    """Items of the gallery that a person has compared with the query: by Rocchio's rule they re-weight the query."""
+
+    right: list[Id] = Field(default=[], max_length=MAX_MARKS, description="Items that show the person.")
+    wrong: list[Id] = Field(default=[], max_length=MAX_MARKS, description="Items that show another person.")
+
+    @model_validator(mode="after")
+    def _check_disjoint(self) -> Self:
+        if both := sorted({*self.right} & {*self.wrong}):
+            raise ValueError(f"marks {both[0]} both right and wrong")
+        return self
 
 
 class SearchQuery(Schema):
@@ -87,6 +103,11 @@ class SearchQuery(Schema):
         None,
         gt=0,
         description="Only hits with at most so many expected false hits; requires what `max_false_match_rate` does.",
+    )
+    feedback: Feedback | None = Field(
+        None,
+        description="Marked items, which re-weight the query. Scores have no rates then: none were measured for "
+        "re-weighted queries.",
     )
     exact: bool = Field(
         False, description="Score every item that passes the filter, even where the server searches approximately."

@@ -60,7 +60,7 @@ function Summary({ found, params }) {
 function Tools({ params, grouped }) {
   const [right, wrong] = [params.getAll("right"), params.getAll("wrong")];
   const layout = params.get("layout") ?? "grid";
-  const again = () => navigate("search", withFields(new URLSearchParams(params), { fr: right, fw: wrong, open: null }));
+  const again = () => navigate("search", withFields(new URLSearchParams(params), { fr: right, fw: wrong, efh: null, open: null }));
   return html`<div class="tools">
     ${!grouped && html`<div class="choice small" role="group" aria-label=${T.layout}>${Object.entries(T.layouts).map(([name, label]) => html`<button type="button" aria-pressed=${name === layout ? "true" : "false"} onClick=${() => change({ layout: name === "grid" ? null : name }, { replace: true })}>${label}</button>`)}</div>`}
     ${(right.length > 0 || wrong.length > 0) && html`<p role="status">${T.marked(right.length, wrong.length)}</p>
@@ -80,7 +80,7 @@ function HitCard({ gallery, hit, params }) {
     <div class="details">
       <p class="who" title=${item.id}>${item.identity ?? item.id}</p>
       <p class="score"><span class="bar" aria-hidden="true"><i style=${{ width: `${100 * Math.max(0, score)}%` }}></i></span><b>${score.toFixed(3)}</b></p>
-      <p class="rate">${rateInWords(hit, item.attributes.source === "drawn")}</p>
+      <p class="rate">${rateInWords(hit, item.attributes.source === "drawn", params.has("fr") || params.has("fw"))}</p>
       ${where && html`<p class="where">${where}</p>`}
       <${Badges} warnings=${item.warnings}/>
       <div class="actions"><button type="button" class="link again" onClick=${() => searchOnward(item.id)}>${T.searchWith}</button>

@@ -27,7 +27,7 @@ export function Pair({ found, hit, params, onPrevious, onNext, onClose }) {
   const query = search.item
     ? html`<${Thumbnail} gallery=${answer.gallery} id=${search.item} alt=${T.storedQuery(search.item)}/>`
     : cropsOf(search.crops).map(({ url, name }) => html`<span class="picture"><img src=${url} alt=${name}/></span>`);
-  const rows = [[T.score, `${score.toFixed(3)}. ${rateInWords(hit, item.attributes.source === "drawn")}`], [T.identity, item.identity], [T.id, item.id], [T.modality, item.modality],
+  const rows = [[T.score, `${score.toFixed(3)}. ${rateInWords(hit, item.attributes.source === "drawn", params.has("fr") || params.has("fw"))}`], [T.identity, item.identity], [T.id, item.id], [T.modality, item.modality],
     [T.camera, item.camera], [T.capturedAt, time(item.captured_at)], ...attributeRows(item.attributes)];
   return html`<${Dialog} label=${T.pair(rank)} onClose=${onClose} wide>
     <div class="pictures" style=${{ "--zoom": zoom }} >
