@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
@@ -195,7 +196,10 @@ def test_an_unreachable_server_is_reported_in_one_line() -> None:
         port = listener.getsockname()[1]
     done = vireid("gallery", "list", url=f"http://127.0.0.1:{port}")
     assert done.exit_code == 1
-    assert done.stderr == f"error: no answer from http://127.0.0.1:{port}: [Errno 111] Connection refused\n"
+    assert done.stderr == (
+        f"error: no answer from http://127.0.0.1:{port}: [Errno 111] Connection refused. "
+        "Start a server with: vireid serve; or name another one by --url or VIREIDCLI_URL\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,6 +275,13 @@ def test_erase_deletes_an_identity_and_prints_the_receipt(url: str, folder: Path
     receipt = json.loads(done.output)
     assert (done.exit_code, receipt["items"], receipt["left"]["store"]) == (0, 4, 0)
     assert vireid("gallery", "erase", name, "--yes", url=url).exit_code == 2
+    again = vireid("gallery", "erase", name, "--identity", "0002", "--yes", url=url)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "no item of" in again.stderr
+    asked = vireid("gallery", "erase", name, "--identity", "0001", url=url, stdin="n\n")
+    assert asked.exit_code == 1
+    assert "Delete 4 items of" in asked.stderr
+    assert vireid("gallery", "show", name, url=url).stdout.count('"items": 12') == 1
 
 
 def test_an_alias_is_set_moved_listed_and_removed(url: str) -> None:
@@ -310,3 +321,101 @@ def test_calibrate_measures_on_the_gallery_and_searches_use_it(
     failed = vireid("calibrate", gallery, "--disjoint-cameras", "x,y", url=url)
     assert failed.exit_code == 1
     assert "known to be of different people (disjoint cameras)" in failed.stderr
+
+
+def test_items_are_listed_shown_changed_and_deleted(url: str, gallery: str, folder: Path, tmp_path: Path) -> None:
+    vireid(
+        "index", str(folder), "-g", gallery, "--identity-pattern", r"/(\d{4})/", "--camera-pattern", r"_(c\d)", url=url
+    )
+    listed = json.loads(vireid("items", "list", "-g", gallery, "--identity", "0001", "--json", url=url).stdout)
+    assert (len(listed["items"]), listed["next_cursor"]) == (4, None)
+    item = listed["items"][0]["id"]
+    assert json.loads(vireid("items", "show", item, "-g", gallery, url=url).stdout) == listed["items"][0]
+    assert (
+        vireid("items", "change", item, "-g", gallery, "--camera", "c9", "--clear", "identity", url=url).exit_code == 0
+    )
+    assert json.loads(vireid("items", "list", "-g", gallery, "--camera", "c9", "--json", url=url).stdout)["items"] == [
+        listed["items"][0] | {"camera": "c9", "identity": None}
+    ]
+    assert vireid("items", "change", item, "-g", gallery, url=url).exit_code == 2
+    assert vireid("items", "image", item, "-g", gallery, "-o", str(tmp_path / "x.jpg"), url=url).exit_code == 0
+    assert (tmp_path / "x.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert vireid("items", "delete", item, "-g", gallery, "--yes", url=url).exit_code == 0
+    assert vireid("items", "delete", item, "-g", gallery, "--yes", url=url).exit_code == 1
+    shown = vireid("items", "list", "-g", gallery, "--limit", "2", url=url)
+    assert "2 of 15 items" in shown.stderr
+
+
+def test_search_by_stored_item_and_by_standard_input(url: str, gallery: str, folder: Path, query: Path) -> None:
+    vireid("index", str(folder), "-g", gallery, url=url)
+    words = ("search", "-g", gallery, "--json", "--modality", "visible")
+    by_file = json.loads(vireid(*words, str(query), url=url).stdout)
+    piped = CliRunner().invoke(app, [*words, "-"], env={"VIREIDCLI_URL": url}, input=query.read_bytes())
+    assert json.loads(piped.stdout)["hits"] == by_file["hits"]
+    item = by_file["hits"][0]["item"]["id"]
+    by_item = json.loads(vireid("search", "-g", gallery, "--json", "--item", item, url=url).stdout)
+    assert (by_item["searched"], item in [hit["item"]["id"] for hit in by_item["hits"]]) == (15, False)
+    assert vireid("search", "-g", gallery, url=url).exit_code == 2
+    assert vireid("search", str(query), "-g", gallery, "--item", item, url=url).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--from", "yesterday", "must be a time"),
+        ("--warning", "ugly", "too_small"),
+        ("--attribute", "site", "expected NAME=VALUE"),
+        ("--id", "a/b", "pattern"),
+    ],
+)
+def test_a_wrong_filter_is_named_by_its_option(
+    url: str, gallery: str, query: Path, option: str, value: str, message: str
+) -> None:
+    done = vireid("search", str(query), "-g", gallery, option, value, url=url)
+    assert done.exit_code == 2
+    assert option in done.stderr
+    assert message in done.stderr
+
+
+def test_filters_of_the_command_reach_the_server(url: str, client: Client, gallery: str, query: Path) -> None:
+    body = {"items": json.dumps([{"id": "a", "modality": "visible", "attributes": {"site": "north", "floor": 2}}])}
+    httpx2.post(
+        f"{url}/v1/galleries/{gallery}/items", files={"images": query.read_bytes()}, data=body
+    ).raise_for_status()
+    words = ("items", "list", "-g", gallery, "--json")
+    for options, count in (
+        (("--attribute", "site=north", "--attribute", "floor=2"), 1),
+        (("--attribute", "floor=3"), 0),
+        (("--exclude-attribute", "site=north"), 0),
+        (("--id", "a", "--exclude-id", "b"), 1),
+    ):
+        assert len(json.loads(vireid(*words, *options, url=url).stdout)["items"]) == count
+
+
+def test_json_is_the_answer_of_the_server(url: str, gallery: str) -> None:
+    for words, path in (
+        (("models", "list"), "/v1/models"),
+        (("models", "show", "stub"), "/v1/models/stub"),
+        (("gallery", "show", gallery), f"/v1/galleries/{gallery}"),
+        (("gallery", "list"), "/v1/galleries?limit=1000"),
+        (("status",), "/readyz"),
+        (("items", "receipts"), "/v1/erasures?limit=1000"),
+        (("keys", "list"), "/v1/keys?limit=1000"),
+        (("jobs",), "/v1/jobs"),
+    ):
+        option = () if "show" in words else ("--json",)
+        done = vireid(*words, *option, url=url)
+        assert json.loads(done.stdout) == httpx2.get(url + path).json(), words
+
+
+def test_status_shows_models_and_metrics(url: str) -> None:
+    assert "model stub: " in vireid("status", url=url).stdout
+    assert "vireid_ready 1.0" in vireid("status", "--metrics", url=url).stdout
+
+
+def test_gallery_is_changed(url: str, gallery: str) -> None:
+    done = vireid("gallery", "change", gallery, "--retention-days", "7", "--json", url=url)
+    assert json.loads(done.stdout)["retention_days"] == 7
+    assert vireid("gallery", "change", gallery, "--retention-days", "0", url=url).exit_code == 0
+    assert json.loads(vireid("gallery", "show", gallery, url=url).stdout)["retention_days"] is None
+    assert vireid("gallery", "change", gallery, url=url).exit_code == 2

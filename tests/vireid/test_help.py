@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from vireid.cli import app
-from vireid.client import CropWarning, JobState, Modality, Scope
+from vireid.cli.examples import EXAMPLES
+from vireid.client import CropWarning, JobState, Scope
 
 THIRD_PARTY_MODULES = {"typer", "annotated_doc", "shellingham"}
 """Modules that ``vireid --help`` may load besides those of Python and of ``vireid``. Each costs start-up time."""
@@ -61,7 +63,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def test_every_summary_fits_into_80_columns() -> None:
-    for group in ("", "gallery", "keys", "audit", "dataset", "translator", "results"):
+    for group in ("", "gallery", "items", "models", "keys", "audit", "dataset", "translator", "results"):
         shown = CliRunner().invoke(app, [*group.split(), "--help"], env={"COLUMNS": "80"}).stdout
         assert "..." not in shown.replace("[ARGS]...", "")
 
@@ -72,13 +74,58 @@ def test_every_command_and_option_has_a_help_text() -> None:
         assert [parameter.name for parameter in command.params if not parameter.help] == [], path
 
 
+def test_every_command_has_an_example_whose_options_exist() -> None:
+    runnable = {
+        " ".join(path): command for path, command in commands(get_command(app)) if not hasattr(command, "commands")
+    }
+    assert runnable.keys() == EXAMPLES.keys()
+    for name, command in runnable.items():
+        words = shlex.split(EXAMPLES[name].partition("vireid ")[2])
+        assert " ".join(words).startswith(name), name
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= options, name
+        assert command.epilog == f"Example: {EXAMPLES[name]}"
+
+
+def test_commands_that_show_an_answer_of_the_server_can_print_it_as_json() -> None:
+    silent = {"serve", "demo", "embed", "index", "doctor", "audit export", "audit confirm-clock", "items image"}
+    silent |= {"gallery snapshot", "gallery alias", "gallery unalias"}  # nothing, or a file
+    silent |= {"gallery delete", "items delete", "keys delete"}  # the answer is empty
+    silent |= {"gallery show", "items show", "models show", "gallery erase"}  # always JSON
+    serving = {" ".join(path): command for path, command in commands(get_command(app)) if "url" in names_of(command)}
+    without = {name for name, command in serving.items() if "as_json" not in names_of(command)}
+    assert without == silent & serving.keys()
+
+
+def names_of(command: Any) -> set[str]:
+    return {parameter.name for parameter in command.params}
+
+
+def test_completion_is_offered() -> None:
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout
+
+
 def test_commands_are_listed_in_the_order_of_use_with_training_last() -> None:
     shown = CliRunner().invoke(app, ["--help"]).stdout
-    names = ("serve", "demo", "search", "index", "import", "gallery", "keys", "jobs", "train", "evaluate", "export")
+    names = (
+        "serve",
+        "demo",
+        "search",
+        "index",
+        "import",
+        "gallery",
+        "items",
+        "models",
+        "keys",
+        "audit",
+        "jobs",
+        "status",
+    )
+    names += ("train", "evaluate", "export")
     places = [shown.index(f"\n  {name} ") for name in names]
     assert places == sorted(places)
     assert shown.index("Commands:") < places[0]
-    assert places[7] < shown.index("Training:") < places[8]
+    assert places[11] < shown.index("Training:") < places[12]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +134,7 @@ def test_commands_are_listed_in_the_order_of_use_with_training_last() -> None:
         ("search", "--exclude-warning", CropWarning),
         ("jobs", "--state", JobState),
         ("keys create", "--scope", Scope),
-        ("gallery duplicates", "--modality", Modality),
+        ("gallery duplicates", "--warning", CropWarning),
     ],
 )
 def test_options_offer_the_values_of_the_api(words: str, option: str, values: type[StrEnum]) -> None:

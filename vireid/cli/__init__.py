@@ -26,16 +26,20 @@ from vireid.cli import (
     galleries,
     imports,
     index,
+    items,
     jobs,
     keys,
+    models,
     results,
     search,
     serve,
+    status,
     train,
     translation,
     weights,
 )
 from vireid.cli.console import TRAINING
+from vireid.cli.examples import add_examples
 
 __all__ = ["app", "main"]
 
@@ -55,7 +59,6 @@ class _SectionedGroup(TyperGroup):
 app = typer.Typer(
     cls=_SectionedGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 success; 1 the operation or one of its items failed; 2 invalid arguments, settings or input; "
@@ -89,9 +92,12 @@ app.add_typer(imports.app)
 app.add_typer(calibrate.app)
 galleries.app.add_typer(archives.app)
 app.add_typer(galleries.app, name="gallery")
+app.add_typer(items.app, name="items")
+app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(jobs.app)
+app.add_typer(status.app)
 app.add_typer(doctor.app)
 
 app.add_typer(weights.app)
@@ -102,6 +108,7 @@ app.add_typer(figures.app)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=TRAINING)
 app.add_typer(translation.app, name="translator", rich_help_panel=TRAINING)
 app.add_typer(results.app, name="results", rich_help_panel=TRAINING)
+add_examples(app)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import IO, Annotated
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import GalleryArgument, Key, Url, connected
+from vireid.cli.connection import AsJson, GalleryArgument, Key, Url, connected
 from vireid.cli.console import stop
 from vireid.cli.imports import read_blocks
 from vireid.cli.jobs import follow
@@ -46,6 +46,7 @@ def save_snapshot(
 def restore_gallery(
     name: GalleryArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `vireid gallery snapshot` has written.")],
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -56,7 +57,7 @@ def restore_gallery(
         with connected(url, key) as client:
             with transfer_progress("sending", file.stat().st_size) as counted:
                 job = client.restore(name, counted(read_blocks(file)))
-            follow(client, job)
+            follow(client, job, as_json=as_json)
     except OSError as error:
         stop(str(error), 1)
 
@@ -65,6 +66,7 @@ def restore_gallery(
 def reembed_gallery(
     name: GalleryArgument,
     model: Annotated[str, typer.Option(help="Name of the new model.")],
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -73,7 +75,7 @@ def reembed_gallery(
     Searches switch to the new embeddings all at once, at the end.
     """
     with connected(url, key) as client:
-        follow(client, client.reembed(name, model))
+        follow(client, client.reembed(name, model), as_json=as_json)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import Key, Url, Yes, connected
-from vireid.cli.console import print_table, stop
+from vireid.cli.connection import AsJson, Key, Url, Yes, connected
+from vireid.cli.console import print_json, print_json_list, print_table, stop
 
 __all__ = ["app"]
 
@@ -21,11 +21,15 @@ app = typer.Typer(no_args_is_help=True, help="List, verify and export the audit 
 @app.command("list")
 def list_entries(
     limit: Annotated[int, typer.Option(min=1, help="Number of entries to print.")] = 50,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """List the newest entries of the audit log."""
     with connected(url, key) as client:
+        if as_json:
+            print_json_list("entries", islice(client.audit(), limit))
+            return
         print_table(
             ("number", "time", "key", "action", "gallery", "case"),
             (
@@ -47,6 +51,7 @@ def verify(
     noted: Annotated[
         str | None, typer.Option(metavar="NUMBER:DIGEST", help="Entry that an earlier verification has printed.")
     ] = None,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -59,8 +64,12 @@ def verify(
         raise typer.BadParameter(f"expected NUMBER:DIGEST, found {noted}")
     with connected(url, key) as client:
         found = client.verify_audit(int(number), digest) if noted else client.verify_audit()
+    if as_json:
+        print_json(found)
     if found.problem is not None:
         stop(f"the audit log was changed: {found.problem}", 1)
+    if as_json:
+        return
     older = f"; {found.unchained} older entries are not in the chain" if found.unchained else ""
     typer.echo(f"{found.entries} entries are intact{older}", err=True)
     if found.last is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import GalleryArgument, Key, Url, connected
+from vireid.cli.connection import AsJson, GalleryArgument, Key, Url, connected
 from vireid.cli.console import print_table
 from vireid.cli.jobs import follow
 
@@ -28,6 +28,7 @@ def calibrate(
     simultaneous: Annotated[
         bool, typer.Option("--simultaneous", help="Items of one camera at the same time are of different people.")
     ] = False,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -37,7 +38,10 @@ def calibrate(
     """
     lists = [cameras.split(",") for cameras in disjoint_cameras or ()]
     with connected(url, key) as client:
-        follow(client, client.calibrate(name, disjoint_cameras=lists, simultaneous=simultaneous))
+        job = client.calibrate(name, disjoint_cameras=lists, simultaneous=simultaneous)
+        follow(client, job, as_json=as_json)
+        if as_json:
+            return
         found = client.calibrations(name)
     columns = ("query", "gallery", "pairs", "people", "score at 1%", "0.1%", "0.01%")
     newest = [one for one in found if one.version == found[0].version]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vireid.client import Client
 
 __all__ = [
+    "AsJson",
     "ConflictOption",
     "Create",
     "FollowLinks",
@@ -51,17 +52,24 @@ ConflictOption = Annotated[
 ]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Also read folders that are linked.")]
 Create = Annotated[bool, typer.Option(help="Create the gallery if it does not exist.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer of the server as JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @contextmanager
 def connected(url: str, key: str | None, *, retries: int = 5) -> Iterator[Client]:
     """Yield a client; an error of its calls ends the command with one line and exit code 1."""
-    from vireid.client import Client, ClientError
+    from vireid.client import Client, ClientError, Forbidden, Unauthorized, Unreachable
 
     try:
         with Client(url, key, retries=retries) as client:
             yield client
+    except Unreachable as error:
+        stop(f"{error}. Start a server with: vireid serve; or name another one by --url or VIREIDCLI_URL", 1)
+    except Unauthorized as error:
+        stop(f"{error}. Give a key by --key or VIREIDCLI_KEY; the first start of a server prints one", 1)
+    except Forbidden as error:
+        stop(f"{error}. Use another key, or create one with: vireid keys create", 1)
     except ClientError as error:
         stop(str(error), 1)
 

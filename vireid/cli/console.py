@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.text import Text
 
 __all__ = [
     "TRAINING",
+    "hint",
     "one_line_errors",
     "parse_choices",
+    "print_json",
+    "print_json_list",
     "print_table",
     "status",
     "stop",
@@ -40,6 +44,25 @@ def stop(message: str, code: int) -> NoReturn:
 def warn(message: str) -> None:
     """Print a warning to the standard error."""
     typer.secho(f"warning: {message}", err=True, fg="yellow")
+
+
+def hint(text: str) -> None:
+    """Print what may be done next to the standard error, where a person reads it."""
+    if sys.stderr.isatty():
+        typer.secho(f"next: {text}", err=True, fg="cyan")
+
+
+def print_json(answer: BaseModel) -> None:
+    """Print an answer of the server as JSON."""
+    typer.echo(answer.model_dump_json(indent=2))
+
+
+def print_json_list(name: str, entries: Iterable[BaseModel]) -> None:
+    """Print the entries of all pages as one page of the API, entry by entry."""
+    typer.echo(f'{{"{name}": [', nl=False)
+    for number, entry in enumerate(entries):
+        typer.echo(("," if number else "") + "\n" + entry.model_dump_json(), nl=False)
+    typer.echo('\n], "next_cursor": null}')
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, copied: Sequence[str] = ()) -> None:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import GalleryArgument, Key, Url, Yes, connected
-from vireid.cli.console import print_table, status
+from vireid.cli.connection import AsJson, GalleryArgument, Key, Url, Yes, connected
+from vireid.cli.console import hint, print_json, print_json_list, print_table, status, stop
+from vireid.cli.filters import FilterValues, to_filter, with_filter
 
 if TYPE_CHECKING:
-    from vireid.client import DuplicatePair, GalleryDetails
+    from vireid.client import DuplicatePair, GalleryDetails, GalleryUpdate
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, save, clean and delete galleries.")
 
-PairModality = Annotated[Literal["visible", "infrared"] | None, typer.Option(help="Only pairs of this modality.")]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The other name.")]
 
 
 @app.command("list")
-def list_galleries(url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_galleries(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List the galleries."""
     with connected(url, key) as client:
+        if as_json:
+            print_json_list("galleries", client.galleries())
+            return
         print_table(("name", "items", "model", "retention", "description"), _gallery_rows(client.galleries()))
 
 
@@ -38,6 +41,7 @@ def create_gallery(
     description: Annotated[str | None, typer.Option(help="Purpose of the gallery.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store vectors as float16, in half the memory.")] = False,
     thumbnails: Annotated[bool, typer.Option(help="Keep a small image of each crop.")] = True,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -51,22 +55,55 @@ def create_gallery(
             vector_type="float16" if half else "float32",
             thumbnails=thumbnails,
         )
+    if as_json:
+        print_json(created)
+        return
     typer.echo(f"{created.name} is created, with the model {created.model}")
+    hint(f"vireid index FOLDER -g {created.name}")
+
+
+@app.command("change")
+def change_gallery(
+    name: GalleryArgument,
+    retention_days: Annotated[
+        int | None, typer.Option(min=0, help="Days after which items are deleted; 0: never.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="Purpose of the gallery.")] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Change the retention or the description of a gallery."""
+    changes: GalleryUpdate = {}
+    if retention_days is not None:
+        changes["retention_days"] = retention_days or None
+    if description is not None:
+        changes["description"] = description or None
+    if not changes:
+        raise typer.BadParameter("give --retention-days or --description", param_hint="--retention-days")
+    with connected(url, key) as client:
+        changed = client.update_gallery(name, **changes)
+    if as_json:
+        print_json(changed)
+    else:
+        typer.echo(f"{changed.name} is changed")
 
 
 @app.command("show")
 def show_gallery(name: GalleryArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Show a gallery as JSON."""
     with connected(url, key) as client:
-        typer.echo(client.gallery(name).model_dump_json(indent=2))
+        print_json(client.gallery(name))
 
 
 @app.command("duplicates")
+@with_filter
 def list_duplicates(
     name: GalleryArgument,
+    where: FilterValues,
     min_score: Annotated[float, typer.Option(min=-1, max=1, help="Lowest score of a pair.")] = 0.98,
-    modality: PairModality = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of pairs.")] = 100,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -74,10 +111,12 @@ def list_duplicates(
 
     Every item is compared with every other, which takes a while.
     """
-    from vireid.client import Filter
-
+    chosen = to_filter(where)
     with connected(url, key) as client, status("comparing …"):
-        pairs = list(islice(client.duplicates(name, Filter(modality=modality), min_score=min_score), limit + 1))
+        pairs = list(islice(client.duplicates(name, chosen, min_score=min_score), limit + 1))
+    if as_json:
+        print_json_list("pairs", pairs[:limit])
+        return
     columns = ("score", "identical", "id", "identity", "camera", "id", "identity", "camera")
     print_table(columns, _duplicate_rows(pairs[:limit]))
     if len(pairs) > limit:
@@ -95,38 +134,41 @@ def delete_gallery(name: GalleryArgument, yes: Yes = False, url: Url = DEFAULT_U
 
 
 @app.command("erase")
+@with_filter
 def erase_items(
-    name: GalleryArgument,
-    identity: Annotated[list[str] | None, typer.Option(help="Items of this identity; repeatable.")] = None,
-    camera: Annotated[list[str] | None, typer.Option(help="Items of this camera; repeatable.")] = None,
-    yes: Yes = False,
-    url: Url = DEFAULT_URL,
-    key: Key = None,
+    name: GalleryArgument, where: FilterValues, yes: Yes = False, url: Url = DEFAULT_URL, key: Key = None
 ) -> None:
-    """Delete all items of an identity or a camera, permanently.
+    """Delete all items that pass a filter, permanently.
 
-    The receipt is printed as JSON.
+    The receipt is printed as JSON. It is an error where no item passes.
     """
-    from vireid.client import Filter
-
-    if not (identity or camera):
-        raise typer.BadParameter("give --identity or --camera", param_hint="--identity")
-    where = Filter(identities=identity, cameras=camera)
+    if not where:
+        raise typer.BadParameter("give at least one option that selects items", param_hint="--identity")
+    chosen = to_filter(where)
     with connected(url, key) as client:
+        count = client.count_items(name, chosen)
+        if not count:
+            stop(f"no item of {name} passes this filter; nothing was deleted", 1)
         if not yes:
-            typer.confirm(f"Delete these items of {name}, permanently?", abort=True)
-        receipt = client.erase(name, where)
-    typer.echo(receipt.model_dump_json(indent=2))
+            typer.confirm(f"Delete {count:,} items of {name}, permanently?", abort=True, err=True)
+        receipt = client.erase(name, chosen)
+    print_json(receipt)
     if not receipt.complete:
         typer.echo('data remains, see "left" above: erase again, and look at /readyz', err=True)
         raise typer.Exit(1)
 
 
 @app.command("aliases")
-def list_aliases(url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_aliases(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List the aliases."""
+    from vireid.schemas.aliases import Alias, AliasesList
+
     with connected(url, key) as client:
-        print_table(("alias", "gallery"), client.aliases().items())
+        found = client.aliases()
+    if as_json:
+        print_json(AliasesList(aliases=[Alias(alias=name, gallery=gallery) for name, gallery in found.items()]))
+    else:
+        print_table(("alias", "gallery"), found.items())
 
 
 @app.command("alias")

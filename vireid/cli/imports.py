@@ -11,6 +11,7 @@ import typer
 
 from vireid import DEFAULT_URL
 from vireid.cli.connection import (
+    AsJson,
     ConflictOption,
     Create,
     FollowLinks,
@@ -21,7 +22,7 @@ from vireid.cli.connection import (
     connected,
     require_gallery,
 )
-from vireid.cli.console import stop
+from vireid.cli.console import hint, print_json, stop
 from vireid.cli.entry_report import print_ignored, require_nothing_hidden
 from vireid.cli.jobs import follow
 
@@ -69,6 +70,7 @@ def import_source(
     on_server: OnServer = False,
     create: Create = True,
     wait: Wait = True,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -95,7 +97,10 @@ def import_source(
             )  # fmt: skip
             job = _send(send, source, folder)
         if wait:
-            follow(client, job)
+            follow(client, job, as_json=as_json)
+            hint(f"vireid search CROP -g {gallery}")
+        elif as_json:
+            print_json(job)
         else:
             typer.echo(f"{job.id} is {job.state}; vireid jobs {job.id} follows it")
     if folder is not None:

@@ -22,7 +22,7 @@ from vireid.cli.connection import (
     connected,
     require_gallery,
 )
-from vireid.cli.console import stop, warn
+from vireid.cli.console import hint, stop, warn
 from vireid.cli.entry_report import print_failures, print_ignored, require_nothing_hidden
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def index(
         finally:
             print_ignored(ignored)
     require_nothing_hidden(ignored)
+    hint(f"vireid search CROP -g {gallery}")
 
 
 def _labelled(found: CropFolder, labels: Labels) -> tuple[Files, list[Outcome]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import Key, Url, connected
-from vireid.cli.console import print_table, stop
+from vireid.cli.connection import AsJson, Key, Url, connected
+from vireid.cli.console import print_json, print_json_list, print_table, stop
 from vireid.cli.entry_report import print_failures, print_ignored, require_nothing_hidden
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def jobs(
         Literal["queued", "running", "succeeded", "failed", "cancelled"] | None,
         typer.Option(help="List only jobs in this state."),
     ] = None,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -41,15 +42,18 @@ def jobs(
         stop("--cancel needs the id of a job", 2)
     with connected(url, key) as client:
         if job_id is not None:
-            follow(client, client.cancel_job(job_id) if cancel else client.job(job_id))
+            follow(client, client.cancel_job(job_id) if cancel else client.job(job_id), as_json=as_json)
             return
         found = client.jobs(None if state is None else JobState(state))
+        if as_json:
+            print_json_list("jobs", islice(found, _MAX_JOBS))
+            return
         columns = ("id", "kind", "gallery", "state", "of", "done", "there", "failed", "left")
         print_table(columns, _rows(islice(found, _MAX_JOBS)), copied=("id",))
 
 
-def follow(client: Client, job: JobStatus) -> None:
-    """Watch a job until it has ended and report it.
+def follow(client: Client, job: JobStatus, *, as_json: bool = False) -> None:
+    """Watch a job until it has ended and report it; with ``as_json`` only its last status is printed.
 
     The exit code is 1 where it or an entry failed, or a folder that may hold crops was not read.
     """
@@ -64,7 +68,10 @@ def follow(client: Client, job: JobStatus) -> None:
     except KeyboardInterrupt:
         typer.echo(f"the job continues; vireid jobs {job.id} --cancel ends it", err=True)
         raise typer.Exit(130) from None
-    _report(job, client.job_failures(job.id) if job.failed else ())
+    if as_json:
+        print_json(job)
+    else:
+        _report(job, client.job_failures(job.id) if job.failed else ())
     if job.state == "failed":
         stop(job.error or "the job failed", 1)
     if job.failed:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vireid import DEFAULT_URL
-from vireid.cli.connection import Key, Url, connected
-from vireid.cli.console import parse_choices, print_table
+from vireid.cli.connection import AsJson, Key, Url, connected
+from vireid.cli.console import parse_choices, print_json, print_json_list, print_table
 
 if TYPE_CHECKING:
     from vireid.client import KeyDetails
@@ -54,9 +54,12 @@ ExpiryOption = Annotated[
 
 
 @app.command("list")
-def list_keys(url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_keys(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List the API keys, without their secrets."""
     with connected(url, key) as client:
+        if as_json:
+            print_json_list("keys", client.api_keys())
+            return
         print_table(("id", "name", "scopes", "galleries", "created", "expires", "last used"), _rows(client.api_keys()))
 
 
@@ -69,6 +72,7 @@ def create_key(
     requests_per_minute: Annotated[
         int | None, typer.Option(min=1, help="Limit of the key's requests per minute.")
     ] = None,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -81,6 +85,9 @@ def create_key(
     scopes = parse_choices("--scope", Scope, scope)
     with connected(url, key) as client:
         created = client.create_key(name, scopes, gallery, expires_at=expires, requests_per_minute=requests_per_minute)
+    if as_json:
+        print_json(created)
+        return
     typer.echo(f"{created.id} is created; its secret, shown only this once:", err=True)
     typer.echo(created.secret)
 
@@ -92,6 +99,7 @@ def rotate_key(
         int, typer.Option(min=0, max=720, help="Hours for which the old secret is accepted too.")
     ] = 24,
     expires: ExpiryOption = None,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -101,6 +109,9 @@ def rotate_key(
     """
     with connected(url, key) as client:
         rotated = client.rotate_key(key_id, overlap_s=3600 * overlap_hours, expires_at=expires)
+    if as_json:
+        print_json(rotated)
+        return
     typer.echo(f"{rotated.id} is rotated; its new secret, shown only this once:", err=True)
     typer.echo(rotated.secret)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vireid import DEFAULT_URL
 from vireid.cli.connection import (
+    AsJson,
     GalleryOption,
     Key,
     ModalityChoice,
@@ -18,7 +20,8 @@ from vireid.cli.connection import (
     connected,
     print_image_errors,
 )
-from vireid.cli.console import parse_choices, print_table
+from vireid.cli.console import print_json, print_table
+from vireid.cli.filters import FilterValues, to_filter, with_filter
 from vireid.cli.rates import NOT_CALIBRATED, describe_calibrations, describe_used, false_hits_text, rate_text
 
 if TYPE_CHECKING:
@@ -26,8 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-Value = TypeVar("Value")
-
+_STDIN = Path("-")
 _HIT_COLUMNS = ("rank", "score", "false matches", "false hits", "id", "identity", "camera", "captured", "modality")
 _GROUP_COLUMNS = ("rank", "identity", "score", "false matches", "false hits", "hits", "best item")
 
@@ -39,20 +41,12 @@ Images = Annotated[
         metavar="IMAGE...", exists=True, dir_okay=False, help="JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF files."
     ),
 ]
+QueryImages = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IMAGE...", help="Crops of one person; -: the standard input."),
+]
 Hits = Annotated[int, typer.Option("-k", min=1, help="Maximum number of hits.")]
-Among = Annotated[
-    Literal["visible", "infrared", "opposite"] | None,
-    typer.Option(help="Search only items of this modality; opposite: the modality that the query does not have."),
-]
-Camera = Annotated[list[str] | None, typer.Option(help="Only items of this camera; repeatable.")]
-ExcludeCamera = Annotated[list[str] | None, typer.Option(help="No items of this camera; repeatable.")]
-ExcludeIdentity = Annotated[list[str] | None, typer.Option(help="No items of this identity; repeatable.")]
-ExcludeWarning = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="<too_small|too_dark|blurred|not_person_shaped>", help="No items with this warning; repeatable."
-    ),
-]
+Item = Annotated[str | None, typer.Option("--item", help="Search by this item of the gallery instead of images.")]
 MinScore = Annotated[float | None, typer.Option(min=-1, max=1, help="Only hits with at least this score.")]
 MaxRate = Annotated[
     float | None,
@@ -72,20 +66,17 @@ Exact = Annotated[
 ]
 FirstImage = Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="The first crop.")]
 SecondImage = Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="The second crop.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
 @app.command()
+@with_filter
 def search(
-    images: Images,
     gallery: GalleryOption,
+    where: FilterValues,
+    images: QueryImages = None,
+    item: Item = None,
     k: Hits = 10,
     modality: ModalityOption = "auto",
-    among: Among = None,
-    camera: Camera = None,
-    exclude_camera: ExcludeCamera = None,
-    exclude_identity: ExcludeIdentity = None,
-    exclude_warning: ExcludeWarning = None,
     min_score: MinScore = None,
     max_false_match_rate: MaxRate = None,
     max_expected_false_hits: MaxFalseHits = None,
@@ -97,18 +88,14 @@ def search(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Find the person of one or more crops in a gallery."""
-    from vireid.client import CropWarning, Filter
-
+    """Find the person of crops, or of an item, in a gallery."""
+    paths = images or []
+    if bool(paths) == (item is not None):
+        raise typer.BadParameter("give the images of one person, or --item", param_hint="IMAGE")
+    contents = [_read(path) for path in paths]
     options: SearchOptions = {
         "k": k,
-        "filter": Filter(
-            modality=among,
-            cameras=_values(camera),
-            exclude_cameras=_values(exclude_camera),
-            exclude_identities=_values(exclude_identity),
-            exclude_warnings=_values(parse_choices("--exclude-warning", CropWarning, exclude_warning)),
-        ),
+        "filter": to_filter(where),
         "fusion": fusion,
         "group_by": "identity" if group else None,
         "rerank": rerank,
@@ -117,10 +104,10 @@ def search(
         "max_expected_false_hits": max_expected_false_hits,
         "exact": exact,
     }
-    with connected(url, key) as client, print_image_errors(images):
-        answer = _search_pages(client, gallery, images, modality, options)
+    with connected(url, key) as client, print_image_errors(paths):
+        answer = _search_pages(client, gallery, contents, item, modality, options)
     if as_json:
-        typer.echo(answer.model_dump_json(indent=2))
+        print_json(answer)
     else:
         _print_answer(answer)
 
@@ -139,7 +126,7 @@ def compare(
     with connected(url, key) as client, print_image_errors([first, second]):
         found = client.compare(first, second, modality, model)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        print_json(found)
         return
     typer.echo(f"score {found.score:.3f} ({' and '.join(found.modality)}, model {found.model})")
     if found.calibration is None:
@@ -174,24 +161,32 @@ def embed(
     typer.echo(f"{output}: {vectors.shape[0]} embeddings of dimension {vectors.shape[1]}")
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="IMAGE") from None
+
+
 def _search_pages(
-    client: Client, gallery: str, images: Sequence[Path], modality: ModalityChoice, options: SearchOptions
+    client: Client,
+    gallery: str,
+    images: Sequence[bytes],
+    item: str | None,
+    modality: ModalityChoice,
+    options: SearchOptions,
 ) -> SearchAnswer:
     """Search; where ``k`` exceeds the server's limit, fetch page after page and join them."""
     k = options["k"]
     if not (options["group_by"] or options["rerank"]):  # these have no further pages, so the server refuses a large k
         options["k"] = min(k, client.limits().max_k)
         options["paginate"] = k > options["k"]
-    answer = client.search(gallery, images, modality=modality, **options)
+    answer = client.search(gallery, images, item_id=item, modality=modality, **options)
     while answer.next_cursor is not None and len(answer.hits) < k:
         options["cursor"], options["k"] = answer.next_cursor, min(k - len(answer.hits), options["k"])
-        page = client.search(gallery, images, modality=modality, **options)
+        page = client.search(gallery, images, item_id=item, modality=modality, **options)
         answer = page.model_copy(update={"hits": answer.hits + page.hits})
     return answer
-
-
-def _values(values: Iterable[Value] | None) -> tuple[Value, ...] | None:
-    return tuple(values or ()) or None
 
 
 def _print_answer(answer: SearchAnswer) -> None:
