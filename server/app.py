@@ -17,6 +17,7 @@ from server.api import errors, openapi
 from server.api.app_state import AppState
 from server.api.auth import Authentication
 from server.api.content_encoding import ContentDecoding
+from server.api.gauges import gauges
 from server.api.job_submission import UPLOAD_PATHS
 from server.api.metrics import Metrics
 from server.api.middleware import BodyLimit, Tracing
@@ -97,6 +98,7 @@ async def _running(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
 
 def _open(settings: Settings, stack: ExitStack) -> AppState:
     """Open every part of the server; ``stack`` closes them in reverse order, even if a later one fails to open."""
+    log.info("opening the data in %s and the models in %s", settings.data_dir, settings.model_dir)
     store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}")))
     galleries = Galleries(
         store,
@@ -132,6 +134,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
                     errors.describe_as_json,
                     audit,
                     partial(remove_leftovers, store),
+                    observe=metrics.job,
                 )
             )
         ),
@@ -146,7 +149,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
         *start_maintenance(galleries.maintenance),
     ):
         stack.enter_context(closing(task))
-    metrics.watch(state.models, lambda: admission.in_flight, state.problems)
+    metrics.watch(state.models, gauges(state))
     for engine in state.models:
         log.info("model %s runs in %s on %s", engine.card.name, engine.precision, engine.provider)
     _announce_access(settings, state.keys)

@@ -25,7 +25,10 @@ from server.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVICES: dict[str, dict[str, Any]] = {
+    name: service for name, service in COMPOSE["services"].items() if service.get("profiles") != ["monitoring"]
+}
+"""The services that run vireid; those of the profile ``monitoring`` are checked in ``tests.server.test_monitoring``."""
 SCRIPT = ROOT / "deploy" / "verify_image.sh"
 
 

@@ -85,7 +85,8 @@ class Tracing:
             await framework_response(Request(scope), 500)(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
-            state_of(scope).metrics.request(method, route, status or 500, trace)
+            caller = scope["state"].get("caller")
+            state_of(scope).metrics.request(method, route, status or 500, trace, caller and caller.key_id)
             fields = {"method": method, "route": route, "status": status, "request_id": trace.request_id}
             log.info("request", extra={**fields, **trace.milliseconds()})
 

@@ -240,7 +240,9 @@ def _answer(
     task = SearchTask.of(state, gallery, query, person, after)
     (result,) = _results(state, trace, gallery, [task])
     state.audit.require(caller.key_id, "search", gallery.name, task.audit_detail(result))
-    return _json(task.answer(result, trace.timing()))
+    answer = task.answer(result, trace.timing())
+    _count(state, answer)
+    return _json(answer)
 
 
 def _answer_stored(state: AppState, caller: Caller, trace: Trace, gallery: Gallery, body: SearchByStored) -> Response:
@@ -262,8 +264,14 @@ def _answer_many(state: AppState, caller: Caller, trace: Trace, name: str, entri
     state.audit.require(caller.key_id, "search", gallery.name, {"searches": details, "failed": len(outcomes)})
     timing = trace.timing()
     for (index, task), result in zip(tasks.items(), results, strict=True):
-        outcomes[index] = SearchOutcome(index=index, answer=task.answer(result, timing))
+        answer = task.answer(result, timing)
+        _count(state, answer)
+        outcomes[index] = SearchOutcome(index=index, answer=answer)
     return _json(SearchAnswers(answers=[outcomes[index] for index in range(len(entries))]))
+
+
+def _count(state: AppState, answer: SearchAnswer) -> None:
+    state.metrics.search(None if answer.calibration is None else answer.calibration.real)
 
 
 def _json(answer: SearchAnswer | SearchAnswers) -> Response:

@@ -83,6 +83,11 @@ class IsolatedDecoders:
         if self._waiting.pop(number, None) is not None:
             self._last_decoded = time.monotonic()
 
+    @property
+    def waiting(self) -> int:
+        """Number of images of queries that are being decoded or wait for it."""
+        return len(self._waiting)
+
     def problems(self) -> list[str]:
         """Return the reasons why images cannot be decoded; empty if they can."""
         found = [self._workers.failure] if self._workers.failure else []

@@ -114,6 +114,11 @@ class Models:
         """Return the loaded model with those weights, whatever its name; None if there is none."""
         return next((engine for engine in self if engine.card.fingerprint == fingerprint), None)
 
+    @property
+    def decoding(self) -> int:
+        """Number of images of queries that isolated decoders hold."""
+        return self._isolated.waiting
+
     def problems(self) -> list[str]:
         """Return the reasons why images cannot be embedded; empty if they can."""
         return self.batcher.problems() + self._isolated.problems()

@@ -215,7 +215,7 @@ class Jobs:
     ``folder`` contains one folder for each job that has not ended; anything else there is left from a crash and is
     removed. ``handlers`` maps the kind of a job to its handler; a job of an unknown kind fails. ``tidy`` is called at
     the start and after each job, with the ids of all jobs that have not ended, to remove what other jobs left behind;
-    no job starts meanwhile.
+    no job starts meanwhile. ``observe`` is called with kind and state of each job that has ended.
     """
 
     def __init__(
@@ -227,7 +227,9 @@ class Jobs:
         audit: AuditLog,
         tidy: Callable[[Collection[str]], object] = frozenset,
         limits: JobLimits | None = None,
+        observe: Callable[[str, str], object] = lambda _kind, _state: None,
     ) -> None:
+        self._observe = observe
         self._table, self._folder, self._handlers, self._explain, self._audit = table, folder, handlers, explain, audit
         self._tidy, self._limits = tidy, limits or JobLimits()
         self._stopped = Event()
@@ -446,6 +448,7 @@ class Jobs:
         _remove(self._folder / job.id)
         counts = {"done": ended.done, "failed": ended.failed, "skipped": ended.skipped}
         log.info("job %s %s: %s", job.id, ended.state, counts)
+        self._observe(job.kind, ended.state.value)
         detail = {"job": job.id, "kind": job.kind, "state": ended.state.value, **counts}
         with suppress(StorageFull):
             self._audit.record(job.key_id, "job.end", job.gallery, detail)
