@@ -91,7 +91,7 @@ def test_commands_that_show_an_answer_of_the_server_can_print_it_as_json() -> No
     silent = {"serve", "demo", "embed", "index", "doctor", "audit export", "audit confirm-clock", "items image"}
     silent |= {"gallery snapshot", "gallery alias", "gallery unalias"}  # nothing, or a file
     silent |= {"gallery delete", "items delete", "keys delete"}  # the answer is empty
-    silent |= {"gallery show", "items show", "models show", "gallery erase"}  # always JSON
+    silent |= {"gallery show", "gallery summary", "items show", "models show", "gallery erase"}  # always JSON
     serving = {" ".join(path): command for path, command in commands(get_command(app)) if "url" in names_of(command)}
     without = {name for name, command in serving.items() if "as_json" not in names_of(command)}
     assert without == silent & serving.keys()

@@ -21,6 +21,7 @@ EXAMPLES: Mapping[str, str] = {
     "gallery list": "vireid gallery list",
     "gallery create": "vireid gallery create night --retention-days 30",
     "gallery show": "vireid gallery show night",
+    "gallery summary": "vireid gallery summary night",
     "gallery change": "vireid gallery change night --retention-days 14",
     "gallery duplicates": "vireid gallery duplicates night --min-score 0.99",
     "gallery delete": "vireid gallery delete night",

@@ -96,6 +96,13 @@ def show_gallery(name: GalleryArgument, url: Url = DEFAULT_URL, key: Key = None)
         print_json(client.gallery(name))
 
 
+@app.command("summary")
+def show_summary(name: GalleryArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Show what a gallery holds as JSON."""
+    with connected(url, key) as client:
+        print_json(client.summary(name))
+
+
 @app.command("duplicates")
 @with_filter
 def list_duplicates(

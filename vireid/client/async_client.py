@@ -89,6 +89,7 @@ class AsyncClient:
     create_gallery = _call(Client.create_gallery)
     galleries = _iterate(Client.galleries)
     gallery = _call(Client.gallery)
+    summary = _call(Client.summary)
     update_gallery = _call(Client.update_gallery)
     delete_gallery = _call(Client.delete_gallery)
     aliases = _call(Client.aliases)

@@ -60,6 +60,7 @@ from vireid.schemas.models import ModelsList
 from vireid.schemas.problems import Problem
 from vireid.schemas.retention import RetentionStatus
 from vireid.schemas.search import SearchAnswer, SearchAnswers, SearchHit, SearchOutcome
+from vireid.schemas.summary import GallerySummary
 
 __all__ = ["Client"]
 
@@ -214,6 +215,10 @@ class Client:
     def gallery(self, name: str) -> GalleryDetails:
         """Return a gallery."""
         return self._http.request(GalleryDetails, "GET", resource_path("galleries", name))
+
+    def summary(self, gallery: str) -> GallerySummary:
+        """Return what a gallery holds, counted by modality, camera and other fields."""
+        return self._http.request(GallerySummary, "GET", resource_path("galleries", gallery, "summary"))
 
     def update_gallery(self, name: str, **changes: Unpack[GalleryUpdate]) -> GalleryDetails:
         """Change the retention or the description of a gallery."""
