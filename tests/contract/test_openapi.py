@@ -156,7 +156,7 @@ def test_search_schemas_have_the_fields_of_the_contract(document: dict[str, Any]
     schemas = document["components"]["schemas"]
     assert schemas["SearchQuery"]["properties"].keys() == {
         "k", "rerank", "fusion", "group_by", "min_score", "max_false_match_rate", "filter", "cursor",
-        "exact", "max_expected_false_hits", "paginate",
+        "exact", "max_expected_false_hits", "paginate", "feedback",
     }  # fmt: skip
     assert schemas["Filter"]["properties"].keys() == {
         "ids", "exclude_ids",
