@@ -47,6 +47,7 @@ from server.settings import Settings
 from server.storage.api_keys import ApiKeys, Scope
 from server.storage.audit_log import AuditLog
 from server.storage.calibrations import CalibrationTable
+from server.storage.encryption import Encryption, KeysRejected, read_keys
 from server.storage.health import storage_problems
 from server.storage.sql_store import SqlStore
 
@@ -99,11 +100,12 @@ async def _running(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
 def _open(settings: Settings, stack: ExitStack) -> AppState:
     """Open every part of the server; ``stack`` closes them in reverse order, even if a later one fails to open."""
     log.info("opening the data in %s and the models in %s", settings.data_dir, settings.model_dir)
-    store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}")))
+    encryption = _encryption(settings)
+    store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}", encryption)))
     galleries = Galleries(
         store,
         choose_index(settings.search_device, codes=settings.search_codes),
-        SnapshotDirectory(settings.data_dir / "index"),
+        SnapshotDirectory(settings.data_dir / "index", encryption=encryption),
         approximate_above=settings.approximate_above,
         in_background=True,
     )
@@ -113,8 +115,8 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
     audit = AuditLog(store.engine)
     calibrations = CalibrationTable(store.engine)
     handlers: dict[str, JobHandler] = {
-        IMPORT: Import(galleries, models, settings.import_roots, settings.max_image_bytes),
-        RESTORE: Restore(galleries, store),
+        IMPORT: Import(galleries, models, settings.import_roots, settings.max_image_bytes, encryption),
+        RESTORE: Restore(galleries, store, encryption),
         CALIBRATE: Calibrate(galleries, calibrations),
         REEMBED: Reembed(galleries, store, models),
     }
@@ -142,6 +144,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
         pools=Pools(settings.request_timeout_s),
         metrics=metrics,
         clock=RetentionClock(audit),
+        encryption=encryption,
         storage_problems=partial(storage_problems, store.engine, settings.data_dir),
     )
     for task in (
@@ -154,6 +157,19 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
         log.info("model %s runs in %s on %s", engine.card.name, engine.precision, engine.provider)
     _announce_access(settings, state.keys)
     return state
+
+
+def _encryption(settings: Settings) -> Encryption:
+    """Return the encryption at rest. Raises ``KeysRejected``."""
+    if settings.encryption_keys is not None:
+        return Encryption(read_keys(settings.encryption_keys.get_secret_value()))
+    if settings.encryption_key_file is None:
+        return Encryption()
+    try:
+        return Encryption(read_keys(settings.encryption_key_file.read_text("utf-8")))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise KeysRejected(f"the encryption keys in {settings.encryption_key_file} cannot be read: {reason}") from error
 
 
 def _load_models(settings: Settings, metrics: Metrics) -> Models:

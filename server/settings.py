@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -192,6 +192,15 @@ class Settings(BaseSettings):
         description="Days for which audit entries are kept; the hash chain stays verifiable. Unset: for ever.",
     )
 
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="Keys that encrypt vectors, thumbnails, index snapshots and uploads on disk: ID:KEY, separated by "
+        "blanks, each KEY 32 bytes in base64. The first is for new data. Unset, also as file: nothing is encrypted.",
+    )
+    encryption_key_file: Path | None = Field(
+        None, description="File with the same keys, one per line, readable only by the server."
+    )
+
     import_roots: tuple[Path, ...] = Field(
         (), description="Server folders that imports may read, separated by colons. Unset: none."
     )
@@ -262,6 +271,8 @@ class Settings(BaseSettings):
                 f"{PREFIX}MAX_IN_FLIGHT is {self.max_in_flight} but must be at least {PREFIX}MAX_IMAGES, "
                 f"{self.max_images}; otherwise a full request would always be refused"
             )
+        if self.encryption_keys is not None and self.encryption_key_file is not None:
+            raise ValueError(f"set either {PREFIX}ENCRYPTION_KEYS or {PREFIX}ENCRYPTION_KEY_FILE, not both")
         return self
 
     @property

@@ -21,6 +21,7 @@ from server.settings import Settings
 from server.storage.api_keys import ApiKeys
 from server.storage.audit_log import AuditLog
 from server.storage.calibrations import CalibrationTable
+from server.storage.encryption import Encryption
 
 __all__ = ["AppState", "StateDep", "state_of"]
 
@@ -40,6 +41,7 @@ class AppState:
     pools: Pools
     metrics: Metrics
     clock: RetentionClock
+    encryption: Encryption
     storage_problems: Callable[[], list[str]]
     recent_queries: RecentQueries = field(default_factory=RecentQueries)
 

@@ -82,7 +82,7 @@ async def add_import(
     await run_in_threadpool(_check, state, found, format, options)
     with state.jobs.pending() as pending:
         if directory is None:
-            await store_body(request, pending.folder / BODY)
+            await store_body(request, pending.folder / BODY, state.encryption)
         parameters = ImportParameters(
             format=format,
             created_at=found.created_at,

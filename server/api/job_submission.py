@@ -18,6 +18,8 @@ from server.api.auth import Caller
 from server.domain.errors import StorageFull
 from server.jobs.runner import PendingJob
 from server.jobs.types import Job
+from server.jobs.upload import start_upload
+from server.storage.encryption import Encryption
 from server.storage.files import fsync_directory
 
 __all__ = ["UPLOAD_PATHS", "store_body", "submit"]
@@ -29,8 +31,8 @@ _BUFFER = 2**20
 _SYNC_EVERY = 256 * 2**20
 
 
-async def store_body(request: Request, path: Path) -> None:
-    """Write the body of a request to a new file, in constant memory; it is durable when this returns.
+async def store_body(request: Request, path: Path, encryption: Encryption) -> None:
+    """Write the body of a request to a new file (``Upload``), in constant memory; it is durable when this returns.
 
     Raises:
         StorageFull: the disk has no room for it.
@@ -39,9 +41,9 @@ async def store_body(request: Request, path: Path) -> None:
         if int(request.headers.get("content-length", 0)) > shutil.disk_usage(path.parent).free:
             raise StorageFull
         with path.open("xb", buffering=_BUFFER) as file:
-            unsynced = 0
+            write, unsynced = start_upload(file, encryption), 0
             async for block in request.stream():
-                await run_in_threadpool(file.write, block)
+                await run_in_threadpool(write, block)
                 unsynced += len(block)
                 if unsynced >= _SYNC_EVERY:  # so that the last sync does not wait for gigabytes
                     await run_in_threadpool(_sync, file)

@@ -45,7 +45,7 @@ async def restore_gallery(
         raise BodyTypeUnsupported([TAR])
     await run_in_threadpool(_check_name_is_free, state, gallery)
     with state.jobs.pending() as pending:
-        await store_body(request, pending.folder / BODY)
+        await store_body(request, pending.folder / BODY, state.encryption)
         job = await run_in_threadpool(submit, state, caller, pending, RESTORE, gallery, {})
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return to_job_status(state, job)

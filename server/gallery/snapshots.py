@@ -22,13 +22,14 @@ from server.gallery.columns import DTYPES, GalleryView, empty, pack
 from server.gallery.live_gallery import LiveGallery
 from server.hardware.cpu import usable_cores
 from server.index.protocol import Mask, Rows, VectorIndex
+from server.storage.encryption import Encryption, NotDecrypted
 from server.storage.files import fsync_directory, write_atomically, write_durably
 
 __all__ = ["Snapshot", "SnapshotDirectory"]
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _BLANK = "blank"
 """Name in the metadata of the mask of rows whose vectors are zeros in their file; not every dead row is blank."""
@@ -44,11 +45,12 @@ class _Unusable(Exception):
 
 @dataclass(slots=True)
 class _VectorFile:
-    """A vector file. ``sha256`` is None if rows were blanked since it was computed."""
+    """A vector file. ``sha256`` is None if rows were blanked since it was computed; ``salt`` makes its key."""
 
     path: Path
     rows: int
     sha256: str | None
+    salt: bytes
 
 
 class Snapshot:
@@ -58,14 +60,18 @@ class Snapshot:
     rows added since. The manifest names the gallery, the files and their SHA-256; it is written last and atomically,
     so a snapshot is complete or absent.
 
+    With ``encryption`` all three are encrypted; under another key the snapshot is removed. Blank rows are zeros in any
+    case.
+
     Deleted data must not stay on disk: ``erase`` removes the manifest, overwrites the metadata, and blanks the rows in
     the vector files. The next ``write`` needs only new metadata and new checksums.
 
     Threads: any method may be called from any thread.
     """
 
-    def __init__(self, folder: Path, gallery: Gallery) -> None:
+    def __init__(self, folder: Path, gallery: Gallery, encryption: Encryption | None = None) -> None:
         self._folder, self._gallery = folder, gallery
+        self._encryption = encryption or Encryption()
         self._lock = Lock()
         self.sequence: int | None = None
         """Sequence number of the gallery in the snapshot; None without a snapshot."""
@@ -83,8 +89,11 @@ class Snapshot:
         with self._lock:
             try:
                 return self._read(build(), advance)
-            except (_Unusable, OSError, ValueError, KeyError, TypeError) as error:
+            except (_Unusable, NotDecrypted, OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("gallery %s: its snapshot is not used: %s", self._gallery.name, error)
+                if self._encryption.key is not None:  # it may not be encrypted, or with a key that is to be removed
+                    self._forget_files()
+                    self._sweep()
                 return None
 
     def write(self, now: Callable[[], GalleryView]) -> None:
@@ -151,15 +160,19 @@ class Snapshot:
             self._folder.rmdir()
 
     def _read(self, index: VectorIndex, advance: Callable[[int], None]) -> LiveGallery:
-        manifest = _read_manifest(self._folder / _MANIFEST)
+        manifest = self._read_manifest()
         for name, value in self._identity().items():
             if manifest[name] != value:
                 raise _Unusable(f"its {name} is {manifest[name]}, that of the gallery {value}")
-        parts = [_VectorFile(self._folder / name, rows, sha256) for name, rows, sha256 in manifest["vectors"]]
+        parts = [
+            _VectorFile(self._folder / name, rows, sha256, bytes.fromhex(salt))
+            for name, rows, sha256, salt in manifest["vectors"]
+        ]
         name, sha256 = manifest["facts"]
         with ThreadPoolExecutor(usable_cores()) as pool:  # reading and hashing release the interpreter lock
             vectors = [pool.submit(self._read_vectors, part) for part in parts]
-            with np.load(io.BytesIO(_verified(self._folder / name, sha256)), allow_pickle=False) as file:
+            metadata = self._open(_verified(self._folder / name, sha256), "metadata")
+            with np.load(io.BytesIO(metadata), allow_pickle=False) as file:
                 arrays = dict(file)
             blank = arrays.pop(_BLANK)
             rows = sum(part.rows for part in parts)
@@ -167,7 +180,10 @@ class Snapshot:
             if not whole or int(arrays["alive"].sum()) != manifest["count"]:
                 raise _Unusable("its metadata and its vectors do not belong together")
             live = LiveGallery(index, arrays, manifest["sequence"])
+            first = 0
             for part, found in zip(parts, vectors, strict=True):
+                found.result()[blank[first : first + part.rows]] = 0  # they are not encrypted
+                first += part.rows
                 index.add(found.result())
                 advance(part.rows)
         self._index, self._vector_files, self._blank = index, parts, blank
@@ -184,6 +200,9 @@ class Snapshot:
                 left = left[file.readinto(left) :]
         if hashlib.sha256(vectors.data).hexdigest() != part.sha256:
             raise _Unusable(f"{part.path.name} is not what was written")
+        cipher = self._encryption.file_cipher(part.salt)
+        if cipher is not None:
+            cipher.apply_into(vectors.data.cast("B"))
         return vectors
 
     def _write_vectors(self, view: GalleryView, number: int) -> None:
@@ -194,25 +213,28 @@ class Snapshot:
         old = self._vector_files[number] if number < len(self._vector_files) else None
         if old is None or old.rows < last - first:
             blank = ~view.alive[first:last]
-            path = self._folder / f"vectors-{number:05d}-{last - first}"
-            self._vector_files[number:] = [
-                _VectorFile(path, last - first, write_durably(path, self._blocks(view.index, first, blank)))
-            ]
+            path, salt = self._folder / f"vectors-{number:05d}-{last - first}", self._encryption.new_salt()
+            sha256 = write_durably(path, self._blocks(view.index, first, blank, salt))
+            self._vector_files[number:] = [_VectorFile(path, last - first, sha256, salt)]
             self._blank = np.concatenate([self._blank[:first], blank])
             self._outdated |= set() if old is None else {old.path}
         elif old.sha256 is None:
             checksum = hashlib.sha256()
-            for block in self._blocks(view.index, first, self._blank[first:last]):
+            for block in self._blocks(view.index, first, self._blank[first:last], old.salt):
                 checksum.update(block)
             old.sha256 = checksum.hexdigest()
 
-    def _blocks(self, index: VectorIndex, first: int, blank: Mask) -> Iterator[memoryview]:
-        """Yield the bytes of rows from ``first`` on, ``blank`` ones as zeros."""
+    def _blocks(self, index: VectorIndex, first: int, blank: Mask, salt: bytes) -> Iterator[memoryview]:
+        """Yield the bytes of rows from ``first`` on, encrypted, but ``blank`` ones as zeros."""
+        cipher = self._encryption.file_cipher(salt)
         for start in range(0, len(blank), _CHUNK):
             part = blank[start : start + _CHUNK]
             vectors = index.vectors(np.arange(first + start, first + start + len(part)))
-            vectors[part] = 0
-            yield vectors.astype(self._gallery.vector_type.dtype).data.cast("B")
+            stored = vectors.astype(self._gallery.vector_type.dtype)
+            if cipher is not None:
+                cipher.apply_into(stored.data.cast("B"), start * stored.strides[0])
+            stored[part] = 0
+            yield stored.data.cast("B")
 
     def _finish(self, view: GalleryView) -> None:
         metadata = io.BytesIO()
@@ -221,14 +243,29 @@ class Snapshot:
         manifest = self._identity() | {
             "sequence": view.sequence,
             "count": int(view.alive.sum()),
-            "vectors": [(part.path.name, part.rows, part.sha256) for part in self._vector_files],
-            "facts": (path.name, write_durably(path, [metadata.getbuffer()])),
+            "vectors": [(part.path.name, part.rows, part.sha256, part.salt.hex()) for part in self._vector_files],
+            "facts": (path.name, write_durably(path, [self._seal(metadata.getvalue(), "metadata")])),
         }
-        text = json.dumps(manifest)
-        write_atomically(self._folder / _MANIFEST, _sealed(text).encode())
+        write_atomically(self._folder / _MANIFEST, self._seal(_sealed(json.dumps(manifest)).encode(), _MANIFEST))
         self._metadata, self.sequence = path, view.sequence
         self._outdated, self._clean = set(), False
         self._sweep()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        path = self._folder / _MANIFEST
+        if not path.exists():
+            raise _Unusable("it is unfinished, or items were erased since")
+        text, checksum = self._open(path.read_bytes(), _MANIFEST).decode().splitlines()
+        if hashlib.sha256(text.encode()).hexdigest() != checksum:
+            raise _Unusable("its manifest is not what was written")
+        manifest: dict[str, Any] = json.loads(text)
+        return manifest
+
+    def _seal(self, content: bytes, name: str) -> bytes:
+        return self._encryption.seal(content, f"{self._folder.name}/{name}")
+
+    def _open(self, content: bytes, name: str) -> bytes:
+        return self._encryption.open(self._encryption.key, content, f"{self._folder.name}/{name}")
 
     def _identity(self) -> dict[str, Any]:
         gallery = self._gallery
@@ -279,13 +316,13 @@ class Snapshot:
 class SnapshotDirectory:
     """The snapshots of all galleries with at least ``least`` rows, one folder each in ``directory``."""
 
-    def __init__(self, directory: Path, least: int = 10_000) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, least: int = 10_000, encryption: Encryption | None = None) -> None:
+        self._directory, self._encryption = directory, encryption
         self.least = least
 
     def of(self, gallery: Gallery) -> Snapshot:
         """Return the snapshot of one gallery, which need not exist yet."""
-        return Snapshot(self._directory / _folder_name(gallery), gallery)
+        return Snapshot(self._directory / _folder_name(gallery), gallery, self._encryption)
 
     def sweep(self, galleries: Collection[Gallery]) -> None:
         """Overwrite and remove everything that belongs to none of these galleries."""
@@ -309,16 +346,6 @@ def _folder_name(gallery: Gallery) -> str:
 
 def _count_files(view: GalleryView) -> int:
     return -(-len(view.alive) // _ROWS)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise _Unusable("it is unfinished, or items were erased since")
-    text, checksum = path.read_text().splitlines()
-    if hashlib.sha256(text.encode()).hexdigest() != checksum:
-        raise _Unusable("its manifest is not what was written")
-    manifest: dict[str, Any] = json.loads(text)
-    return manifest
 
 
 def _sealed(text: str) -> str:

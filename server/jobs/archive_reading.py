@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from hashlib import file_digest, sha256
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from server.gallery.archive import (
 )
 from server.jobs.imports.archive_entries import Entry, may_be_hostile
 from server.jobs.imports.tar import TarSource
+from server.jobs.upload import Upload
 
 __all__ = ["PartRead", "read_archive"]
 
@@ -63,7 +63,7 @@ class _ItemRow(VectorMetadata):
 _ROWS = TypeAdapter(list[_ItemRow])
 
 
-def read_archive(body: Path, after: int) -> Iterator[ArchiveManifest | PartRead]:
+def read_archive(body: Upload, after: int) -> Iterator[ArchiveManifest | PartRead]:
     """Yield the manifest, then the items of the parts behind the first ``after``, each of which has its checksum.
 
     Raises:

@@ -15,9 +15,10 @@ from server.gallery.archive import ArchivedGallery, ArchiveManifest
 from server.gallery.galleries import Galleries
 from server.jobs.archive_reading import PartRead
 from server.jobs.cleanup import draft_of
-from server.jobs.imports.handler import BODY
+from server.jobs.imports.handler import stored_upload
 from server.jobs.reader_process import READER_MEMORY, read_in_process
 from server.jobs.runner import Context
+from server.storage.encryption import Encryption
 from server.storage.protocol import Store
 
 __all__ = ["RESTORE", "Restore"]
@@ -31,8 +32,8 @@ _MEMORY = 3 * READER_MEMORY
 class Restore:
     """Makes galleries of ``store`` out of snapshots."""
 
-    def __init__(self, galleries: Galleries, store: Store) -> None:
-        self._galleries, self._store = galleries, store
+    def __init__(self, galleries: Galleries, store: Store, encryption: Encryption) -> None:
+        self._galleries, self._store, self._encryption = galleries, store, encryption
 
     def run(self, context: Context) -> None:
         """See :class:`JobHandler`. A position is the number of parts that are stored.
@@ -46,10 +47,7 @@ class Restore:
         stored = context.job.cursor
         if stored is not None and draft not in self._store.drafts():
             return  # it was published before a crash
-        body = context.folder / BODY
-        if not body.exists():
-            raise ArchiveRejected("the upload is gone; send it again")
-        arguments = (body, stored or 0)
+        arguments = (stored_upload(context.folder, self._encryption), stored or 0)
         with closing(
             read_in_process("server.jobs.archive_reading:read_archive", *arguments, check=context.check, memory=_MEMORY)
         ) as messages:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, Select, Table, Text, cast, select
 from models.card import Modality
 from server.domain.timestamps import from_microseconds
 from server.domain.types import CropWarning, Item, Scalar, VectorType
+from server.storage.encryption import Encryption, NotDecrypted, encryption_of, place_of
 from server.storage.protocol import ItemChunk
 from server.storage.tables import items
 
@@ -41,13 +42,28 @@ def changed_items(
     Raises ``damaged`` with a finding.
     """
     dtype = VectorType(gallery.vector_type).dtype
-    for rows, blobs, checksums, *columns in _pages(connection, _query(gallery, since, vectors)):
+    for rows, blobs, checksums, keys, *columns in _pages(connection, _query(gallery, since, vectors)):
         found = list(map(_item, *columns))
         for number, blob in enumerate(blobs):
-            if blob is None or len(blob) != dtype.itemsize * dimension or zlib.crc32(blob) != checksums[number]:
+            if blob is None or zlib.crc32(blob) != checksums[number]:
                 raise damaged(f"the vector of item {found[number].id} is not the one that was stored")
-        flat = np.frombuffer(b"".join(blobs), dtype).reshape(len(blobs), dimension)
+        try:
+            opened = _decrypted(encryption_of(connection), vectors, rows, blobs, keys)
+        except NotDecrypted as error:
+            raise damaged(f"the vector in {error} is not the one that was stored") from None
+        sizes = set(map(len, opened)) - {dtype.itemsize * dimension}
+        if sizes:
+            raise damaged(f"a vector has {min(sizes)} bytes, not {dtype.itemsize * dimension}")
+        flat = np.frombuffer(b"".join(opened), dtype).reshape(len(opened), dimension)
         yield ItemChunk(np.array(rows, np.int64), found, flat)
+
+
+def _decrypted(
+    encryption: Encryption, table: Table, rows: Sequence[int], blobs: Sequence[bytes], keys: Sequence[str | None]
+) -> Sequence[bytes]:
+    if not any(keys):
+        return blobs
+    return [encryption.open(key, blob, place_of(table, row)) for row, blob, key in zip(rows, blobs, keys, strict=True)]
 
 
 def rows_of(connection: Connection, gallery: Row[Any]) -> Rows:
@@ -62,6 +78,7 @@ def _columns(vectors: Table) -> Select[Any]:
         _items.row,
         vectors.c.vector,
         vectors.c.crc32,
+        vectors.c.vector_key,
         _items.id,
         _items.modality,
         _items.identity,

@@ -17,6 +17,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from server.storage.encryption import ENCRYPTION, Encryption
+from server.storage.encryption_keys import accept_keys
 from server.storage.files import publish_file
 from server.storage.startup_errors import DatabaseDamaged, DatabaseMissing, DatabaseTooNew
 from server.storage.transactions import COMMITTER, WRITES, GroupCommitter, database_name, reading, scrub, writing
@@ -42,7 +44,7 @@ _BELONGINGS = ("index", "jobs", "RESERVE")
 """Files of the server that exist only beside a database."""
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, encryption: Encryption) -> Engine:
     """Connect, and migrate the schema to this program's version. Works for SQLite files and PostgreSQL.
 
     A missing SQLite file is created, completely or not at all, unless its directory shows that there was one. This
@@ -52,16 +54,18 @@ def open_database(url: str) -> Engine:
         DatabaseDamaged: SQLite cannot read the file, or vireid did not create it.
         DatabaseMissing: the file is missing, but files that belong to it exist.
         DatabaseTooNew: its schema version is unknown; nothing was changed.
+        KeysRejected: a key that encrypts its data is missing or another one.
         StorageFull: the disk has no room for the start.
     """
     parsed = make_url(url)
     file = database_file(parsed)
     if file is not None and not file.exists():
-        _create(parsed, file)
+        _create(parsed, file, encryption)
     elif file is not None and not file.stat().st_size:
         raise DatabaseDamaged(str(file), "it is empty")
-    with _opened(parsed, _PRAGMAS) as engine:
+    with _opened(parsed, _PRAGMAS, encryption) as engine:
         _migrate(engine, new=file is None)
+        accept_keys(engine, encryption)
         scrub(engine)
     return engine
 
@@ -93,14 +97,14 @@ def check(engine: Engine) -> None:
         raise DatabaseDamaged(database_name(engine), str(finding))
 
 
-def _create(url: URL, file: Path) -> None:
+def _create(url: URL, file: Path, encryption: Encryption) -> None:
     """Create the file under another name and rename it: a file of that name is always complete."""
     found = [path.name for path in (_beside(file, suffix) for suffix in _COMPANIONS) if path.exists()]
     if found := found + [name for name in _BELONGINGS if (file.parent / name).exists()]:
         raise DatabaseMissing(file, found)
     unfinished = _beside(file, ".new")
     unfinished.unlink(missing_ok=True)
-    with _opened(url.set(database=str(unfinished)), _UNFINISHED_PRAGMAS) as engine:
+    with _opened(url.set(database=str(unfinished)), _UNFINISHED_PRAGMAS, encryption) as engine:
         _migrate(engine, new=True)
     engine.dispose()
     with unfinished.open("rb") as written:
@@ -113,9 +117,10 @@ def _beside(file: Path, suffix: str) -> Path:
 
 
 @contextmanager
-def _opened(url: URL, pragmas: Sequence[str]) -> Iterator[Engine]:
+def _opened(url: URL, pragmas: Sequence[str], encryption: Encryption) -> Iterator[Engine]:
     """Create an engine with a group committer and, for SQLite, pragmas; dispose of it if the block fails."""
-    engine = create_engine(url, pool_size=8, max_overflow=-1, execution_options={COMMITTER: GroupCommitter()})
+    options = {COMMITTER: GroupCommitter(), ENCRYPTION: encryption}
+    engine = create_engine(url, pool_size=8, max_overflow=-1, execution_options=options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", partial(_set_pragmas, pragmas))
         event.listen(engine, "begin", _begin)

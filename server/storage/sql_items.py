@@ -41,7 +41,7 @@ _items, _thumbnails = tables.items.c, tables.thumbnails.c
 
 _THUMBNAIL = select(tables.thumbnails).join(tables.items).where(*MATCHING_ITEM)
 _VECTOR = {
-    table: select(tables.items, table.c.vector, table.c.crc32)
+    table: select(tables.items, table.c.vector, table.c.crc32, table.c.vector_key)
     .outerjoin(table, table.c.row == _items.row)
     .where(*MATCHING_ITEM)
     for table in VECTOR_TABLES
@@ -102,15 +102,15 @@ class SqlItems(SqlTransactions):
     def thumbnail(self, name: str, item: str) -> bytes:
         with reading(self.engine) as connection:
             row = find_item(connection, name, item, _THUMBNAIL)
-        if row.crc32 is not None and zlib.crc32(row.image, row.row) != row.crc32:
-            raise self._damaged(f"the thumbnail of item {item} is not the one that was stored")
-        return bytes(row.image)
+            if row.crc32 is not None and zlib.crc32(row.image, row.row) != row.crc32:
+                raise self._damaged(f"the thumbnail of item {item} is not the one that was stored")
+            return self._thumbnail(connection, row, item) or b""
 
     def vector(self, name: str, item: str) -> tuple[Item, Vectors]:
         with reading(self.engine) as connection:
             gallery = find_gallery(connection, name)
             row = find_item(connection, name, item, _VECTOR[own_vectors(gallery)])
-        return to_item(row), self._verified_vector(row, gallery)
+            return to_item(row), self._verified_vector(connection, row, gallery)
 
     @contextmanager
     def dump(self, name: str) -> Iterator[tuple[Gallery, Iterator[NewItem]]]:
@@ -128,7 +128,14 @@ class SqlItems(SqlTransactions):
     def _new_items(self, connection: Connection, gallery: Row[Any]) -> Iterator[NewItem]:
         vectors = own_vectors(gallery)
         query = (
-            select(tables.items, vectors.c.vector, vectors.c.crc32, _thumbnails.image)
+            select(
+                tables.items,
+                vectors.c.vector,
+                vectors.c.crc32,
+                vectors.c.vector_key,
+                _thumbnails.image,
+                _thumbnails.image_key,
+            )
             .outerjoin(vectors, vectors.c.row == _items.row)
             .outerjoin(tables.thumbnails, _thumbnails.row == _items.row)
             .where(_items.gallery == gallery.number)
@@ -137,15 +144,17 @@ class SqlItems(SqlTransactions):
         count = 0
         with connection.execute(query, execution_options={"yield_per": PAGE}) as rows:
             for row in rows:
-                image = None if row.image is None else bytes(row.image)
-                yield NewItem(to_item(row), self._verified_vector(row, gallery), image, row.stored_at)
+                vector = self._verified_vector(connection, row, gallery)
+                yield NewItem(to_item(row), vector, self._thumbnail(connection, row, row.id), row.stored_at)
                 count += 1
         self._check_count(gallery, count)
 
-    def _verified_vector(self, row: Row[Any], gallery: Row[Any]) -> Vectors:
+    def _verified_vector(self, connection: Connection, row: Row[Any], gallery: Row[Any]) -> Vectors:
+        what = f"the vector of item {row.id}"
         if row.vector is None or zlib.crc32(row.vector) != row.crc32:
-            raise self._damaged(f"the vector of item {row.id} is not the one that was stored")
-        return np.frombuffer(row.vector, VectorType(gallery.vector_type).dtype).astype(np.float32)
+            raise self._damaged(f"{what} is not the one that was stored")
+        vector = self._opened(connection, own_vectors(gallery), row.row, row.vector_key, row.vector, what)
+        return np.frombuffer(vector, VectorType(gallery.vector_type).dtype).astype(np.float32)
 
     def _chunks(self, connection: Connection, gallery: Row[Any], since: int, reembedded: bool) -> Iterator[ItemChunk]:
         table, dimension = own_vectors(gallery), gallery.dimension

@@ -60,16 +60,16 @@ class SqlReembedding(SqlTransactions):
         with reading(self.engine) as connection:
             gallery = find_gallery(connection, name)
             query = (
-                select(tables.items, _thumbnails.image)
+                select(tables.items, _thumbnails.image, _thumbnails.image_key)
                 .where(_items.gallery == gallery.number, _items.row > after, lacks_vector(unused_vectors(gallery)))
                 .outerjoin(tables.thumbnails, _thumbnails.row == _items.row)
                 .order_by(_items.row)
                 .limit(limit)
             )
-            found = connection.execute(query).all()
-        return [
-            PendingReembedding(row.row, to_item(row), None if row.image is None else bytes(row.image)) for row in found
-        ]
+            return [
+                PendingReembedding(row.row, to_item(row), self._thumbnail(connection, row, row.id))
+                for row in connection.execute(query).all()
+            ]
 
     def store_reembedded(self, name: str, vectors: Mapping[int, Vectors]) -> None:
         with writing(self.engine) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam,
 from server.domain.errors import GalleryNotFound, ItemNotFound
 from server.domain.types import Filter, NewItem, VectorType
 from server.storage import tables
+from server.storage.encryption import Encryption, encryption_of, place_of
 from server.storage.mapping import among, among_numbers, conditions, passes, to_record
 from server.storage.protocol import DRAFT_SUFFIX
 
@@ -37,7 +38,9 @@ __all__ = [
     "items_with_ids",
     "lacks_vector",
     "own_vectors",
+    "thumbnail_records",
     "unused_vectors",
+    "vector_records",
 ]
 
 PAGE = 1000
@@ -158,17 +161,30 @@ def insert_items(connection: Connection, gallery: Row[Any], sequence: int, new: 
     insert_vectors(connection, own_vectors(gallery), blobs)
     images = [(rows[one.item.id], one.thumbnail) for one in new if one.thumbnail is not None]
     if images and gallery.thumbnails:
-        connection.execute(
-            _INSERT_THUMBNAIL, [{"row": row, "image": image, "crc32": zlib.crc32(image, row)} for row, image in images]
-        )
+        connection.execute(_INSERT_THUMBNAIL, thumbnail_records(encryption_of(connection), images))
     return rows
 
 
 def insert_vectors(connection: Connection, table: Table, blobs: Sequence[tuple[int, bytes]]) -> None:
     """Insert vectors by row."""
     if blobs:
-        records = [{"row": row, "vector": blob, "crc32": zlib.crc32(blob)} for row, blob in blobs]
-        connection.execute(_INSERT_VECTOR[table], records)
+        connection.execute(_INSERT_VECTOR[table], vector_records(encryption_of(connection), table, blobs))
+
+
+def vector_records(encryption: Encryption, table: Table, blobs: Iterable[tuple[int, bytes]]) -> list[dict[str, object]]:
+    """Return the rows of vectors, encrypted."""
+    sealed = [(row, encryption.seal(blob, place_of(table, row))) for row, blob in blobs]
+    key = encryption.key
+    return [{"row": row, "vector": blob, "crc32": zlib.crc32(blob), "vector_key": key} for row, blob in sealed]
+
+
+def thumbnail_records(encryption: Encryption, images: Iterable[tuple[int, bytes]]) -> list[dict[str, object]]:
+    """Return the rows of thumbnails, encrypted."""
+    sealed = [(row, encryption.seal(image, place_of(tables.thumbnails, row))) for row, image in images]
+    return [
+        {"row": row, "image": image, "crc32": zlib.crc32(image, row), "image_key": encryption.key}
+        for row, image in sealed
+    ]
 
 
 def delete_rows(connection: Connection, rows: Sequence[int]) -> tuple[int, int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, Row, Table
 
 from server.domain.errors import StorageFull
+from server.storage import tables
 from server.storage.disk_reserve import DiskReserve
+from server.storage.encryption import NotDecrypted, encryption_of, place_of
 from server.storage.startup_errors import DatabaseDamaged
 from server.storage.transactions import after_commit, database_name, scrub
 
@@ -45,6 +47,22 @@ class SqlTransactions:
         with self._reserve.released():
             self.scrub()
             return delete(_STEP)
+
+    def _opened(
+        self, connection: Connection, table: Table, row: int, key: str | None, sealed: bytes, what: str
+    ) -> bytes:
+        """Decrypt a record of a table; raises ``DatabaseDamaged`` about ``what``."""
+        try:
+            return encryption_of(connection).open(key, sealed, place_of(table, row))
+        except NotDecrypted:
+            raise self._damaged(f"{what} is not the one that was stored") from None
+
+    def _thumbnail(self, connection: Connection, row: Row[Any], item: str) -> bytes | None:
+        """Return the thumbnail in a row with ``row``, ``image`` and ``image_key``, if there is one."""
+        if row.image is None:
+            return None
+        what = f"the thumbnail of item {item}"
+        return self._opened(connection, tables.thumbnails, row.row, row.image_key, bytes(row.image), what)
 
     def _damaged(self, finding: str) -> DatabaseDamaged:
         return DatabaseDamaged(database_name(self.engine), finding)

@@ -29,6 +29,7 @@ __all__ = [
     "api_keys",
     "audit",
     "calibrations",
+    "encryption_keys",
     "erasures",
     "galleries",
     "items",
@@ -53,6 +54,7 @@ metadata = MetaData(
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 # Lists and ties are ordered by code point, as in Python; SQLite does so by default.
 _Id = String(128).with_variant(String(128, collation="C"), "postgresql")
+_KeyId = String(16)  # of the key that encrypts a record; NULL: it is not encrypted
 
 galleries = Table(
     "galleries",
@@ -115,7 +117,8 @@ def _vectors(name: str) -> Table:
         metadata,
         Column("row", _Number, ForeignKey("items.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
         Column("vector", LargeBinary, nullable=False),  # in the gallery's vector_type, little-endian
-        Column("crc32", BigInteger, nullable=False),  # of ``vector``
+        Column("crc32", BigInteger, nullable=False),  # of ``vector`` as it is here
+        Column("vector_key", _KeyId),
     )
 
 
@@ -126,7 +129,15 @@ thumbnails = Table(
     metadata,
     Column("row", _Number, ForeignKey("items.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("image", LargeBinary, nullable=False),
-    Column("crc32", BigInteger),  # of ``image``, initialised with the row; NULL: older than this column
+    Column("crc32", BigInteger),  # of ``image`` as it is here, initialised with the row; NULL: older than this column
+    Column("image_key", _KeyId),
+)
+
+encryption_keys = Table(
+    "encryption_keys",
+    metadata,
+    Column("id", _KeyId, primary_key=True),  # of a key in use; empty: some data may not be encrypted
+    Column("check", LargeBinary, nullable=False),  # a known text, sealed with the key
 )
 
 api_keys = Table(

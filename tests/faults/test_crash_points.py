@@ -200,8 +200,8 @@ def check_recovery(recording: Recording, files: dict[str, bytes], folder: Path, 
         (folder / path).write_bytes(content)
     with closing(SqlStore(f"sqlite:///{folder / FILE}")) as store:
         store.check()
-        assert store._deleter is not None
-        store._deleter.join()
+        assert store._background is not None
+        store._background.join()
         found = dump(store.engine)
         assert AuditLog(store.engine).verify().problem is None
     allowed = recording.states[max(0, acknowledged) : acknowledged + 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.settings import Settings
+from server.storage.encryption import Encryption, read_keys
 from server.storage.sql_store import SqlStore, Store
 from tests.server.memory_store import MemoryStore
 from tests.server.stub_model import write_model
 
 BASE_URL = "http://127.0.0.1:8000"
+KEYS = "k1:" + "QUFB" * 10 + "QUE="
+"""An encryption key."""
 MAX_IMAGES, MAX_IMAGE_BYTES = 40, 49_999
 
 
@@ -91,10 +94,12 @@ def sql_store(url: str) -> Iterator[SqlStore]:
     store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest) -> Store:
+@pytest.fixture(params=["memory", "sqlite", "encrypted sqlite"])
+def store(request: pytest.FixtureRequest, url: str) -> Iterator[Store]:
     """Each kind of store, empty."""
     if request.param == "memory":
-        return MemoryStore()
-    made: SqlStore = request.getfixturevalue("sql_store")
-    return made
+        yield MemoryStore()
+        return
+    keys = read_keys(KEYS) if request.param == "encrypted sqlite" else None
+    with closing(SqlStore(url, Encryption(keys))) as made:
+        yield made

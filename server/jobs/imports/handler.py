@@ -21,8 +21,10 @@ from server.jobs.imports.tar import TarSource
 from server.jobs.imports.vectors import import_vectors
 from server.jobs.imports.zip import ZipSource
 from server.jobs.runner import Context
+from server.jobs.upload import Upload
+from server.storage.encryption import Encryption, NotDecrypted
 
-__all__ = ["BODY", "IMPORT", "Format", "Import", "ImportParameters"]
+__all__ = ["BODY", "IMPORT", "Format", "Import", "ImportParameters", "stored_upload"]
 
 IMPORT = "import"
 """Name of the kind."""
@@ -67,23 +69,29 @@ class ImportParameters(Wire):
 class Import:
     """Runs imports into ``galleries`` by ``models``; folders must lie below ``roots``."""
 
-    def __init__(self, galleries: Galleries, models: Models, roots: tuple[Path, ...], max_image_bytes: int) -> None:
+    def __init__(
+        self,
+        galleries: Galleries,
+        models: Models,
+        roots: tuple[Path, ...],
+        max_image_bytes: int,
+        encryption: Encryption,
+    ) -> None:
         self._galleries, self._models, self._roots, self._max_bytes = galleries, models, roots, max_image_bytes
+        self._encryption = encryption
 
     def run(self, context: Context) -> None:
         """See :class:`JobHandler`."""
         options = ImportParameters.model_validate(context.job.parameters)
         target = ImportTarget(self._galleries, context.job.gallery or "", options.created_at, options.on_conflict)
         gallery = target.gallery()
-        body = context.folder / BODY
-        if options.format is not Format.DIRECTORY and not body.exists():
-            raise ArchiveRejected("the upload is gone; send it again")
         if options.format.of_images:
             self._import_images(context, options, target, gallery)
         elif gallery.fingerprint != options.fingerprint:  # bound to another model since the request
             raise ModelMismatch(gallery.name, gallery.fingerprint, options.fingerprint)
         else:
-            import_vectors(context, options.format.value, body, target, _zone(options))
+            upload = stored_upload(context.folder, self._encryption)
+            import_vectors(context, options.format.value, upload, target, _zone(options))
         _require_success(context)
 
     def _import_images(
@@ -94,15 +102,28 @@ class Import:
             raise ModelMismatch(gallery.name, gallery.fingerprint, "another model after a restart")
         pattern = None if options.pattern is None else PathPattern(options.pattern)
         labels = Labels(options.modality, pattern, _zone(options))
-        import_images(context, self._source(options, context.folder / BODY), target, engine, labels, self._max_bytes)
+        import_images(context, self._source(options, context.folder), target, engine, labels, self._max_bytes)
 
-    def _source(self, options: ImportParameters, body: Path) -> Source:
-        if options.format is Format.TAR:
-            return TarSource(body)
-        if options.format is Format.ZIP:
-            return ZipSource(body)
-        folder = below_a_root(options.directory or Path(), self._roots)
-        return DirectorySource(folder, self._roots if options.follow_links else ())
+    def _source(self, options: ImportParameters, job_folder: Path) -> Source:
+        if options.format is Format.DIRECTORY:
+            folder = below_a_root(options.directory or Path(), self._roots)
+            return DirectorySource(folder, self._roots if options.follow_links else ())
+        upload = stored_upload(job_folder, self._encryption)
+        return TarSource(upload) if options.format is Format.TAR else ZipSource(upload)
+
+
+def stored_upload(job_folder: Path, encryption: Encryption) -> Upload:
+    """Return the upload of a job.
+
+    Raises:
+        ArchiveRejected: it is gone, or the key that encrypts it is.
+    """
+    try:
+        return Upload.at(job_folder / BODY, encryption)
+    except FileNotFoundError:
+        raise ArchiveRejected("the upload is gone; send it again") from None
+    except NotDecrypted:
+        raise ArchiveRejected("the key that encrypts the upload is missing; send it again") from None
 
 
 def _zone(options: ImportParameters) -> tzinfo | None:

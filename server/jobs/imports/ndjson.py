@@ -5,25 +5,25 @@ from __future__ import annotations
 import codecs
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 from pydantic_core import from_json
 
 from server.jobs.imports.progress import report_progress
 from server.jobs.imports.vector_rows import VectorRow, VectorSurvey
+from server.jobs.upload import Upload
 
 __all__ = ["read_ndjson"]
 
 _LONGEST_LINE = 4 * 2**20
 
 
-def read_ndjson(path: Path, after: tuple[int, int] | None, dimension: int) -> Iterator[VectorSurvey | VectorRow]:
+def read_ndjson(upload: Upload, after: tuple[int, int] | None, dimension: int) -> Iterator[VectorSurvey | VectorRow]:
     """Yield the number of rows, then those behind ``after``; empty lines do not count.
 
     A position is the number of a line, from 1, and of the byte behind it.
     """
-    with path.open("rb") as file:
+    with upload.open() as file:
         yield VectorSurvey(sum(line is None or bool(line.strip()) for line in _lines(file)), [])
         number, offset = after or (0, 0)
         file.seek(offset)

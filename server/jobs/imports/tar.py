@@ -22,6 +22,7 @@ from server.domain.errors import ArchiveRejected, EntryRejected
 from server.jobs.imports.archive_entries import MAX_ENTRIES, Entry, damaged, make_entry, may_be_hostile
 from server.jobs.imports.progress import report_progress
 from server.jobs.report import ReasonCounts
+from server.jobs.upload import Upload
 
 __all__ = ["MAX_EXPANSION", "TarSource"]
 
@@ -73,15 +74,15 @@ class _Member:
 
 
 class TarSource:
-    """The members of the archive in file ``path``. Hard links to earlier members have their content.
+    """The members of an uploaded archive. Hard links to earlier members have their content.
 
     With ``any_file`` they need not be crops.
     """
 
     start: ClassVar[int] = -1
 
-    def __init__(self, path: Path, *, any_file: bool = False) -> None:
-        self._path, self._any_file = path, any_file
+    def __init__(self, upload: Upload, *, any_file: bool = False) -> None:
+        self._upload, self._any_file = upload, any_file
         self._targets: set[str] | None = None
 
     def entries(self, after: int | None = None, ignored: ReasonCounts | None = None) -> Iterator[Entry]:
@@ -92,8 +93,8 @@ class TarSource:
         targets: set[str] = set()
         with ExitStack() as stack:
             with may_be_hostile(_not_tar):
-                stream = stack.enter_context(_open(self._path))
-            contents = stack.enter_context(_Contents(stream, self._targets or set(), self._path.parent))
+                stream = stack.enter_context(_open(self._upload))
+            contents = stack.enter_context(_Contents(stream, self._targets or set(), self._upload.path.parent))
             for number, member in enumerate(_members(stream)):
                 if number >= MAX_ENTRIES:
                     raise ArchiveRejected(f"the archive has more than {MAX_ENTRIES:,} members")
@@ -259,8 +260,8 @@ class _Contents:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Stream]:
-    with path.open("rb") as file:
+def _open(upload: Upload) -> Iterator[_Stream]:
+    with upload.open() as file:
         start = file.read(6)
         file.seek(0)
         for magic, name in _OTHER_FORMATS.items():
@@ -270,7 +271,7 @@ def _open(path: Path) -> Iterator[_Stream]:
             yield _Stream(file, None)
             return
         with gzip.GzipFile(fileobj=file) as unpacked:
-            yield _Stream(unpacked, _SMALL_EXPANSION + MAX_EXPANSION * path.stat().st_size)
+            yield _Stream(unpacked, _SMALL_EXPANSION + MAX_EXPANSION * upload.size)
 
 
 def _members(stream: _Stream) -> Iterator[_Member]:

@@ -7,15 +7,15 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import IO, ClassVar
 
 from server.domain.errors import ArchiveRejected, EntryRejected
 from server.jobs.imports.archive_entries import MAX_ENTRIES, Entry, make_entry, may_be_hostile
 from server.jobs.imports.progress import report_progress
 from server.jobs.report import ReasonCounts
+from server.jobs.upload import Upload
 
 __all__ = ["MAX_DIRECTORY_BYTES", "MAX_EXPANSION", "ZipSource"]
 
@@ -33,25 +33,25 @@ _UNICODE_PATH = 0x7075
 
 
 class ZipSource:
-    """The members of the archive in file ``path``."""
+    """The members of an uploaded archive."""
 
     start: ClassVar[int] = -1
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
 
     def entries(self, after: int | None = None, ignored: ReasonCounts | None = None) -> Iterator[Entry]:
         """See :class:`Source`; a position is the member's number from 0."""
-        with may_be_hostile(lambda: ArchiveRejected("it is not a zip archive, or it is damaged or cut off")):
-            with self._path.open("rb") as file:
+        with ExitStack() as stack:
+            with may_be_hostile(lambda: ArchiveRejected("it is not a zip archive, or it is damaged or cut off")):
+                file = stack.enter_context(self._upload.open())
                 size = _directory_bytes(file)
-            if size > MAX_DIRECTORY_BYTES:
-                raise ArchiveRejected(
-                    f"its table of contents has {size:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are taken. "
-                    "Send a tar archive"
-                )
-            archive = zipfile.ZipFile(self._path)
-        with archive:
+                if size > MAX_DIRECTORY_BYTES:
+                    raise ArchiveRejected(
+                        f"its table of contents has {size:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are taken. "
+                        "Send a tar archive"
+                    )
+                archive = stack.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
             self._check_total(members)
             for number, member in enumerate(members):
@@ -68,7 +68,7 @@ class ZipSource:
         if len(members) > MAX_ENTRIES:
             raise ArchiveRejected(f"the archive has more than {MAX_ENTRIES:,} members")
         unpacked = sum(member.file_size for member in members if _fault(member) is None)
-        if unpacked > _SMALL_TOTAL + MAX_EXPANSION * self._path.stat().st_size:
+        if unpacked > _SMALL_TOTAL + MAX_EXPANSION * self._upload.size:
             raise ArchiveRejected(f"the archive unpacks to more than {MAX_EXPANSION} times its size")
 
 

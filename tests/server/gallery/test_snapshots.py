@@ -254,7 +254,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty manifest": lambda folder: (folder / "manifest.json").write_bytes(b""),
     "short vectors": lambda folder: os.truncate(folder / "vectors-00000-5", 100),
     "vectors changed places": lambda folder: (folder / "vectors-00000-5").rename(folder / "vectors-00001-5"),
-    "another format": lambda folder: _forge(folder, format=2),
+    "another format": lambda folder: _forge(folder, format=3),
     "fewer files": lambda folder: _forge(folder, vectors=[]),
     "another count": lambda folder: _forge(folder, count=11),
 }

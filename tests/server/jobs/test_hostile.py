@@ -24,6 +24,7 @@ from server.jobs.imports.archive_entries import Source
 from server.jobs.imports.tar import TarSource
 from server.jobs.imports.zip import ZipSource
 from server.jobs.report import ReasonCounts
+from server.jobs.upload import Upload
 from tests.server.jobs.uploads import header, targz, zipped
 from tests.server.jobs.uploads import tar as tarred
 
@@ -38,7 +39,7 @@ def source(tmp_path: Path) -> Any:
     def make(data: bytes, kind: type[TarSource | ZipSource] | None = None) -> Source:
         path = tmp_path / "body"
         path.write_bytes(data)
-        return (kind or (ZipSource if data[:2] == b"PK" else TarSource))(path)
+        return (kind or (ZipSource if data[:2] == b"PK" else TarSource))(Upload(path))
 
     return make
 

@@ -24,6 +24,7 @@ from server.jobs.imports.reading import FileRead, Survey, read_images
 from server.jobs.imports.tar import TarSource
 from server.jobs.imports.zip import ZipSource
 from server.jobs.report import ReasonCounts
+from server.jobs.upload import Upload
 from tests.server.jobs.uploads import header, tar, targz, zipped
 
 
@@ -36,7 +37,7 @@ def read(source: Source, folder: Path) -> tuple[Survey, dict[str, FileRead]]:
 def source_of(folder: Path, body: bytes) -> Source:
     path = folder / "body"
     path.write_bytes(body)
-    return ZipSource(path) if body[:2] == b"PK" else TarSource(path)
+    return ZipSource(Upload(path)) if body[:2] == b"PK" else TarSource(Upload(path))
 
 
 SYSTEM_FILES = {

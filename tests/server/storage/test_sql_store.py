@@ -143,8 +143,8 @@ def test_an_interrupted_gallery_deletion_is_hidden_and_finished_at_the_next_star
 
     store = SqlStore(url)
     store.check()
-    assert store._deleter is not None
-    store._deleter.join()
+    assert store._background is not None
+    store._background.join()
     assert b"thumbnail 0 10" not in b"".join(path.read_bytes() for path in _file(url).parent.iterdir())
     with reading(store.engine) as connection:
         assert connection.execute(text("SELECT name FROM galleries ORDER BY name")).scalars().all() == ["g", "other"]
@@ -221,7 +221,7 @@ def test_a_database_newer_than_the_program_is_refused_and_left_alone(url: str) -
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
     before = _file(url).read_bytes()
-    with pytest.raises(DatabaseTooNew, match=r"version 9999.*up to 0005"):
+    with pytest.raises(DatabaseTooNew, match=r"version 9999.*up to 0006"):
         SqlStore(url)
     assert _file(url).read_bytes() == before
 
