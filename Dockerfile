@@ -6,9 +6,13 @@
 # EXTRA  cpu or gpu: selects the lock file to install. The gpu image needs no CUDA base image, because the lock file
 #        includes CUDA and cuDNN wheels; the host must have the driver and the NVIDIA container toolkit.
 # BASE   a Debian-like image with Python 3.11 or newer and its venv module.
+# DIGEST its digest, sha256:…, so that every build has the same base; `docker buildx imagetools inspect BASE` prints it.
+#
+# The image holds its software bill of materials: /opt/vireid/sbom.cdx.json, CycloneDX, made from the lock file.
 ARG BASE=python:3.11-slim
+ARG DIGEST=
 
-FROM ${BASE} AS build
+FROM ${BASE}${DIGEST:+@${DIGEST}} AS build
 ARG EXTRA=cpu
 WORKDIR /src
 # pip is in a separate environment, so that the final image does not contain it.
@@ -19,9 +23,14 @@ RUN /pip/bin/pip --python /opt/vireid install --no-cache-dir --no-deps --only-bi
         -r requirements.lock \
     && find /opt/vireid -type d -name tests -prune -exec rm -r {} +
 COPY . .
+RUN python3 -m venv --without-pip /sbom \
+    && /pip/bin/pip --python /sbom install --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+        -r requirements/sbom.lock \
+    && /sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+        --output-file /opt/vireid/sbom.cdx.json
 RUN /pip/bin/pip --python /opt/vireid install --no-cache-dir --no-deps .
 
-FROM ${BASE}
+FROM ${BASE}${DIGEST:+@${DIGEST}}
 ARG EXTRA=cpu
 LABEL org.opencontainers.image.title="vireid" \
       org.opencontainers.image.description="Search for people across day and night cameras (${EXTRA})" \

@@ -8,7 +8,7 @@ PEERS  ?= .venv-bench# what `make bench` compares with
 EXTRA  ?= cpu# what `make serve` installs: cpu or gpu
 TRAIN  ?=# further options of `make train-gpu`; a rehearsal: --set batch.per_epoch=2 --set epochs=2 --set precision=fp32
 
-.PHONY: serve train-gpu test test-slow lint format bench lock docs results clean
+.PHONY: serve train-gpu test test-slow lint format bench lock docs results sbom clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/vireid serve
@@ -47,6 +47,12 @@ docs: $(VENV)/.dev
 results: $(VENV)/.dev
 	$(BIN)/vireid results render
 
+# Software bills of materials, CycloneDX; the container build makes its own.
+sbom: $(VENV)/.dev
+	mkdir -p sbom
+	for extra in cpu gpu; do $(BIN)/cyclonedx-py requirements requirements/$$extra.lock --pyproject pyproject.toml \
+		--output-reproducible --output-file sbom/$$extra.cdx.json; done
+
 # uv lives in an environment of its own: installing the project never touches it.
 $(UV):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vireid needs Python 3.11 or newer")'
@@ -78,6 +84,7 @@ lock: | $(UV)
 	$(LOCK) --extra cpu --extra mcp --extra tracing --extra training --extra dev --output-file requirements/dev.lock
 	$(LOCK) --extra cpu --extra tracing --constraint requirements/dev.lock --output-file requirements/cpu.lock
 	$(LOCK) --extra gpu --extra tracing --output-file requirements/gpu.lock
+	echo cyclonedx-bom | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/sbom.lock
 	grep -E '^(faiss-cpu|numpy|onnxruntime|openvino|pillow)==' requirements/dev.lock | tr -d '\\' > $(VENV)/same.txt
 	$(COMPILE) requirements/bench.in --constraint $(VENV)/same.txt --output-file requirements/bench.lock
 

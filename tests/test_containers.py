@@ -119,6 +119,36 @@ def test_dependencies_are_installed_by_hash_from_lock_files() -> None:
         assert (ROOT / "requirements" / f"{service['build']['args']['EXTRA']}.lock").is_file()
 
 
+def test_both_stages_take_the_digest_of_the_base_image() -> None:
+    images = [rest.split(" AS ")[0] for stage in stages() for word, rest in stage if word == "FROM"]
+    assert images == ["${BASE}${DIGEST:+@${DIGEST}}"] * 2
+    for service in SERVICES.values():
+        assert service["build"]["args"]["DIGEST"] == "${DIGEST:-}"
+
+
+def test_image_holds_a_bill_of_materials_made_by_locked_tools() -> None:
+    (command,) = [rest for word, rest in stages()[1] if word == "RUN" and "cyclonedx-py" in rest]
+    assert "--require-hashes -r requirements/sbom.lock" in command
+    assert "--output-file /opt/vireid/sbom.cdx.json" in command
+    assert not ignored("requirements/sbom.lock")
+    assert "cyclonedx-bom==" in (ROOT / "requirements" / "sbom.lock").read_text("utf-8")
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_bill_of_materials_names_every_locked_package_with_its_hashes(extra: str, tmp_path: Path) -> None:
+    lock, out = ROOT / "requirements" / f"{extra}.lock", tmp_path / "sbom.cdx.json"
+    command = ["-m", "cyclonedx_py", "requirements", str(lock), "--pyproject", str(ROOT / "pyproject.toml")]
+    subprocess.run(
+        [sys.executable, *command, "--output-reproducible", "--output-file", str(out)], check=True, capture_output=True
+    )
+    found = json.loads(out.read_text("utf-8"))
+    assert found["bomFormat"] == "CycloneDX"
+    assert found["metadata"]["component"]["name"] == PROJECT["project"]["name"]
+    locked = set(re.findall(r"^([\w.-]+)==([\w.+-]+)", lock.read_text("utf-8"), re.MULTILINE))
+    assert {(one["name"], one["version"]) for one in found["components"]} == locked
+    assert all(one["externalReferences"][0]["hashes"] for one in found["components"])
+
+
 def test_user_is_numeric_and_not_root() -> None:
     (user,) = final_stage("USER")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "with a number, a cluster can check that it is not root"
