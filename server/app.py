@@ -21,6 +21,7 @@ from server.api.gauges import gauges
 from server.api.job_submission import UPLOAD_PATHS
 from server.api.metrics import Metrics
 from server.api.middleware import BodyLimit, Tracing
+from server.api.oidc import TokenVerifier
 from server.api.root_path import RootPath
 from server.api.routes import ROUTES
 from server.api.waiting import Pools
@@ -145,6 +146,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
         metrics=metrics,
         clock=RetentionClock(audit),
         encryption=encryption,
+        tokens=stack.enter_context(closing(TokenVerifier(settings))) if settings.oidc_issuer else None,
         storage_problems=partial(storage_problems, store.engine, settings.data_dir),
     )
     for task in (

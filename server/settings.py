@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -22,6 +23,11 @@ __all__ = ["PREFIX", "Settings", "is_loopback"]
 
 _LOCAL_NAME = "localhost"
 _FAILED_AUTH_PER_MINUTE = 30
+
+SignatureAlgorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]  # fmt: skip
+"""None with a shared secret, which the server would have to know."""
 
 
 def _default_model_dir() -> Path:
@@ -91,6 +97,29 @@ class Settings(BaseSettings):
         None,
         description="API keys: required or off. Unset: off on a loopback address, required on any other; off is only "
         "allowed on loopback. Set required behind a proxy on the same machine, else its clients need no key.",
+    )
+
+    oidc_issuer: str | None = Field(
+        None,
+        description="OpenID Connect issuer whose tokens are accepted besides API keys, exactly as in their claim iss, "
+        "for example https://id.example.org/realms/site. Unset: API keys only.",
+    )
+    oidc_audience: str | None = Field(
+        None, description="Audience that a token must be for (claim aud). Required with an issuer."
+    )
+    oidc_jwks_url: str | None = Field(
+        None, description="Address of the issuer's keys. Unset: the one that its discovery document names."
+    )
+    oidc_algorithms: tuple[SignatureAlgorithm, ...] = Field(
+        ("RS256", "ES256"), min_length=1, description="Signature algorithms that are accepted, separated by commas."
+    )
+    oidc_scopes_claim: str = Field(
+        "scope", description="Claim with the scopes, a string or an array; dots lead into objects."
+    )
+    oidc_scope_prefix: str = Field("vireid:", description="What precedes search, write and admin in that claim.")
+    oidc_galleries_claim: str = Field(
+        "vireid_galleries",
+        description="Claim with the galleries, a string or an array; * names all. Without it a token covers none.",
     )
 
     root_path: str = Field(
@@ -223,6 +252,21 @@ class Settings(BaseSettings):
             ipaddress.ip_network(part, strict=False)
         return parts
 
+    @field_validator("oidc_algorithms", mode="before")
+    @classmethod
+    def _algorithms(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _secure(cls, value: str | None) -> str | None:
+        if value is not None:
+            address = urlsplit(value)
+            local = address.scheme == "http" and is_loopback(address.hostname or "")
+            if not address.hostname or not (address.scheme == "https" or local):
+                raise ValueError(f"expected an https address, found {value}")
+        return value
+
     @field_validator("device")
     @classmethod
     def _devices(cls, value: str) -> str:
@@ -271,6 +315,8 @@ class Settings(BaseSettings):
                 f"{PREFIX}MAX_IN_FLIGHT is {self.max_in_flight} but must be at least {PREFIX}MAX_IMAGES, "
                 f"{self.max_images}; otherwise a full request would always be refused"
             )
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError(f"{PREFIX}OIDC_ISSUER and {PREFIX}OIDC_AUDIENCE must be set together")
         if self.encryption_keys is not None and self.encryption_key_file is not None:
             raise ValueError(f"set either {PREFIX}ENCRYPTION_KEYS or {PREFIX}ENCRYPTION_KEY_FILE, not both")
         return self

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from starlette.types import Scope as AsgiScope
 
 from server.api.metrics import Metrics
+from server.api.oidc import TokenVerifier
 from server.api.search_cursor import RecentQueries
 from server.api.waiting import Pools
 from server.embedding.admission import Admission
@@ -42,6 +43,7 @@ class AppState:
     metrics: Metrics
     clock: RetentionClock
     encryption: Encryption
+    tokens: TokenVerifier | None
     storage_problems: Callable[[], list[str]]
     recent_queries: RecentQueries = field(default_factory=RecentQueries)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from threading import Lock
 from typing import Annotated
@@ -18,11 +18,12 @@ from starlette.types import Scope as AsgiScope
 from server.api.app_state import AppState, state_of
 from server.api.case_reference import read_reference
 from server.api.errors import MalformedBody, problem_response
+from server.api.oidc import TokenCaller, is_token
 from server.api.rates import Rates, network_of
 from server.domain.errors import Forbidden, RateLimited, ServiceError, TooManyFailures, Unauthorized
 from server.settings import is_loopback
 from server.storage.api_keys import ApiKey, Scope
-from server.storage.audit_log import request_reference
+from server.storage.audit_log import RequestReference, request_reference
 
 __all__ = ["Admin", "Authentication", "Caller", "Reader", "Searcher", "Writer"]
 
@@ -41,7 +42,7 @@ _FAILURES_PER_MINUTE = 10
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request: an API key, or anyone (``key_id`` None) where none is required.
+    """The caller of a request: an API key, a subject of a token, or anyone (``key_id`` None) where none is required.
 
     ``galleries`` None means all galleries.
     """
@@ -113,13 +114,16 @@ class Authentication:
             _require_local(request)
             return ANYONE
         key = await self._valid_key(request)
-        if key.requests_per_minute is not None:
+        if isinstance(key, TokenCaller):
+            token = {"issuer": key.issuer, "subject": key.subject}
+            request_reference.set(replace(request_reference.get() or RequestReference(), token=token))
+        elif key.requests_per_minute is not None:
             if wait_s := self._requests.wait_s(key.id, key.requests_per_minute):
                 raise RateLimited(wait_s)
             self._requests.count(key.id, key.requests_per_minute)
         return Caller(key.id, key.scopes, key.galleries)
 
-    async def _valid_key(self, request: Request) -> ApiKey:
+    async def _valid_key(self, request: Request) -> ApiKey | TokenCaller:
         state, most = state_of(request.scope), self._most_failures
         address = network_of(request.client.host) if request.client else ""
         if most is not None and (wait_s := self._failures.wait_s(address, most)):
@@ -132,8 +136,10 @@ class Authentication:
                 self._failures.count(address, most)
             raise
 
-    def _verify(self, request: Request, state: AppState, secret: str) -> ApiKey:
+    def _verify(self, request: Request, state: AppState, secret: str) -> ApiKey | TokenCaller:
         try:
+            if state.tokens is not None and is_token(secret):
+                return state.tokens.verify(secret)
             return state.keys.verify(secret)
         except Unauthorized:
             skipped = self._recorded.sample()

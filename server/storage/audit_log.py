@@ -44,10 +44,12 @@ class RequestReference:
 
     case_reference: str | None = None
     reason: str | None = None
+    token: Mapping[str, str] | None = None
+    """Issuer and subject of the token of the caller; the detail of the entries holds them."""
 
 
 request_reference: ContextVar[RequestReference | None] = ContextVar("request_reference", default=None)
-"""Case and reason of the current request, which its entries hold; None: no request."""
+"""Case, reason and token of the current request, which its entries hold; None: no request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +255,14 @@ def _append(
 ) -> None:
     head = connection.execute(_HEAD).one_or_none()
     reference = request_reference.get() or RequestReference()
+    token = {} if reference.token is None else {"token": reference.token}
     entry = AuditEntry(
         number=1 if head is None else head.number + 1,
         at=datetime.now(UTC),
         key_id=key_id,
         action=action,
         gallery=gallery,
-        detail=json.loads(json.dumps(detail)),  # as it will be read
+        detail=json.loads(json.dumps({**detail, **token})),  # as it will be read
         case_reference=reference.case_reference,
         reason=reference.reason,
         previous=(head and head.digest) or _GENESIS,
