@@ -38,7 +38,7 @@ from training.translation.channel import ChannelTranslation
 from training.translation.learning import TranslatorConfig
 from training.translation.learnt import LearntTranslation
 from training.translation.network import load_network
-from training.translation.statistics import StatisticsTranslation, infrared_pictures
+from training.translation.statistics import StatisticsTranslation, load_infrared_images
 
 SIZE = (128, 64)
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--infrared", type=Path, required=True, help="real infrared images, for their statistics")
     parser.add_argument("--run", type=Path, help="embed with this run's network")
     arguments = parser.parse_args()
-    references = infrared_pictures(arguments.infrared)
+    references = load_infrared_images(arguments.infrared)
     translators: dict[str, Translator | None] = {
         "none": None,
         "channel": ChannelTranslation(),

@@ -1,1 +1,1 @@
-"""What a crop becomes: networks, and the card that describes one. Importing this imports no torch."""
+"""Networks that embed crops, and the model card that describes one. Importing this package does not import torch."""

@@ -1,4 +1,4 @@
-"""The two-stream baseline that every method grows from (AGW family, without non-local blocks)."""
+"""The two-stream baseline that every method extends (AGW family, without non-local blocks)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Baseline", "Output"]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """``pooled`` feeds metric losses, ``embedding`` (after the neck, not normalised) the classifier and retrieval."""
+    """Output for training: ``pooled`` for metric losses, ``embedding`` (after the neck, not normalised), ``logits``."""
 
     pooled: Tensor
     embedding: Tensor
@@ -30,15 +30,15 @@ class Baseline(nn.Module):
 
     Args:
         backbone: see :class:`models.trunk.Trunk`.
-        identities: classes of the identity loss.
+        identities: number of classes of the identity loss.
         weights: see :func:`models.weights.load_backbone`.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ("classifier.",)
-    """What the names of parameters begin with that take no part in an embedding."""
+    """Name prefixes of the parameters that an embedding does not use."""
 
     has_pretrained_head: bool = False
-    """The parameters of pooling and neck come with the backbone's weights."""
+    """Whether pooling and neck are part of the pretrained weights."""
 
     def __init__(self, backbone: str, identities: int, weights: str | Path | None = None) -> None:
         super().__init__()
@@ -50,32 +50,32 @@ class Baseline(nn.Module):
         self.classifier = classifier(head.dimension, identities)
 
     def forward(self, image: Tensor, modality: Tensor) -> Output:
-        """``image`` uint8 RGB ``[N, H, W, 3]``, ``modality`` int64 ``[N]``; the modalities may be mixed at will."""
+        """Compute the output for ``image`` uint8 RGB ``[N, H, W, 3]`` and ``modality`` int64 ``[N]``."""
         pooled = self.pool(self.feature_map(image, modality))
         embedding = self.neck(pooled)
         return Output(pooled, embedding, self.classifier(embedding))
 
     def embed(self, image: Tensor, modality: Tensor) -> Tensor:
-        """Retrieval vectors, float32 ``[N, dimension]`` of unit length: what the exported graph computes."""
+        """Return embeddings, float32 ``[N, dimension]`` of unit length, as the exported graph computes them."""
         return F.normalize(self.neck(self.pool(self.feature_map(image, modality))), dim=1)
 
     def feature_map(self, image: Tensor, modality: Tensor) -> Tensor:
-        """What is pooled: the trunk's last map, ``[N, trunk.channels, h, w]``."""
+        """Return the feature map that is pooled: the trunk's last one, ``[N, trunk.channels, h, w]``."""
         out: Tensor = self.trunk(image, modality).out
         return out
 
     def inference_parameters(self) -> int:
-        """How many numbers an embedding takes: the classifier is for training alone."""
+        """Count the parameters that an embedding uses; the classifier is only for training."""
         return sum(p.numel() for name, p in self.named_parameters() if not name.startswith(self.training_only))
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
-        """Those that start from the backbone's weights and learn more slowly."""
+        """Yield the parameters with pretrained initial values; they have a lower learning rate."""
         yield from self.trunk.parameters()
         if self.has_pretrained_head:
             yield from self.pool.parameters()
             yield from self.neck.parameters()
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything that starts from nothing."""
+        """Return the trainable parameters with random initial values."""
         known = {id(parameter) for parameter in self.pretrained_parameters()}
         return (p for p in self.parameters() if id(p) not in known and p.requires_grad)

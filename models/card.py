@@ -1,4 +1,4 @@
-"""The model card: the typed contract between training, which writes it, and the server, which obeys it.
+"""The model card: the typed contract between training, which writes it, and the server, which follows it.
 
 It is stored in the ONNX metadata under ``vireid.card`` and beside the model as ``card.json``. This module
 imports neither torch nor NumPy, so that a server can read a card without either.
@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CARD_KEY",
@@ -24,6 +24,7 @@ __all__ = [
     "WORDING",
     "Calibration",
     "Card",
+    "DataName",
     "DataSource",
     "DepthRule",
     "Evaluation",
@@ -43,22 +44,24 @@ THRESHOLD_RATES = (1e-2, 1e-3, 1e-4)
 """False match rates for which a card gives score thresholds."""
 
 WORDING = "implemented from the published description; the unpublished details are ours"
-"""What must be said wherever MTRL, ICRE or EMI is named."""
+"""Statement that accompanies every mention of MTRL, ICRE or EMI."""
 
 MAX_LOSS = 0.005
-"""Rank-1 and mAP that a file of lower precision may cost and still be chosen by itself."""
+"""Largest loss of Rank-1 and mAP with which a lower precision is chosen automatically."""
 
 KEEPS_FLOAT = ("WeightBiasQuantization",)
-"""What ONNX Runtime must be told not to do to a graph (``disabled_optimizers``): round layers, a tensor at a time, that
-an int8 file leaves in float."""
+"""ONNX Runtime optimizers to disable (``disabled_optimizers``): they would quantise layers that an int8 file leaves in
+float."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Rate = Annotated[float, Field(ge=0, le=1)]
+DataName = Annotated[str, AfterValidator(lambda name: name.replace("kept-out identities", "held-out identities"))]
+"""Name of a data set; the former term in cards and results of earlier versions is replaced."""
 
 
 class Modality(StrEnum):
-    """What kind of light made the crop. ``index`` is the value of the graph's ``modality`` input."""
+    """Kind of light in which a crop was recorded. ``index`` is the value of the graph's ``modality`` input."""
 
     VISIBLE = "visible"
     INFRARED = "infrared"
@@ -88,11 +91,11 @@ class _Part(BaseModel):
 
 
 class DepthRule(_Part):
-    """How grey images deeper than 8 bits (16-bit, floating point) become 8-bit ones before they are resized.
+    """How grey images deeper than 8 bits (16-bit, floating point) are mapped to 8 bits before they are resized.
 
-    The range of the frame, where it is known, else the ``low`` and ``high`` percentiles of the crop's finite pixels
-    become 0 and 255, linearly between; 8-bit images stay as they are. ``tests/vectors/deep_infrared.py`` states the
-    rule to the last bit.
+    The mapping is linear. The range of the frame, or if it is unknown the ``low`` and ``high`` percentiles of the
+    crop's finite pixels, become 0 and 255; 8-bit images are not changed. ``tests/vectors/deep_infrared.py`` is the
+    exact specification.
     """
 
     name: Literal["percentile-stretch"] = "percentile-stretch"
@@ -104,14 +107,14 @@ class DepthRule(_Part):
 
 
 class InputSpec(_Part):
-    """How a decoded image becomes a row of the graph's ``image`` input: uint8 RGB, resized."""
+    """How a decoded image is converted to a row of the graph's ``image`` input: uint8 RGB, resized."""
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     resize: Literal["bilinear", "bicubic", "lanczos"]
     """Pillow's filter of that name."""
     depth: DepthRule = DepthRule()
-    """Rule for images deeper than 8 bits; cards written before it was recorded mean the same."""
+    """Rule for images deeper than 8 bits; older cards that do not record it use the default."""
 
 
 class Variant(_Part):
@@ -122,29 +125,29 @@ class Variant(_Part):
     weights: Literal["float32", "float16"] = "float32"
     """How the file stores large matrices and kernels; it computes as its precision says."""
     rank1_change: float | None = None
-    """Rank-1 of this file minus that of fp32, a fraction over all queries of kept-out people; None if unmeasured."""
+    """Rank-1 minus that of fp32, a fraction over all queries of held-out identities; None if not measured."""
     map_change: float | None = None
-    """mAP likewise."""
+    """mAP minus that of fp32, measured in the same way."""
     cosine: float | None = None
-    """Mean cosine of this file's vectors with those of fp32 of the same crops."""
+    """Mean cosine between the embeddings of this file and of fp32 of the same crops."""
     in_float: tuple[str, ...] = ()
-    """Layers that an int8 file leaves in float, because they hurt."""
+    """Layers that an int8 file leaves in float because quantising them costs accuracy."""
 
     @property
     def loss(self) -> float:
-        """The larger of what it costs in Rank-1 and in mAP, as a fraction; infinite if unmeasured."""
+        """The larger of the losses in Rank-1 and in mAP, as a fraction; infinite if not measured."""
         if self.rank1_change is None or self.map_change is None:
             return math.inf
         return -min(self.rank1_change, self.map_change)
 
     @property
     def accepted(self) -> bool:
-        """Whether it may stand in for fp32 without being asked for: its loss is known to be small."""
+        """Whether it may replace fp32 by default: its loss was measured and is small."""
         return self.loss <= MAX_LOSS
 
 
 class DataSource(_Part):
-    """Something the model was trained on."""
+    """A data set that the model was trained on."""
 
     name: str
     licence: str
@@ -155,7 +158,7 @@ class DataSource(_Part):
 
 
 class TrainingFacts(_Part):
-    """How the weights came about; enough to run it again."""
+    """How the weights were trained, in enough detail to repeat the run."""
 
     data: tuple[DataSource, ...]
     command: str
@@ -174,7 +177,7 @@ class Member(_Part):
     backbone: str
     fingerprint: Sha256
     weight: float = Field(gt=0)
-    """Factor of its unit vector before the vectors are joined."""
+    """Factor of its embedding before the embeddings are concatenated."""
     training: TrainingFacts
 
 
@@ -187,11 +190,11 @@ class Measure(_Part):
 
 
 class Evaluation(_Part):
-    """A protocol and what it measured."""
+    """A protocol and the metrics measured under it."""
 
     protocol_id: str
     protocol: dict[str, object]
-    data: str
+    data: DataName
     counts: dict[str, int]
     metrics: dict[str, Measure]
     """``rank1``, ``rank5``, ``map``, ``minp``, ``chance_rank1``, … as fractions."""
@@ -199,22 +202,22 @@ class Evaluation(_Part):
 
 
 class Calibration(_Part):
-    """Impostor scores of one modality pair on one data set: what a score means as a false match rate.
+    """Impostor scores of one modality pair on one data set, which convert a score to a false match rate.
 
-    ``rates`` fall and ``scores`` rise: of the impostor pairs, the share ``rates[i]`` scores at least ``scores[i]``.
+    ``rates`` fall and ``scores`` rise: a share ``rates[i]`` of the impostor pairs scores at least ``scores[i]``.
     """
 
     query: Modality
     gallery: Modality
-    data: str
-    """Name of the data set: the domain that the rates hold for."""
+    data: DataName
+    """Name of the data set: the domain in which the rates are valid."""
     real: bool | None = None
     """Whether both modalities were recorded by cameras; False where infrared crops were translated from visible ones,
     None in cards written before this was recorded."""
     impostor_pairs: int = Field(gt=0)
     """Pairs of crops of two people; of one modality each two crops are one pair."""
     identities: int | None = Field(default=None, gt=1)
-    """How many people the pairs are of; None in cards written before this was recorded."""
+    """Number of people in the pairs; None in cards written before this was recorded."""
     rates: tuple[Rate, ...] = Field(min_length=2)
     scores: tuple[float, ...] = Field(min_length=2)
     intervals: tuple[tuple[Rate, Rate], ...] = ()
@@ -238,17 +241,17 @@ class Calibration(_Part):
 
     @property
     def smallest_rate(self) -> float:
-        """The smallest rate that so many impostor pairs can show: one pair among all of them."""
+        """The smallest rate that can be measured with this number of impostor pairs: one pair of all."""
         return 1 / self.impostor_pairs
 
     def false_match_rate(self, score: float) -> float:
-        """Share of impostor pairs that score at least ``score``, interpolated; never below ``smallest_rate``."""
+        """Return the share of impostor pairs at or above ``score``, interpolated; never below ``smallest_rate``."""
         return self._interpolate(self.rates, score)
 
     def interval(self, score: float) -> tuple[float, float] | None:
-        """95 % interval of the false match rate at ``score``, interpolated likewise; None if none was measured.
+        """Return the interpolated 95 % interval of the false match rate at ``score``; None if none was measured.
 
-        Above the highest score no pair was seen: the upper end stays that of the smallest rate measured.
+        No pair scored above the highest score: there the upper end is that of the smallest measured rate.
         """
         if not self.intervals:
             return None
@@ -258,7 +261,7 @@ class Calibration(_Part):
         return self._interpolate(lower, score), self._interpolate(upper, score)
 
     def _interpolate(self, rates: Sequence[float], score: float) -> float:
-        """The value of falling ``rates`` at ``score``, geometric between two scores."""
+        """Interpolate falling ``rates`` geometrically at ``score``."""
         floor = self.smallest_rate
         place = bisect_left(self.scores, score)
         if place == 0:
@@ -273,7 +276,7 @@ class Calibration(_Part):
 
 
 class Card(_Part):
-    """Everything a reader, a server or an auditor must know of a model."""
+    """Everything that a reader, a server or an auditor needs to know about a model."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -289,25 +292,25 @@ class Card(_Part):
     modalities: tuple[Modality, ...] = (Modality.VISIBLE, Modality.INFRARED)
     precisions: dict[Precision, Variant]
     training: TrainingFacts
-    """Of a fused model: that of its first member, with the data of all and the command that fused them."""
+    """For a fused model: that of its first member, with the data of all members and the command that fused them."""
     members: tuple[Member, ...] = ()
-    """What a fused model is made of; empty for any other."""
+    """The networks of a fused model; empty for any other model."""
     evaluations: tuple[Evaluation, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
     intended_use: str
     limits: str
 
     def calibration(self, query: Modality, gallery: Modality) -> Calibration | None:
-        """The calibration of that modality pair: one on real crops if the card has any, else its first; or None."""
-        fitting = self.calibrations_of(query, gallery)
-        return next((c for c in fitting if c.real), fitting[0] if fitting else None)
+        """Return the first calibration of a modality pair on real crops, else its first one, else None."""
+        found = self.calibrations_of(query, gallery)
+        return next((c for c in found if c.real), found[0] if found else None)
 
     def calibrations_of(self, query: Modality, gallery: Modality) -> tuple[Calibration, ...]:
-        """Every calibration of that modality pair, one for each data set, in the order of the card."""
+        """Return every calibration of a modality pair, one for each data set, in the order of the card."""
         return tuple(c for c in self.calibrations if (c.query, c.gallery) == (query, gallery))
 
     def embedded(self) -> Card:
-        """The card as it stands in the ONNX metadata: without ``precisions``, since no file can hold its own hash."""
+        """Return the card for the ONNX metadata: without ``precisions``, since no file can hold its own hash."""
         return self.model_copy(update={"precisions": {}})
 
     @classmethod

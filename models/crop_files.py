@@ -80,21 +80,21 @@ _OTHER_SUFFIXES = frozenset(
         ".xlsx", ".xml", ".yaml", ".yml",
     }
 )  # fmt: skip
-"""Suffixes of files that lie beside crops and are known not to be images. A file of any other name is tried."""
+"""Suffixes of other files that are common beside crops. A file with any other suffix is tried as an image."""
 
 
 class InvalidPath(ValueError):
-    """A name from outside that cannot be the relative path of a file. The text is fit to be shown."""
+    """An external name that is not a valid relative path of a file. The message may be shown to users."""
 
 
 def relative_path(name: str) -> str:
-    """Return a name from an archive, a folder or a manifest as a relative path in NFC with single forward slashes.
+    """Normalise a name from an archive, a folder or a manifest to a relative path in NFC with single forward slashes.
 
-    Two writers may spell one name differently: backslashes, composed or decomposed accents and ``.`` parts make no
-    difference. A byte that is not UTF-8 (``surrogateescape``) becomes ``%`` and its two digits.
+    Backslashes, decomposed accents and ``.`` parts are normalised: they do not distinguish two paths. A byte that is not
+    UTF-8 (``surrogateescape``) becomes ``%`` and its two hexadecimal digits.
 
     Raises:
-        InvalidPath: it is absolute, leads upwards, is too long, empty, or has control characters.
+        InvalidPath: it is absolute, too long, empty, or contains ``..`` or control characters.
     """
     name = _STRAY_BYTE.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
     if len(name) > LONGEST_PATH:
@@ -108,12 +108,12 @@ def relative_path(name: str) -> str:
     if ".." in parts:
         raise InvalidPath("its path leads out of the archive")
     if not parts:
-        raise InvalidPath("it has no name")
+        raise InvalidPath("its path is empty")
     return "/".join(parts)
 
 
 def ignored_because(path: str, *, folder: bool = False) -> str | None:
-    """Return why the file (or folder) at ``path`` is not a crop and is ignored; None if it is to be read."""
+    """Return why the file (or folder) at ``path`` is ignored; None if it is to be read."""
     *folders, name = path.casefold().split("/")
     if folder:
         folders.append(name)
@@ -130,20 +130,20 @@ def ignored_because(path: str, *, folder: bool = False) -> str | None:
 
 
 def may_hide_crops(reason: str) -> bool:
-    """Whether what is ignored for this reason may hold crops that somebody expects to be read."""
+    """Return whether entries ignored for this reason may contain crops that a user expects to be read."""
     return reason in _HIDING_CROPS
 
 
 def is_manifest(path: str) -> bool:
-    """Whether the file at ``path`` is a manifest, in any folder and any letter case."""
+    """Return whether the file at ``path`` is a manifest, in any folder and any letter case."""
     return path.rpartition("/")[2].casefold() in MANIFEST_NAMES
 
 
 def id_of(path: str) -> str:
-    """Return the item id of a relative path: one path always has one id, and two paths never share one.
+    """Return the item id of a relative path: the same for equal paths, different for different ones.
 
-    Slashes become colons. A path that is too long for an id, or has characters that ids cannot have, ends in a hash of
-    itself.
+    Slashes are replaced by colons. If the path is too long for an id or has characters that ids cannot have, the id
+    ends in a hash of the path.
     """
     plain = path.replace("/", ":")
     if len(plain) <= _LONGEST_ID and not any(_NOT_IN_ID.search(part) for part in path.split("/")):
@@ -152,12 +152,12 @@ def id_of(path: str) -> str:
 
 
 def apart_id(id: str, content: str) -> str:
-    """Return the id under which ``content`` (a digest) is stored beside another item that has ``id``."""
+    """Return the id of an item with the digest ``content`` whose own ``id`` is taken by another item."""
     return _with_mark(id, content.encode(), 8)
 
 
 def display_name(name: str) -> str:
-    """Return a name from outside fit for a list: unprintable characters are replaced, long names are cut."""
+    """Return an external name for display: unprintable characters are replaced, long names are truncated."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:_LONGEST_DISPLAY_NAME])
 
 

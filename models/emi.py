@@ -1,4 +1,4 @@
-"""The network of EMI: the baseline, beside which each modality has a branch of its own in training.
+"""The network of EMI: the baseline with one additional branch for each modality in training.
 
 "Learning enhancing modality-invariant features" (Zhang et al., IJMLC 16(1), 2025), which we call EMI: implemented from
 the published description; the unpublished details are ours.
@@ -25,25 +25,25 @@ Branch = Literal["head", "last_stage"]
 
 
 def head_width(channels: int) -> int:
-    """Width of a head over so many pooled channels: half of them, at most 512."""
+    """Return the width of a branch head for that number of pooled channels: half of it, at most 512."""
     return min(512, channels // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class EmiOutput(Output):
-    """The baseline's output, and what each picture's own branch makes of it, ``[N, d]`` and ``[N, identities]``."""
+    """Output of the baseline and of the branch of each image's modality, ``[N, d]`` and ``[N, identities]``."""
 
     branch_pooled: Tensor
     branch_logits: Tensor
 
 
 class Emi(Baseline):
-    """The baseline with an independent branch for each modality, which an embedding does without.
+    """The baseline with an independent branch for each modality, which an embedding does not use.
 
     Args:
         backbone, identities, weights: see :class:`models.baseline.Baseline`.
-        branch: ``head``: a linear layer on the shared pooled feature; ``last_stage``: a copy of S4 and ``post`` on the
-            shared S3, pooled. Either is followed by a batch norm and a classifier of its own. None: no branches.
+        branch: ``head``: a linear layer on the shared pooled vector; ``last_stage``: a copy of S4 and ``post`` on the
+            shared S3, pooled. Both end in their own batch norm and classifier. None: no branches.
     """
 
     training_only = ("classifier.", "branch_")
@@ -57,19 +57,19 @@ class Emi(Baseline):
             return
         channels = self.dimension if branch == "last_stage" else head_width(self.dimension)
 
-        def features() -> nn.Module:
+        def build_features() -> nn.Module:
             if branch == "last_stage":
                 return nn.Sequential(deepcopy(self.trunk.stages[-1]), deepcopy(self.trunk.post), deepcopy(self.pool))
             return nn.Linear(self.dimension, channels, bias=False)
 
-        def identity() -> nn.Module:
+        def build_classifier() -> nn.Module:
             return nn.Sequential(BNNeck(channels), classifier(channels, identities))
 
-        self.branch_features = nn.ModuleDict({modality.value: features() for modality in Modality})
-        self.branch_identity = nn.ModuleDict({modality.value: identity() for modality in Modality})
+        self.branch_features = nn.ModuleDict({modality.value: build_features() for modality in Modality})
+        self.branch_identity = nn.ModuleDict({modality.value: build_classifier() for modality in Modality})
 
     def forward(self, image: Tensor, modality: Tensor) -> Output:
-        """See :meth:`models.baseline.Baseline.forward`; an ``EmiOutput`` with branches."""
+        """Compute the output, see :meth:`models.baseline.Baseline.forward`; an ``EmiOutput`` with branches."""
         maps = self.trunk(image, modality)
         pooled = self.pool(maps.out)
         embedding = self.neck(pooled)
@@ -81,7 +81,7 @@ class Emi(Baseline):
         return EmiOutput(pooled, embedding, logits, own, by_modality(self.branch_identity, own, modality))
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the trunk, and of its copies in the branches."""
+        """Yield the pretrained parameters of the trunk and of its copies in the branches."""
         yield from super().pretrained_parameters()
         if self.branch == "last_stage":
             yield from self.branch_features.parameters()

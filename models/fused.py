@@ -1,4 +1,4 @@
-"""Several networks as one: their embeddings side by side."""
+"""Several networks as one: their embeddings concatenated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Fused"]
 
 
 class Fused(nn.Module):
-    """The unit vectors of several networks, each times its weight, side by side and at unit length again.
+    """The weighted embeddings of several networks, concatenated and normalised to unit length.
 
     The cosine of two fused vectors is the mean of the networks' cosines, weighted by the squares of the weights.
 
     Args:
-        networks: take crops of one size.
-        weights: one for each, above 0.
+        networks: at least two, with the same input size.
+        weights: one for each network, above 0.
 
     Raises:
         ValueError: fewer than two networks, or weights that are not positive or not one for each.
@@ -49,10 +49,10 @@ class Fused(nn.Module):
         return tuple(f"networks.{i}.{prefix}" for i, n in enumerate(self.networks) for prefix in n.training_only)
 
     def embed(self, image: Tensor, modality: Tensor) -> Tensor:
-        """Retrieval vectors, float32 ``[N, dimension]`` of unit length; arguments as for one network."""
+        """Return embeddings, float32 ``[N, dimension]`` of unit length; arguments as for a single network."""
         parts = [w * network.embed(image, modality) for w, network in zip(self.weights, self.networks, strict=True)]
         return F.normalize(torch.cat(parts, 1), dim=1)
 
     def inference_parameters(self) -> int:
-        """How many numbers an embedding takes."""
+        """Count the parameters that an embedding uses."""
         return sum(network.inference_parameters() for network in self.networks)

@@ -1,4 +1,4 @@
-"""What turns a feature map into vectors: generalised-mean pooling and the batch-norm neck."""
+"""Heads that convert a feature map to vectors: generalised-mean pooling, batch-norm neck, classifier."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GeM(nn.Module):
 
 
 class BNNeck(nn.BatchNorm1d):
-    """Batch norm between metric space and retrieval space, its bias frozen at 0 (Luo et al., 2019)."""
+    """Batch norm between the metric space and the retrieval space, with its bias frozen at 0 (Luo et al., 2019)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -32,7 +32,7 @@ class BNNeck(nn.BatchNorm1d):
 
 
 def classifier(channels: int, identities: int) -> nn.Linear:
-    """Identity classifier without bias, weights drawn from N(0, 0.001)."""
+    """Build an identity classifier without bias, its weights drawn from N(0, 0.001)."""
     layer = nn.Linear(channels, identities, bias=False)
     with torch.no_grad():
         layer.weight.normal_(0.0, 0.001)

@@ -1,4 +1,4 @@
-"""The network of ICRE: shallow maps are refined (MPFR) and worked into the deep map (SDCE) before it is pooled.
+"""The network of ICRE: refined shallow maps (MPFR) enhance the deep map (SDCE) before it is pooled.
 
 Identity Clue Refinement and Enhancement (Zhang et al., arXiv 2512.04522): implemented from the published description;
 the unpublished details are ours.
@@ -26,21 +26,21 @@ Mask = Literal["softmax", "sigmoid"]
 _DILATIONS = (1, 2, 3)  # receptive fields 3, 5 and 7
 _DROPOUT = 0.1
 _FEED_FORWARD_RATIO = 2
-_DEEP = 4  # the stage that is enhanced
+_DEEP = 4  # number of the enhanced stage
 
 
 def shallow_width(channels: int) -> int:
-    """Width of MPFR over an S3 of so many channels: a quarter, in 64 … 256, a multiple of 8."""
+    """Return the width of MPFR for the channels of S3: a quarter, within 64 … 256, a multiple of 8."""
     return _width(channels, 64, 256, 8)
 
 
 def deep_width(channels: int) -> int:
-    """Width of SDCE over an S4 of so many channels: a quarter, in 128 … 512, a multiple of 64."""
+    """Return the width of SDCE for the channels of S4: a quarter, within 128 … 512, a multiple of 64."""
     return _width(channels, 128, 512, 64)
 
 
 def attention_heads(width: int) -> int:
-    """Heads of SDCE's attention: one for 64 channels, at least two."""
+    """Return the number of attention heads of SDCE: one per 64 channels, at least two."""
     return max(2, width // 64)
 
 
@@ -50,31 +50,32 @@ def _width(channels: int, least: int, most: int, step: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class IcreOutput(Output):
-    """The baseline's output, of the enhanced map, and what the auxiliary head makes of MPFR's."""
+    """Output of the baseline on the enhanced map, and of the auxiliary head on the map of MPFR."""
 
     shallow_pooled: Tensor
     shallow_logits: Tensor
 
 
 class Icre(Baseline):
-    """The baseline with ``F_enh = F_4 + Up(·)`` in place of S4's map F_4; Up starts at zero, so training starts there.
+    """The baseline with ``F_enh = F_4 + Up(·)`` instead of S4's map F_4; the initial output of Up is zero.
 
-    With both parts Up takes SDCE's answer; with MPFR alone its map; with SDCE alone SDCE reads S3; with neither this
-    is the baseline.
+    With both parts Up reads the output of SDCE; with only MPFR, the map of MPFR; with only SDCE, SDCE reads S3; with
+    neither, the network is the baseline.
 
     Args:
         backbone, identities, weights: see :class:`models.baseline.Baseline`.
-        mpfr: refine the tapped maps; brings an auxiliary classifier for training.
-        sdce: let the deep map ask the shallow one.
+        mpfr: refine the tapped maps; adds an auxiliary classifier for training.
+        sdce: enhance the deep map by cross-attention to the shallow one.
         taps: the stages, 1 to 4, that MPFR reads.
-        mask: how its scales share importance: ``softmax`` (they compete for each place) or ``sigmoid``.
+        mask: normalisation of the importance of its scales: ``softmax`` (over the scales at each position) or
+            ``sigmoid``.
         blocks: transformer blocks in each of SDCE's two stages.
-        grid: rows and columns of the learned positions: those of S4's map of the training input; positions for a map
-            of another size are interpolated.
-        tap_grad_scale: share of the gradient that passes from MPFR into the trunk.
+        grid: rows and columns of the learned position embeddings: the size of S4's map in training. They are
+            interpolated for a map of another size.
+        tap_grad_scale: factor of the gradient from MPFR to the trunk.
 
     Raises:
-        ValueError: ``taps`` names no stage.
+        ValueError: ``taps`` is empty or names a stage that does not exist.
     """
 
     training_only = ("classifier.", "auxiliary.")
@@ -117,7 +118,7 @@ class Icre(Baseline):
             self.up = nn.Sequential(nn.Conv2d(width, deep, 1, bias=False), _zero_batch_norm(deep))
 
     def forward(self, image: Tensor, modality: Tensor) -> Output:
-        """See :meth:`models.baseline.Baseline.forward`; an ``IcreOutput`` with MPFR."""
+        """Compute the output, see :meth:`models.baseline.Baseline.forward`; an ``IcreOutput`` with MPFR."""
         stages = self.trunk.run_stages(image, modality)
         shallow = self._shallow(stages)
         pooled = self.pool(self.trunk.post(self._enhanced(stages[-1], shallow)))
@@ -128,13 +129,13 @@ class Icre(Baseline):
         return IcreOutput(pooled, embedding, logits, *self.auxiliary(shallow))
 
     def feature_map(self, image: Tensor, modality: Tensor) -> Tensor:
-        """What is pooled: ``post`` of the enhanced map, ``[N, trunk.channels, h, w]``."""
+        """Return the feature map that is pooled: ``post`` of the enhanced map, ``[N, trunk.channels, h, w]``."""
         stages = self.trunk.run_stages(image, modality)
         out: Tensor = self.trunk.post(self._enhanced(stages[-1], self._shallow(stages)))
         return out
 
     def _shallow(self, stages: Sequence[Tensor]) -> Tensor | None:
-        """The map that brings shallow cues, ``[N, width, h, w]`` on the grid of S4."""
+        """Return the map of shallow clues, ``[N, width, h, w]`` on the grid of S4; None without MPFR and SDCE."""
         grid = _size(stages[-1])
         if self.refinement:
             tapped = [_scale_gradient(stages[tap - 1], self.tap_grad_scale) for tap in self.taps]
@@ -150,16 +151,16 @@ class Icre(Baseline):
 
 
 class Refinement(nn.Module):
-    """MPFR: maps of several resolutions, each with a mask of what matters where, fused into one on a common grid.
+    """MPFR: maps of several resolutions, weighted by spatial masks and fused into one on a common grid.
 
         A_s = ReLU(BN(Conv1x1(pool(F_s))))        U_s = ReLU(BN(mean over dilations 1, 2, 3 of Conv3x3(A_s)))
         a_s = Conv7x7([mean over channels, max over channels of U_s])      M = softmax over s, or sigmoid, of a_s
         F_id = ReLU(BN(Conv1x1([(1 + M_s) U_s for every s])))
 
     Args:
-        channels: of each tapped map.
-        width: of A_s and U_s.
-        out: of F_id.
+        channels: channels of each tapped map.
+        width: channels of A_s and U_s.
+        out: channels of F_id.
         mask: see :class:`Icre`.
     """
 
@@ -167,13 +168,13 @@ class Refinement(nn.Module):
         super().__init__()
         self.align = nn.ModuleList(_conv_bn_relu(tapped, width) for tapped in channels)
         self.perceive = nn.ModuleList(_Perception(width) for _ in channels)
-        # One kernel for all scales, and no bias: softmax would take it away again.
+        # One kernel for all scales, without a bias, to which the softmax is invariant.
         self.attend = nn.Conv2d(2, 1, 7, padding=3, bias=False)
         self.fuse = _conv_bn_relu(len(channels) * width, out)
         self.mask = mask
 
     def forward(self, maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Maps ``[N, C_s, H_s, W_s]`` → F_id ``[N, out, *grid]``."""
+        """Fuse maps ``[N, C_s, H_s, W_s]`` into F_id ``[N, out, *grid]``."""
         refined = [
             perceive(align(F.adaptive_avg_pool2d(tapped, grid)))
             for tapped, align, perceive in zip(maps, self.align, self.perceive, strict=True)
@@ -183,13 +184,13 @@ class Refinement(nn.Module):
         return fused
 
     def importance(self, refined: Sequence[Tensor]) -> Tensor:
-        """The masks M of the maps U_s: ``[scales, N, 1, h, w]``."""
+        """Return the masks M of the maps U_s: ``[scales, N, 1, h, w]``."""
         scores = torch.stack([self.attend(torch.cat([u.mean(1, True), u.amax(1, True)], 1)) for u in refined])
         return scores.softmax(0) if self.mask == "softmax" else scores.sigmoid()
 
 
 class _Perception(nn.Module):
-    """The mean of 3x3 convolutions of several dilations."""
+    """The mean of 3x3 convolutions with several dilations."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -203,9 +204,9 @@ class _Perception(nn.Module):
 
 
 class _Enhancement(nn.Module):
-    """SDCE: the deep map asks the shallow one (cross-attention), then itself (self-attention).
+    """SDCE: cross-attention from the deep map to the shallow one, then self-attention.
 
-    Both maps become tokens with the same learned position, row + column.
+    The tokens of both maps get the same learned position embedding, row + column.
     """
 
     def __init__(self, deep: int, width: int, blocks: int, grid: tuple[int, int]) -> None:
@@ -217,9 +218,9 @@ class _Enhancement(nn.Module):
         self.enhance = nn.ModuleList(_Block(width, cross=False) for _ in range(blocks))
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
-        """``[N, C_4, h, w]`` and ``[N, width, h, w]`` → ``[N, width, h, w]``."""
+        """Combine the deep map ``[N, C_4, h, w]`` and the shallow map ``[N, width, h, w]``: ``[N, width, h, w]``."""
         grid = _size(deep)
-        position = _stretched(self.rows, grid[0])[..., :, None] + _stretched(self.columns, grid[1])[..., None, :]
+        position = _interpolated(self.rows, grid[0])[..., :, None] + _interpolated(self.columns, grid[1])[..., None, :]
         tokens, source = (_tokens(x + position) for x in (self.reduce(deep), shallow))
         for block in self.distil:
             tokens = block(tokens, source)
@@ -229,7 +230,7 @@ class _Enhancement(nn.Module):
 
 
 class _Block(nn.Module):
-    """Pre-norm attention, then feed-forward, each added to its input; ``cross``: to another set of tokens."""
+    """Pre-norm attention and feed-forward with residual connections; ``cross``: attention to another set of tokens."""
 
     def __init__(self, width: int, *, cross: bool) -> None:
         super().__init__()
@@ -247,16 +248,16 @@ class _Block(nn.Module):
         )
 
     def forward(self, tokens: Tensor, source: Tensor | None) -> Tensor:
-        """Tokens ``[N, n, width]``, and for cross-attention the source of keys and values."""
-        asked = self.norm(tokens)
-        answers = asked if self.source_norm is None else self.source_norm(source)
-        tokens = tokens + self.attention(asked, answers, answers, need_weights=False)[0]
+        """Transform tokens ``[N, n, width]``; ``source``: tokens that cross-attention reads keys and values from."""
+        queries = self.norm(tokens)
+        keys = queries if self.source_norm is None else self.source_norm(source)
+        tokens = tokens + self.attention(queries, keys, keys, need_weights=False)[0]
         out: Tensor = tokens + self.feed_forward(tokens)
         return out
 
 
 class _AuxiliaryHead(nn.Module):
-    """Classifies F_id in training, so that MPFR learns from the first step on."""
+    """Classify F_id in training, so that MPFR learns from the first step."""
 
     def __init__(self, channels: int, identities: int) -> None:
         super().__init__()
@@ -265,7 +266,7 @@ class _AuxiliaryHead(nn.Module):
         self.classifier = classifier(channels, identities)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """F_id → pooled ``[N, channels]`` and logits ``[N, identities]``."""
+        """Return pooled vectors ``[N, channels]`` and logits ``[N, identities]`` of F_id."""
         pooled = self.pool(x)
         return pooled, self.classifier(self.neck(pooled))
 
@@ -288,11 +289,11 @@ def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def _stretched(positions: Tensor, length: int) -> Tensor:
-    """Positions ``[1, width, n]`` interpolated to ``length``."""
+def _interpolated(positions: Tensor, length: int) -> Tensor:
+    """Interpolate positions ``[1, width, n]`` to ``length``."""
     return positions if positions.shape[2] == length else F.interpolate(positions, length, mode="linear")
 
 
 def _scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """The same values, with ``scale`` times the gradient."""
+    """Return the same values with ``scale`` times the gradient."""
     return x if scale == 1 else torch.lerp(x.detach(), x, scale)

@@ -1,4 +1,4 @@
-"""The network of MTRL: what it learns from transition pictures, it keeps in the baseline's own parameters."""
+"""The network of MTRL: the baseline's, with transition images as additional training inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Mtrl"]
 
 
 class Mtrl(Baseline):
-    """The baseline, unchanged: transition pictures pass through its stems in training, nothing is added at inference.
+    """The baseline, unchanged: transition images pass through its stems in training; inference is the same.
 
     Modality-Transition Representation Learning (arXiv 2511.02685): implemented from the published description; the
     unpublished details are ours.

@@ -2,7 +2,7 @@
 
 Omni-scale residual blocks: Zhou et al., ICCV 2019 (OSNet); instance norm of the input and of the first convolution's
 map, as in Zhou et al., TPAMI 2021 (OSNet-AIN); gates from a group norm of the channel means: Ruan et al., AAAI 2020
-(linear context transform). The batch norms are folded into the convolutions, so no batch statistics move in training.
+(linear context transform). The batch norms are folded into the convolutions, so there are no batch statistics.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OSNETS = {
     "osnet_x0_75": Widths(48, 192, 288, 384),
     "osnet_x0_5": Widths(32, 128, 192, 256),
 }
-"""Backbones by name. The Open Model Zoo calls them person-reidentification-retail-0277, -0286 and -0287."""
+"""Backbones by name. Their names in the Open Model Zoo: person-reidentification-retail-0277, -0286 and -0287."""
 
 
 class OsNet(nn.Module):
@@ -75,7 +75,7 @@ class OsNet(nn.Module):
         self.neck = _Neck(DIMENSION)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised RGB ``[N, 3, H, W]`` → embeddings ``[N, 256]``, not of unit length."""
+        """Embed normalised RGB ``[N, 3, H, W]``: ``[N, 256]``, not of unit length."""
         x = self.stem(pixels)
         for stage in self.stages:
             x = stage(x)
@@ -83,7 +83,7 @@ class OsNet(nn.Module):
         return embedding
 
     def in_order(self) -> Iterator[nn.Parameter]:
-        """Its parameters in the order in which they are used; those of a gate once for each of its four uses."""
+        """Yield the parameters in order of use; those of a gate once for each of its four uses."""
         yield from self.stem.parameters()
         for module in (*self.stages, self.post, self.pool):
             for part in module.modules():
@@ -103,7 +103,7 @@ class _Pointwise(nn.Sequential):
 
 
 class _InBlock(_Pointwise):
-    """The first layer of a block, whose parameters the block names itself."""
+    """The first layer of a block; its parameters are yielded by the block."""
 
 
 class _Lite(nn.Sequential):
@@ -118,7 +118,7 @@ class _Lite(nn.Sequential):
 
 
 class _SqueezeGate(nn.Module):
-    """Weights in (0, 1) for the channels of a map, from their means through a narrow layer (OSNet)."""
+    """Channel weights in (0, 1), computed from the channel means by a bottleneck layer (OSNet)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _SqueezeGate(nn.Module):
 
 
 class _ContextGate(nn.Module):
-    """Weights in (0, 1) for the channels of a map, from their means normalised in 16 groups or 8 (linear context)."""
+    """Channel weights in (0, 1), computed from the channel means normalised in 8 or 16 groups (linear context)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class _ContextGate(nn.Module):
 
 
 class _Block(nn.Module):
-    """Four streams of one to four small convolutions, summed after a common gate, around which the input is added."""
+    """Four streams of one to four small convolutions, summed after a shared gate, with a residual connection."""
 
     def __init__(self, channels: int, out: int, gate: type[_SqueezeGate] | type[_ContextGate]) -> None:
         super().__init__()
@@ -175,16 +175,15 @@ def _pair(channels: int, out: int) -> tuple[_Block, _Block]:
 
 
 class LearnedPooling(nn.Module):
-    """Pool with a learned weight for each place and channel, then mix the channels: ``[N, C, h, w]`` → ``[N, D]``.
+    """Pool with a learned weight for each position and channel, then mix the channels: ``[N, C, h, w]`` → ``[N, D]``.
 
-    The weights are learned on a map of ``grid`` places (16 × 8 for crops of 256 × 128). For a map of another size they
-    are resampled by area, so that the sum over any region stays the same.
+    The weights are learned on a map of size ``grid`` (16 × 8 for crops of 256 × 128). For a map of another size they
+    are resampled by area, which preserves the sum over every region.
     """
 
     def __init__(self, channels: int, out: int, grid: tuple[int, int] = (16, 8)) -> None:
         super().__init__()
-        places = grid[0] * grid[1]
-        self.weight = nn.Parameter(torch.full((channels, *grid), 1 / places))
+        self.weight = nn.Parameter(torch.full((channels, *grid), 1 / (grid[0] * grid[1])))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.mix = nn.Linear(channels, out)
 
@@ -206,7 +205,7 @@ class LearnedPooling(nn.Module):
 
 
 def _overlaps(new: int, old: int) -> Tensor:
-    """Share of each of ``old`` equal cells of an interval that lies in each of ``new`` cells: ``[new, old]``."""
+    """Return the share of each of ``old`` equal cells that overlaps each of ``new`` equal cells: ``[new, old]``."""
     edges, others = np.linspace(0, old, new + 1), np.arange(old)
     upper = np.minimum(edges[1:, None], others + 1)
     lower = np.maximum(edges[:-1, None], others)
@@ -244,7 +243,7 @@ def load_osnet(name: str, file: Path | None) -> OsNet:
 @torch.no_grad()
 def _fill(network: OsNet, constants: list[NDArray[np.float32]], file: Path, name: str) -> None:
     parameters = list(network.in_order())
-    constants = constants[-len(parameters) :]  # an IR begins with mean and scale of the input, which a norm undoes
+    constants = constants[-len(parameters) :]  # an IR begins with the input's mean and scale, which the norm cancels
     found = [constant.size for constant in constants]
     if found != [parameter.numel() for parameter in parameters]:
         known = ", ".join(OSNETS)
@@ -259,9 +258,9 @@ def _fill(network: OsNet, constants: list[NDArray[np.float32]], file: Path, name
 
 
 def _constants(file: Path) -> list[NDArray[np.float32]]:
-    """The trained tensors of a graph in the order in which its layers use them."""
+    """Return the trained tensors of a graph in the order in which its layers use them."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; `vireid weights` says where it comes from")
+        raise FileNotFoundError(f"{file}: no such file; `vireid weights` shows where to get it")
     import openvino
 
     # conversion folds the batch norms of an ONNX file; in an IR they are folded already
@@ -274,7 +273,7 @@ _WEIGHTED = frozenset({"Subtract", "Multiply", "Add", "Convolution", "GroupConvo
 
 
 def _constant(source: object) -> NDArray[np.float32] | None:
-    """The constant behind an input of a layer, widened to float32; None for anything else."""
+    """Return the constant input of a layer as float32; None for any other input."""
     node = source.get_source_output().get_node()  # type: ignore[attr-defined]
     if node.get_type_name() == "Convert":  # weights stored as float16
         node = node.input_value(0).get_node()

@@ -16,9 +16,9 @@ METHODS: dict[str, type[Baseline]] = {"baseline": Baseline, "emi": Emi, "icre": 
 
 
 def build(method: str, backbone: str, identities: int, weights: str | Path | None = None, **structure: Any) -> Baseline:
-    """The network of ``method`` over ``backbone`` for ``identities`` classes.
+    """Build the network of ``method`` on ``backbone`` for ``identities`` classes.
 
-    ``structure``: what else decides the network's parts, as ``training.methods.Method.structure()`` says.
+    ``structure``: further arguments of the network, see ``training.methods.Method.structure()``.
 
     Raises:
         ValueError: unknown method or backbone, or weights that do not fit.

@@ -1,6 +1,6 @@
-"""Person re-identification networks to start from: which files they are, who gives them out and on what terms.
+"""Pretrained person re-identification networks: their files, publisher and licence.
 
-The files are not part of the project. This module needs no torch.
+The files are not part of the project. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class StartWeights:
     name: str
     """Name in the Open Model Zoo; its files are NAME.xml and NAME.bin."""
     backbone: str
-    """What a training configuration calls it."""
+    """Name of the backbone in a training configuration."""
     sha256: dict[str, str]
     """Checksum of each file, by suffix."""
     remark: str
@@ -29,16 +29,16 @@ class StartWeights:
     training_data = "not documented by the publisher"
 
     def files(self, folder: Path) -> dict[Path, str]:
-        """Path in ``folder`` → checksum."""
+        """Return the checksum of each file by its path in ``folder``."""
         return {folder / f"{self.name}{suffix}": checksum for suffix, checksum in self.sha256.items()}
 
     def state(self, folder: Path) -> str:
-        """``complete``, or what is wrong: a file is missing or is another one."""
+        """Return ``complete`` or what is wrong: a file is missing or has another checksum."""
         for file, checksum in self.files(folder).items():
             if not file.is_file():
                 return f"{file.name} is missing"
             if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
-                return f"{file.name} is another file (sha256 differs)"
+                return f"{file.name} is a different file (sha256 differs)"
         return "complete"
 
 
@@ -50,7 +50,7 @@ START_WEIGHTS = (
             ".xml": "cc547e622d8aeabf97938213f68171bf59ac7d01c910ceadfea984aa96e5d1b5",
             ".bin": "d06beb9e2b2661d42b233f64ef623f3518fc46dc11f6b7dd53cda8962d9d1bd9",
         },
-        "start of the light recipes",
+        "initial weights of the light recipes",
     ),
     StartWeights(
         "person-reidentification-retail-0277",
@@ -71,4 +71,4 @@ START_WEIGHTS = (
         "the smallest and fastest",
     ),
 )
-"""The networks that :mod:`models.osnet` can be filled with."""
+"""The networks whose weights :mod:`models.osnet` can load."""

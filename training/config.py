@@ -1,4 +1,4 @@
-"""The training configuration: one frozen object, read from YAML, with unknown keys as errors."""
+"""The training configuration: one frozen object, read from YAML; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.optimisation import Optimiser, Schedule, Sgd, Steps
 from training.translation.channel import ChannelTranslation
 from training.translation.learnt import LearntTranslation
 from training.translation.mixed import MixedTranslation
-from training.translation.statistics import StatisticsTranslation, infrared_pictures
+from training.translation.statistics import StatisticsTranslation, load_infrared_images
 
 __all__ = [
     "CONFIGS",
@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 CONFIGS = Path(__file__).parent / "configs"
-"""Configurations that come with the package, ``METHOD/NAME.yaml``."""
+"""Folder of the packaged configurations, ``METHOD/NAME.yaml``."""
 
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class InputSize(ConfigPart):
-    """Size of the network's input and Pillow's filter that makes it."""
+    """Size of the network's input and Pillow's filter for resizing to it."""
 
     height: PositiveInt = 288
     width: PositiveInt = 144
@@ -54,71 +54,71 @@ class InputSize(ConfigPart):
 
 
 class BatchShape(ConfigPart):
-    """One step sees ``identities`` x ``images`` pictures in each stream."""
+    """Composition of a batch: ``identities`` x ``images`` images in each stream."""
 
     identities: PositiveInt = 8
     images: PositiveInt = 4
     streams: tuple[Stream, ...] = (Stream.VISIBLE, Stream.EXCHANGED, Stream.INFRARED)
     neighbours: PositiveInt = 1
-    """Identities of a group (``group_pattern``) drawn together: windows of one frame are hard to tell apart."""
+    """Identities of a group (``group_pattern``) that are drawn together: windows of one frame are hard negatives."""
     per_epoch: PositiveInt | None = None
-    """Batches of an epoch over all processes; none: as many as show the modality with more pictures about once."""
+    """Batches of an epoch over all processes; none: about one pass over the modality with more images."""
     skip_single_modality: bool = False
-    """Leave identities seen in one modality only out, instead of refusing them."""
+    """Ignore identities with images of only one modality, which otherwise are an error."""
 
 
 class ChannelTranslator(ConfigPart):
-    """One colour channel or luma with a drawn gamma: no training needed."""
+    """One colour channel or luma with a random gamma; needs no training."""
 
     kind: Literal["channel"] = "channel"
 
     def build(self) -> Translator:
-        """The translator itself."""
+        """Build the translator."""
         return ChannelTranslation()
 
 
 class StatisticsTranslator(ConfigPart):
-    """As channel, then the statistics of real infrared pictures: no training needed either."""
+    """Channel translation matched to the statistics of real infrared images; needs no training."""
 
     kind: Literal["statistics"]
     infrared: Path
-    """Folder with real infrared pictures of the training part, anywhere below it."""
+    """Folder with real infrared images of the training split, searched recursively."""
     match: Literal["moments", "amplitude"] = "moments"
 
     def build(self) -> Translator:
-        """The translator itself."""
-        return StatisticsTranslation(infrared_pictures(self.infrared), self.match)
+        """Build the translator."""
+        return StatisticsTranslation(load_infrared_images(self.infrared), self.match)
 
 
 class LearntTranslator(ConfigPart):
-    """A network that learnt it on aligned frames, frozen."""
+    """A frozen network that was trained on aligned frames."""
 
     kind: Literal["learnt"]
     path: Path
-    """What ``vireid translator train`` wrote."""
+    """File written by ``vireid translator train``."""
 
     def build(self) -> Translator:
-        """The translator itself."""
+        """Build the translator."""
         return LearntTranslation(self.path)
 
 
 class MixedTranslator(ConfigPart):
-    """Random mixture of channels, gamma and negative, then perhaps the low frequencies of real infrared."""
+    """Random mixture of channels, gamma and inversion, then optionally the low frequencies of real infrared images."""
 
     kind: Literal["mixed"]
     gamma: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
     inversion: Fraction = 0.3
     infrared: Path | None = None
-    """Folder with real infrared images of the training part, whose low frequencies are taken; none: not taken."""
+    """Folder with real infrared images of the training split that provide low frequencies; none: no replacement."""
     exchange: Fraction = 0.3
-    """Probability that the low frequencies are taken."""
+    """Probability that the low frequencies are replaced."""
 
     def build(self) -> Translator:
-        """The translator itself."""
+        """Build the translator."""
         mixed = MixedTranslation(self.gamma, self.inversion)
         if self.infrared is None:
             return mixed
-        return StatisticsTranslation(infrared_pictures(self.infrared), "amplitude", base=mixed, share=self.exchange)
+        return StatisticsTranslation(load_infrared_images(self.infrared), "amplitude", base=mixed, share=self.exchange)
 
 
 Translation = Annotated[
@@ -128,11 +128,11 @@ Translation = Annotated[
     | Annotated[LearntTranslator, Tag("learnt")],
     kind_discriminator("channel"),
 ]
-"""How infrared pictures are made of visible ones."""
+"""How visible images are translated to infrared."""
 
 
 class AugmentationConfig(ConfigPart):
-    """What is drawn for a training picture; :class:`training.data.augmentation.Augmentation` says how."""
+    """Parameters of the augmentation, see :class:`training.data.augmentation.Augmentation`."""
 
     pad: NonNegative = 10 / 288
     """Padding of every side as a share of the height."""
@@ -147,14 +147,14 @@ class AugmentationConfig(ConfigPart):
     infrared_gain: tuple[float, float] = (0.98, 1.02)
     infrared_offset: tuple[float, float] = (-18.0, 18.0)
     translator: Translation = ChannelTranslator()
-    """Makes the infrared pictures of identities that have none (``translate``), in training and validation."""
+    """Makes infrared images for identities without any (``translate``), in training and validation."""
     training_translator: Translation | None = None
-    """Makes them in training; as ``translator`` where none is given."""
+    """Replaces ``translator`` in training; none: ``translator``."""
     transition: Translation | None = None
-    """Makes the transition stream t; as ``translator`` where none is given."""
+    """Makes the images of the transition stream t; none: ``translator``."""
 
     def build(self) -> Augmentation:
-        """The augmentation with these parameters."""
+        """Build the augmentation with these parameters."""
         parameters = {name: getattr(self, name) for name in type(self).model_fields}
         translator = self.translator.build()
         transition = self.transition.build() if self.transition else translator
@@ -164,18 +164,18 @@ class AugmentationConfig(ConfigPart):
 
 
 class Validation(ConfigPart):
-    """Identities kept out of training to judge it by; never those of a test set."""
+    """Identities that are held out of training for validation; never those of a test set."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of the training identities that is kept out; 0 for none."""
+    """Fraction of the training identities that is held out; 0: none."""
     every: PositiveInt = 5
     """Epochs between two validations; the last epoch is always validated."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides which identities; the same over runs that are to be compared."""
+    """Decides which identities are held out; use one value in runs that are compared."""
     images: PositiveInt | None = None
-    """Crops of an identity in a modality, at most; none: all."""
+    """Maximum number of crops of an identity in a modality; none: all."""
     select: Literal["last", "best"] = "last"
-    """Whose weights are released: those of the last epoch, or those with the best validation mAP."""
+    """Epoch whose weights are released: the last one, or the one with the best validation mAP."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -185,16 +185,16 @@ class Validation(ConfigPart):
 
 
 class TrainingConfig(ConfigPart):
-    """Everything that decides the outcome of a run."""
+    """Everything that determines the result of a run."""
 
     method: str = "baseline"
     options: dict[str, Any] = Field(default={}, validate_default=True)
-    """Switches of the method, ``training.methods.METHOD``; those not given are filled in."""
+    """Options of the method, see ``training.methods.METHOD``; missing ones get their defaults."""
     backbone: str = "resnet50"
     weights: str = "none"
-    """``imagenet`` (those packaged for the backbone), ``none``, or the path of a state dict."""
+    """``imagenet`` (packaged for one backbone), ``none``, or the path of a state dict."""
     start: Path | None = None
-    """``model.pt`` of a run of the same backbone on the same data to start from, where both networks have a part."""
+    """``model.pt`` of a run of the same backbone on the same data; the parts that both networks have start from it."""
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     input: InputSize = InputSize()
     batch: BatchShape = BatchShape()
@@ -203,47 +203,49 @@ class TrainingConfig(ConfigPart):
     schedule: Schedule = Steps()
     epochs: PositiveInt = 81
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the network's forward and backward pass; losses are always computed in float32."""
+    """Precision of the network's forward and backward pass; losses are always computed in float32."""
     accumulation: PositiveInt = 1
     """Batches whose gradients are averaged into one step of the optimiser."""
     clip: PositiveFloat | None = None
-    """Largest norm of the whole gradient."""
+    """Maximum norm of the gradient."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay per step of the averaged weights, which are then the ones validated and released."""
+    """Decay per step of the averaged weights, which are validated and released; none: no averaging."""
     validation: Validation = Validation()
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 1
-    """Processes that prepare batches, per rank; changes no result."""
+    """Processes per rank that prepare batches; does not affect results."""
     checkpoint_minutes: PositiveFloat = 10.0
-    """Time between two checkpoints inside an epoch; the end of an epoch always writes one. Changes no result."""
+    """Minutes between checkpoints within an epoch; one is always written at its end. Does not affect results."""
 
     @field_validator("options")
     @classmethod
     def _of_the_method(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if "method" not in info.data:  # not valid itself, which is reported
+        if "method" not in info.data:  # an invalid method has its own error
             return options
         return read_options(info.data["method"], options).model_dump(mode="json")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(f"{self.schedule.warmup_epochs} warm-up epochs leave none of {self.epochs}")
+            raise ValueError(
+                f"schedule.warmup_epochs is {self.schedule.warmup_epochs}: expected fewer than epochs, {self.epochs}"
+            )
         shares = [source.per_batch for source in self.data if source.per_batch]
         if shares and (len(shares) < len(self.data) or sum(shares) != self.batch.identities):
             raise ValueError(
-                f"per_batch: expected one for each of {len(self.data)} data sets, {self.batch.identities} "
-                f"(batch.identities) in all, found {shares}"
+                f"per_batch: expected one for each of {len(self.data)} data sets, with the sum {self.batch.identities} "
+                f"(batch.identities), found {shares}"
             )
         names = [source.name for source in self.data]
         for source in self.data:
             if source.images and not source.per_batch:
-                raise ValueError(f"{source.name}: images needs per_batch, its share of a batch")
+                raise ValueError(f"{source.name}: images needs per_batch, the source's share of a batch")
             if source.split_as is not None and source.split_as not in names:
                 raise ValueError(f"{source.name}: split_as {source.split_as!r} is none of the data sets {names}")
         return self
 
     def read_data(self) -> TrainingData:
-        """Read the data sets and hold the validation identities out of training."""
+        """Read the data sets and hold the validation identities out."""
         split = self.validation
         return read_data(
             self.data, self.batch.identities, held_out=split.share, seed=split.seed, held_out_images=split.images
@@ -254,7 +256,7 @@ def find_config(name: str) -> Path:
     """Return the file of that name, else the packaged configuration ``METHOD/NAME``.
 
     Raises:
-        FileNotFoundError: there is neither; the message names the nearest packaged one and all of them.
+        FileNotFoundError: neither exists; the message lists the packaged ones.
     """
     given, packaged = Path(name), CONFIGS / f"{name}.yaml"
     if given.is_file():
@@ -266,17 +268,17 @@ def find_config(name: str) -> Path:
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Read a YAML file and lay ``overrides`` over it.
+    """Read a YAML file and apply ``overrides``.
 
-    With ``extends: METHOD/NAME`` (or a file) it says only what differs from that configuration: mappings are merged,
-    key by key, a mapping of indices changes those entries of a list, anything else takes its place. An override is
-    ``key=value``: the key dotted (``optimiser.learning_rate``, ``data.0.root``), the value YAML (``false``, ``null``,
-    ``[20, 50]``, ``{kind: cosine}``).
+    With ``extends: METHOD/NAME`` (or a file) it only contains the differences from that configuration: mappings are
+    merged by key, a mapping of indices changes those entries of a list, any other value replaces the old one. An
+    override is ``key=value`` with a dotted key (``optimiser.learning_rate``, ``data.0.root``) and a YAML value
+    (``false``, ``null``, ``[20, 50]``, ``{kind: cosine}``).
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: not YAML, an override without ``=``, an index outside its list, an unknown key or a bad value;
-            the message names it.
+        ValueError: invalid YAML, an override without ``=``, an index out of range, an unknown key or an invalid value;
+            the message says which.
     """
     tree = _read(path)
     for override in overrides:
@@ -313,7 +315,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _set(tree: Any, keys: Sequence[str], value: Any, override: str) -> None:
-    """Put ``value`` where the dotted key says, in place."""
+    """Set the value at a dotted key in place."""
     node = tree
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -326,7 +328,7 @@ def _set(tree: Any, keys: Sequence[str], value: Any, override: str) -> None:
             if not last:
                 node.setdefault(key, {})
         else:
-            raise ValueError(f"override {override!r}: {'.'.join(keys[:depth])} is a value and has no parts")
+            raise ValueError(f"override {override!r}: {'.'.join(keys[:depth])} is a single value and has no keys")
         if last:
             node[place] = value
         else:

@@ -1,4 +1,4 @@
-"""Base class of every part of a configuration: immutable, without unknown keys, NaN or infinity."""
+"""Base class for all parts of a configuration: immutable, without unknown keys, NaN or infinity."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return an unknown name with the nearest known one and the list of all."""
+    """Return an unknown name with the closest known name and the list of all names."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, 1, 0.6)
     return f"{name!r}{f', did you mean {nearest[0]!r}?' if nearest else ':'} expected one of {', '.join(names)}"
 
 
 class ConfigPart(BaseModel):
-    """Part of a configuration; an unknown key is an error that names the nearest one."""
+    """Part of a configuration; the error for an unknown key suggests the closest one."""
 
     former_keys: ClassVar[frozenset[str]] = frozenset()
-    """Names of keys that changed and are still accepted."""
+    """Former names of keys that are still accepted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -39,7 +39,7 @@ class ConfigPart(BaseModel):
 
 
 def kind_discriminator(default: str) -> Discriminator:
-    """Choose the class of a union by ``kind``, which may be left out for the default one."""
+    """Build a discriminator that selects a class of a union by ``kind``; without a kind, the ``default`` one."""
 
     def kind_of(part: object) -> str | None:
         return part.get("kind", default) if isinstance(part, dict) else getattr(part, "kind", None)

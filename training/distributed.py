@@ -1,4 +1,4 @@
-"""One run over several processes, as torchrun starts them; with one process everything here does nothing."""
+"""Training in several processes started by torchrun; in a single process these functions have no effect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Which of the run's processes this is, and the device it computes on."""
+    """Rank of this process in the run, and its device."""
 
     rank: int
     world_size: int
@@ -36,9 +36,9 @@ class Process:
 
 @contextmanager
 def join_processes() -> Iterator[Process]:
-    """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on CPU) and leave it at the end.
+    """Join the process group of torchrun's environment (NCCL on GPUs, gloo on CPU) and leave it at the end.
 
-    Outside torchrun: one process, on the first GPU if there is one.
+    Without torchrun there is one process, on the first GPU if there is one.
     """
     has_gpu = torch.cuda.is_available()
     if "WORLD_SIZE" not in os.environ:
@@ -55,25 +55,25 @@ def join_processes() -> Iterator[Process]:
 
 
 def replicate(network: nn.Module, process: Process) -> nn.Module:
-    """The network as the training steps call it: its gradients become the mean over the processes."""
+    """Wrap the network for training, so that its gradients are averaged over the processes."""
     if process.world_size == 1:
         return network
     return DistributedDataParallel(network, [process.device] if process.device.type == "cuda" else None)
 
 
 def synchronise(network: Network, process: Process) -> Network:
-    """The network with batch norms that take their statistics over all processes.
+    """Convert the batch norms to ones that synchronise their statistics over all processes.
 
-    On CPU it is left as it is: PyTorch has no such layer there, statistics stay those of each process.
+    On the CPU PyTorch has no such layer: the network is returned unchanged, with statistics per process.
     """
     if process.world_size == 1 or process.device.type != "cuda":
         return network
-    converted: Network = convert_sync_batchnorm(network)  # timm's, which knows its norms with a built-in activation
+    converted: Network = convert_sync_batchnorm(network)  # timm's also converts norms with a built-in activation
     return converted
 
 
 def first_process_first(process: Process, work: Callable[[], Result]) -> Result:
-    """Do the work in the first process, then in the others, which find what it left on disk."""
+    """Do the work in the first process, then in the others, which find its files on disk."""
     if process.world_size == 1:
         return work()
     if process.is_first:
@@ -85,11 +85,11 @@ def first_process_first(process: Process, work: Callable[[], Result]) -> Result:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows of every process, in the order of ranks: ``[B, ...]`` → ``[world size · B, ...]``.
+    """Gather the rows of every process in the order of ranks: ``[B, ...]`` → ``[world size · B, ...]``.
 
-    Gradients flow back to the process the rows came from, summed over the processes that used them. Together with
-    the mean that :func:`replicate` takes, a loss of gathered rows gives the gradient of one process with the joint
-    batch. All processes must hold the same number of rows.
+    Gradients flow back to the process of origin, summed over all processes. With the averaging of :func:`replicate`, a
+    loss over gathered rows has the gradient of a single process with the joint batch. All processes must have the same
+    number of rows.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
@@ -98,7 +98,7 @@ def gather(rows: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """``all_gather`` whose backward pass sums the gradients that the processes have for the same rows."""
+    """``all_gather`` whose backward pass sums the gradients of all processes for the same rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

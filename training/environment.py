@@ -1,4 +1,4 @@
-"""On what an evaluation ran."""
+"""Description of the software and machine of an evaluation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Environment(BaseModel):
 
     @classmethod
     def here(cls, device: str, precision: str) -> Self:
-        """This process, which embedded on ``device`` (``cpu``, ``cuda:0 …``) with ``precision`` (``fp32``, …)."""
+        """Describe this process; it embeds on ``device`` (``cpu``, ``cuda:0 …``) with ``precision`` (``fp32``, …)."""
         return cls(
             commit=_git("rev-parse", "HEAD"),
             dirty=bool(_git("status", "--porcelain")),
@@ -53,7 +53,7 @@ def _version(library: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     command = ("git", "-C", str(Path(__file__).parent), *arguments)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - fixed words only
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - fixed arguments
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

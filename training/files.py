@@ -1,4 +1,4 @@
-"""Files that are either complete or not there, even after a crash or power loss."""
+"""Atomic writing of files: complete or absent, even after a crash or power loss."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["save_state", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
-    """Write ``content``, or what the function writes, so that ``path`` is the old file or the whole new one.
+    """Write ``content``, or what the function writes, so that ``path`` is the old file or the complete new one.
 
-    Concurrent writers of one path do not disturb each other; the last one wins. Missing folders are created.
+    Concurrent writers of a path are safe: the last one wins. Missing folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.unfinished")
@@ -35,5 +35,5 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values for :func:`torch.load`."""
+    """Write tensors and plain values atomically for :func:`torch.load`."""
     write_atomically(path, lambda file: torch.save(dict(state), file))

@@ -1,4 +1,4 @@
-"""Optimisers over two groups of parameters, and the learning rate over time as a pure function of the step."""
+"""Optimisers with two parameter groups, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 
 class Sgd(ConfigPart):
-    """Nesterov SGD, the ResNet-50 default of the field."""
+    """Nesterov SGD, the usual optimiser for ResNet-50."""
 
     kind: Literal["sgd"] = "sgd"
     learning_rate: PositiveFloat = 0.1
     pretrained_factor: PositiveFloat = 0.1
-    """Learning rate of stems and stages relative to that of the new modules."""
+    """Learning rate of pretrained parameters relative to that of new ones."""
     weight_decay: NonNegative = 5e-4
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
@@ -45,7 +45,7 @@ class AdamW(ConfigPart):
 
 
 class Steps(ConfigPart):
-    """Rise over the first epochs, then fall by ``gamma`` at each milestone; constant within an epoch."""
+    """Warm-up over the first epochs, then a decay by ``gamma`` at each milestone; constant within an epoch."""
 
     kind: Literal["steps"] = "steps"
     warmup_epochs: Annotated[int, Field(ge=0)] = 10
@@ -60,7 +60,7 @@ class Steps(ConfigPart):
 
 
 class Cosine(ConfigPart):
-    """Rise linearly over the first epochs, then fall as half a cosine to ``floor`` of the peak; set every step."""
+    """Linear warm-up over the first epochs, then a cosine decay to ``floor`` of the peak; updated at every step."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 3
@@ -72,9 +72,9 @@ Schedule = Annotated[Annotated[Steps, Tag("steps")] | Annotated[Cosine, Tag("cos
 
 
 def build_optimiser(config: Sgd | AdamW, network: Baseline) -> torch.optim.Optimizer:
-    """Two groups: pretrained parts at ``pretrained_factor`` times the learning rate, new ones at the whole of it.
+    """Build an optimiser with two groups: pretrained parameters at a reduced learning rate, new ones at the full one.
 
-    Each group keeps its peak learning rate under ``"peak"``.
+    Each group stores its peak learning rate under ``"peak"``.
     """
     slow = config.learning_rate * config.pretrained_factor
     groups = [
@@ -93,18 +93,18 @@ def build_optimiser(config: Sgd | AdamW, network: Baseline) -> torch.optim.Optim
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group to ``factor`` times its peak."""
+    """Set the learning rate of every group to ``factor`` times its peak."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * factor
 
 
 def learning_rate_factor(schedule: Steps | Cosine, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Share of the peak learning rate at ``step`` (counted from 0 over the whole run), in (0, 1].
+    """Return the factor in (0, 1] of the peak learning rate at ``step``, counted from 0 over the whole run.
 
-    With e the epoch (from 0), s = step + 1 and w the warm-up:
+    With e the epoch (from 0), s = step + 1 and w the warm-up epochs:
 
         steps:   (e + 1) / w while e < w, then gamma ** (number of milestones <= e)
-        cosine:  s / (w · steps_per_epoch) in the warm-up, then half a cosine, ``floor`` at the last step
+        cosine:  s / (w · steps_per_epoch) during the warm-up, then half a cosine period to ``floor`` at the last step
     """
     if isinstance(schedule, Steps):
         epoch = step // steps_per_epoch

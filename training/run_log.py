@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a progress bar, CSV files and TensorBoard."""
+"""Progress and logs of a run: a progress bar, CSV files and TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch.utils.tensorboard import SummaryWriter
 __all__ = ["CsvLog", "ProgressCallback", "RunLog", "show_progress"]
 
 LINE_SECONDS = 30.0
-"""Time between two lines where there is no terminal to draw a bar on."""
+"""Seconds between two progress lines without a terminal."""
 
 
 class ProgressCallback(Protocol):
-    """Called with what is done, out of what, and a text."""
+    """Function that is called with the number of completed items, their total and a text."""
 
     def __call__(self, done: int, total: int, text: str = "") -> None: ...
 
 
 class CsvLog:
-    """Rows of numbers by epoch. The first row decides the columns.
+    """Rows of numbers by epoch in a CSV file. The first row determines the columns.
 
     Args:
-        path: the file; it appears with the first row.
-        epoch: rows of later epochs, written before an interruption, are taken out.
+        path: the file; it is created with the first row.
+        epoch: rows of later epochs, written before an interruption, are removed.
     """
 
     def __init__(self, path: Path, epoch: int) -> None:
@@ -41,10 +41,10 @@ class CsvLog:
             self.append(row)
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Write a row, ``epoch`` among its columns.
+        """Append a row that has a column ``epoch``.
 
         Raises:
-            ValueError: it has a column that the first row had not.
+            ValueError: it has a column that is not in the first row.
         """
         new = not self.path.exists()
         columns = list(row) if new else self._columns()
@@ -69,8 +69,8 @@ class RunLog:
     """``training.csv``, ``validation.csv`` and ``tensorboard/`` in the folder of a run.
 
     Args:
-        folder: of the run.
-        epoch: what was written for later epochs before an interruption is taken out.
+        folder: folder of the run.
+        epoch: entries of later epochs, written before an interruption, are removed.
     """
 
     def __init__(self, folder: Path, epoch: int) -> None:
@@ -78,20 +78,20 @@ class RunLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
 
     def write(self, name: str, epoch: int, values: Mapping[str, float]) -> None:
-        """Add the numbers of an epoch to ``training`` or ``validation``."""
+        """Add the values of an epoch to ``training`` or ``validation``."""
         self._files[name].append({"epoch": epoch, **values})
         for key, value in values.items():
             self._board.add_scalar(f"{name}/{key}", value, epoch)
         self._board.flush()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._board.close()
 
 
 @contextmanager
 def show_progress(console: Console, title: str) -> Iterator[ProgressCallback]:
-    """Show progress: a bar on a terminal, elsewhere a line every 30 seconds; the last line stays."""
+    """Show progress: a bar on a terminal, otherwise a line every 30 seconds and at the end."""
     last = time.monotonic()
 
     def line(done: int, total: int, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: one, for every method, on one process or several, from the start or from where it stopped."""
+"""The training loop for every method, in one or several processes, from the start or resumed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss became infinite or NaN; training on would destroy the weights."""
+    """A loss became infinite or NaN; further training would destroy the weights."""
 
     def __init__(self, epoch: int, step: int, terms: dict[str, float], files: list[Path]) -> None:
         super().__init__(f"loss not finite in epoch {epoch}, step {step}: {terms}; batch: {', '.join(map(str, files))}")
@@ -62,29 +62,28 @@ def train(
     measure: Measure = measure,
     console: Console | None = None,
 ) -> Path:
-    """Train a network and return the file that holds it (``OUT/model.pt``, for ``checkpoint.load_trained``).
+    """Train a network and return its file (``OUT/model.pt``, for ``checkpoint.load_trained``).
 
-    ``out`` gets also ``config.yaml``, ``last.pt`` (all that is needed to go on), ``training.csv``,
-    ``validation.csv`` and ``tensorboard/``. Started by torchrun, every process calls this with the same arguments
-    and the first one writes. Everything random follows from the configuration's seed, so that an
-    interrupted run ends as an uninterrupted one, bit for bit on a CPU with the same number of threads; the caller's
-    generators are left as they were.
+    The folder ``out`` also gets ``config.yaml``, the checkpoint ``last.pt``, ``training.csv``, ``validation.csv`` and
+    ``tensorboard/``. With torchrun, every process calls this with the same arguments and only the first one writes. All
+    random numbers depend on the configuration's seed, so a resumed run ends like an uninterrupted one, bit for bit on a
+    CPU with the same number of threads; the state of the global generators is restored.
 
     Args:
-        resume: go on from ``last.pt``, or start if there is none yet.
+        resume: continue from ``last.pt``, or start if it does not exist.
         cache: folder for decoded crops, shared between runs; ``cache`` beside ``out`` by default.
-        command: what started this, kept with the network.
-        measure: metrics of held-out identities.
+        command: command line, stored with the network.
+        measure: function that computes the metrics of held-out identities.
         console: where progress is shown; standard error by default.
 
     Raises:
-        FileExistsError: ``out`` holds a run and ``resume`` is off.
+        FileExistsError: ``out`` contains a run and ``resume`` is off.
         NonFiniteLossError: a loss became infinite or NaN.
-        ValueError: data or configuration do not fit, or the run in ``out`` had others; the message names them.
+        ValueError: data or configuration are invalid or differ from those of the run in ``out``; the message says how.
         OSError: data or ``out`` cannot be read or written.
     """
     if not resume and (out / CHECKPOINT).exists():
-        raise FileExistsError(f"{out} holds a run: resume it, or choose another folder")
+        raise FileExistsError(f"{out} contains a run: resume it, or choose another folder")
     with ExitStack() as stack:
         process = stack.enter_context(join_processes())
         gpus = [process.device] if process.device.type == "cuda" else []
@@ -99,7 +98,7 @@ def train(
 
 
 class _Batches(BalancedSampler):
-    """Batches of an epoch from ``first`` on, for an epoch that was interrupted."""
+    """Batches of an epoch from index ``first`` on, to resume an interrupted epoch."""
 
     first = 0
 
@@ -108,7 +107,7 @@ class _Batches(BalancedSampler):
 
 
 class _Run:
-    """A run at a position: ``epoch`` epochs and ``step`` batches of the next one are done."""
+    """A run and its position: ``epoch`` epochs and ``step`` batches of the next one are complete."""
 
     def __init__(
         self,
@@ -140,7 +139,7 @@ class _Run:
             start_from(network, config.start)
         self.network = synchronise(network.to(process.device).to(memory_format=torch.channels_last), process)
         self.replica = replicate(self.network, process)
-        self.start = deepcopy(self.network).eval().requires_grad_(False) if self.method.retains else None
+        self.start = deepcopy(self.network).eval().requires_grad_(False) if self.method.needs_targets else None
         self.optimiser = build_optimiser(config.optimiser, self.network)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=config.precision == "fp16")
         self.average = _average(self.network, config.ema) if config.ema else None
@@ -150,10 +149,10 @@ class _Run:
         self.start_score: float | None = None
         self.metrics: dict[str, float] = {}
 
-    # --- the loop
+    # --- training
 
     def go(self) -> None:
-        """Train from the present position to the end."""
+        """Train from the current position to the end."""
         crops = TrainingCrops(
             self.data.train,
             self.cache,
@@ -192,12 +191,12 @@ class _Run:
         self.network.train()
         self.sampler.set_epoch(self.epoch)
         self.sampler.first = self.step
-        pictures = 0
+        images = 0
         with show_progress(self.console, f"epoch {self.epoch + 1}/{config.epochs}") as show:
             for batch in loader:
                 self._train_batch(batch.to(self.process.device))
-                pictures += len(batch) * self.process.world_size
-                speed = pictures / (time.monotonic() - started)
+                images += len(batch) * self.process.world_size
+                speed = images / (time.monotonic() - started)
                 shown = {name: total / self.step for name, total in self.sums.items()}
                 rate = self.optimiser.param_groups[-1]["lr"]
                 text = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
@@ -210,7 +209,7 @@ class _Run:
             log.write("training", self.epoch + 1, shown | {"learning_rate": rate, "images_per_second": speed})
 
     def _train_batch(self, batch: Batch) -> None:
-        """Add the batch's gradients; when its group is complete, step the optimiser."""
+        """Accumulate the gradients of the batch; step the optimiser at the end of its accumulation group."""
         config = self.config
         group = self.step - self.step % config.accumulation
         group_size = min(config.accumulation, self.steps - group)
@@ -232,7 +231,7 @@ class _Run:
 
     @torch.no_grad()
     def _with_targets(self, batch: Batch) -> Batch:
-        """The batch with what the network at the start makes of its visible crops of classified identities."""
+        """Add the embeddings of the initial network for the visible crops of classified identities."""
         if self.start is None:
             return batch
         rows = (batch.roles == Role.VISIBLE) & (batch.identities < self.data.classes)
@@ -254,16 +253,16 @@ class _Run:
             self.average.update_parameters(self.network)
 
     def _seed(self) -> None:
-        """Seed torch for this batch (dropout), so that nothing random has to be stored or restored."""
+        """Seed torch for this batch (dropout), so that no generator state has to be stored."""
         place = (self.config.seed, self.epoch, self.step, self.process.rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def _without_exchange(self) -> Any:
-        """Gradients stay in the process: they are exchanged with the last batch of the group."""
+        """Return a context without exchange of gradients, which follows with the last batch of the group."""
         return self.replica.no_sync() if isinstance(self.replica, DistributedDataParallel) else nullcontext()
 
     def _record(self, terms: dict[str, Tensor]) -> None:
-        values = torch.stack([term.detach() for term in terms.values()]).tolist()  # one wait for the device
+        values = torch.stack([term.detach() for term in terms.values()]).tolist()  # a single device synchronisation
         named = dict(zip(terms, values, strict=True))
         if not all(map(math.isfinite, values)):
             self.sampler.first = self.step
@@ -272,13 +271,13 @@ class _Run:
             raise NonFiniteLossError(self.epoch + 1, self.step + 1, named, files)
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in named.items()}
 
-    # --- judging and writing, in the first process
+    # --- validation and writing, in the first process
 
     @property
     def _released(self) -> Baseline:
-        """The network that is validated and given out: the average, if one is kept."""
+        """The network that is validated and released: the averaged one, if averaging is on."""
         network = self.average.module if self.average else self.network
-        assert isinstance(network, Baseline)  # noqa: S101 - what build() made
+        assert isinstance(network, Baseline)  # noqa: S101 - build() returns one
         return network
 
     def _validate(self, log: RunLog | None) -> None:
@@ -296,20 +295,20 @@ class _Run:
         )
 
     def _warn_below_start(self) -> None:
-        """Say so where training has made the network worse than the one it started from."""
+        """Warn if the released network is worse on the validation identities than its initial weights."""
         released = self.best if self.config.validation.select == "best" else selection_score(self.metrics or {})
         if self.start_score is not None and released < self.start_score:
             self.console.print(
-                f"warning: the released network ends below its start on the validation identities (mean mAP "
-                f"{released:.3f}, at the start {self.start_score:.3f}): use the start instead, train longer, lower the "
-                "learning rate or raise retention_weight",
+                f"warning: the released network is worse than its initial weights on the validation identities (mean "
+                f"mAP {released:.3f}, initially {self.start_score:.3f}): use the initial weights, train longer, lower "
+                "the learning rate or raise retention_weight",
                 style="bold red",
                 highlight=False,
                 soft_wrap=True,
             )
 
     def _write(self, *, finished: bool) -> None:
-        """Write the checkpoint and, at the end of an epoch, the network if it is the one to release."""
+        """Write the checkpoint and, at the end of an epoch, the network if it is selected for release."""
         if not self.process.is_first:
             return
         metadata = {
@@ -343,15 +342,15 @@ class _Run:
         save_state(self.out / CHECKPOINT, metadata | state)
 
     def load(self, path: Path) -> None:
-        """Take the position and state of an interrupted run.
+        """Restore the position and state of an interrupted run.
 
         Raises:
-            ValueError: it had another configuration, other data or another number of processes.
+            ValueError: its configuration, data or number of processes differ.
         """
         state = torch.load(path, map_location=self.process.device, weights_only=True)
         differences = config_differences(state["config"], self.config)
         if state["data"] != self.data.fingerprint:
-            differences.append("the files of the data sets are not the same")
+            differences.append("the files of the data sets differ")
         if state["world_size"] != self.process.world_size:
             differences.append(f"processes: {state['world_size']} before, {self.process.world_size} now")
         if differences:
@@ -369,7 +368,7 @@ class _Run:
         lines = [*self.data.skipped]
         if self.sampler.skipped:
             lines.append(
-                f"left out {len(self.sampler.skipped)} identities of one modality (batch.skip_single_modality)"
+                f"ignored {len(self.sampler.skipped)} identities with one modality (batch.skip_single_modality)"
             )
         for line in lines:
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True, markup=False)
@@ -379,7 +378,7 @@ class _Run:
         (self.out / "config.yaml").write_text(text, "utf-8")
         self.console.print(
             f"{self.config.method} on {self.config.backbone}: {len(self.data.train)} crops of "
-            f"{len(self.data.labels)} identities, {self.steps} batches an epoch, on {self.process.device}",
+            f"{len(self.data.labels)} identities, {self.steps} batches per epoch, on {self.process.device}",
             highlight=False,
             soft_wrap=True,
         )

@@ -23,7 +23,7 @@ class DrawPerson(Protocol):
     def __call__(
         self, identity: int, modality: Modality, *, seed: int = 0, size: tuple[int, int] = (128, 64)
     ) -> Pixels:
-        """uint8 RGB ``[H, W, 3]`` of shape ``size``; another seed is another picture of the same person."""
+        """uint8 RGB ``[H, W, 3]`` of shape ``size``; another seed is another image of the same person."""
         ...
 
 
@@ -128,7 +128,7 @@ def write_llcm(
 ) -> dict[str, int]:
     """Draw LLCM's folders and lists, ``images`` a camera; returns the counts ``check`` should find.
 
-    As in the real one, infrared pictures have no camera 3, and not every camera sees everyone.
+    As in the real one, infrared images have no camera 3, and not every camera sees everyone.
     """
     numbers = [5 * n + 1 for n in range(train + test)]
     (root / "idx").mkdir(parents=True)

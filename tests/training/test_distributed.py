@@ -73,7 +73,7 @@ def compare_losses(out: Path) -> None:
 
 
 def people() -> Batch:
-    """Four drawn people, two pictures of each in three streams: 24 rows, those of two people in each half."""
+    """Four drawn people, two images of each in three streams: 24 rows, those of two people in each half."""
     return drawn(4, 2)
 
 

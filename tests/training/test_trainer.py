@@ -274,7 +274,7 @@ def test_resume_starts_a_run_that_had_not_begun(people: Path, cache: Path, tmp_p
 
 def test_a_run_is_not_overwritten(people: Path, cache: Path, tmp_path: Path) -> None:
     run(toy_config(people), tmp_path / "out", cache=cache)
-    with pytest.raises(FileExistsError, match="holds a run"):
+    with pytest.raises(FileExistsError, match="contains a run"):
         run(toy_config(people), tmp_path / "out", cache=cache)
 
 
@@ -291,7 +291,7 @@ def test_resume_refuses_other_data(tmp_path: Path) -> None:
     people = write_people(tmp_path / "people", range(4), images=2, size=SIZE)
     run(toy_config(people), tmp_path / "out")
     next(people.rglob("*.png")).unlink()
-    with pytest.raises(ValueError, match="files of the data sets are not the same"):
+    with pytest.raises(ValueError, match="files of the data sets differ"):
         run(toy_config(people), tmp_path / "out", resume=True)
 
 
@@ -314,7 +314,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_batch(
     assert str(stop.value.files[0]) in str(stop.value)
 
 
-# --- judging
+# --- evaluation
 
 
 def test_validation_identities_take_no_part_in_training(people: Path, cache: Path, tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_visible_people_take_part_with_translated_infrared(people: Path, cache: 
     assert {name.rsplit("/", 1)[1] for name in trained.metrics} >= {"rank1", "map", "minp", "chance_rank1"}
 
 
-def test_a_picture_is_not_found_by_its_own_translation(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_image_is_not_found_by_its_own_translation(people: Path, cache: Path, tmp_path: Path) -> None:
     rules = set()
 
     def note(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
@@ -528,7 +528,7 @@ def test_a_run_that_ends_below_its_start_says_so(
     screen = io.StringIO()
     config = toy_config(people, validation={"share": 0.3, "every": 2})
     train(config, tmp_path / "out", cache=cache, measure=falling(scores), console=Console(file=screen, width=500))
-    assert ("ends below its start" in screen.getvalue()) is warned
+    assert ("is worse than its initial weights" in screen.getvalue()) is warned
 
 
 def test_a_method_that_retains_gets_the_embeddings_of_the_network_at_the_start(
@@ -537,7 +537,7 @@ def test_a_method_that_retains_gets_the_embeddings_of_the_network_at_the_start(
     seen: list[Batch] = []
 
     class Retaining(Classification):
-        retains = True
+        needs_targets = True
 
         def forward(self, output: Output, batch: Batch) -> dict[str, torch.Tensor]:
             seen.append(batch)

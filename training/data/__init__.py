@@ -1,1 +1,1 @@
-"""Labelled crops: records, readers of data sets, cache, augmentation, sampling."""
+"""Labelled crops: records, data set readers, cache, augmentation, sampling."""

@@ -1,4 +1,4 @@
-"""What a crop goes through on its way into a training batch, one stream for each use of it."""
+"""Augmentation of training crops, in one stream for each use of a crop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from training.data.translator import Translator, require_translator
 __all__ = ["IMAGENET_MEAN", "Augmentation", "Geometry", "Role", "Stream"]
 
 IMAGENET_MEAN = (124, 116, 104)
-"""The mean colour of the pre-training pictures: nearly zero after the network's own normalisation."""
+"""Mean colour of the pre-training images: nearly zero after the network's normalisation."""
 
 
 class Role(IntEnum):
-    """Part a picture plays in a loss; the values of ``Batch.roles``."""
+    """Role of an image in a loss; the values of ``Batch.roles``."""
 
     VISIBLE = 0
     INFRARED = 1
@@ -26,31 +26,31 @@ class Role(IntEnum):
 
 
 class Stream(StrEnum):
-    """A way through the augmentation."""
+    """A variant of the augmentation."""
 
     VISIBLE = "visible"
-    """v: as it is."""
+    """v: the visible image in its own colours."""
     EXCHANGED = "exchanged"
-    """v': one of R, G, B in all three channels (CAJ)."""
+    """v': one of R, G, B repeated in all three channels (CAJ)."""
     INFRARED = "infrared"
-    """r: a change of gain and offset."""
+    """r: the infrared image with a random gain and offset."""
     TRANSITION = "transition"
-    """t: the translated infrared of v, with v's crop and flip."""
+    """t: v translated to infrared, with v's crop and flip."""
 
     @property
     def role(self) -> Role:
-        """Part its pictures play in a loss."""
+        """Role of its images in a loss."""
         return Role.VISIBLE if self is Stream.EXCHANGED else Role[self.name]
 
     @property
     def stem(self) -> Modality:
-        """The stem its pictures go through; t is made to look like infrared and takes the infrared one."""
+        """Stem of its images; t looks like infrared and uses the infrared stem."""
         return Modality.VISIBLE if self.role is Role.VISIBLE else Modality.INFRARED
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """A crop out of the padded picture, in pixels from its upper left corner, a flip, and what is then cut off."""
+    """Random geometry: crop of the padded image, in pixels from its upper left corner, flip, and shares cut off."""
 
     top: int
     left: int
@@ -60,58 +60,58 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Parameters of every stream. All works on uint8 RGB ``[H, W, 3]`` and leaves its source untouched.
+    """Augmentation of uint8 RGB ``[H, W, 3]`` in every stream; the source image is not modified.
 
     Order: pad with black, crop back to ``[H, W]``, flip, cut and resize back, colours of the stream, erasing. Erasing
-    is last, so an erased place has the mean colour in every stream. Source: CAJ, ICCV 2021. On a grey picture its
-    "adaptive grey" comes down to a small change of gain and offset; that change is drawn here directly.
+    is last, so an erased region has the mean colour in every stream. Source: CAJ, ICCV 2021. Its "adaptive grey" only
+    changes gain and offset of a grey image; this change is drawn here directly.
     """
 
     pad: float = 10 / 288
     """Padding of every side as a share of the height (10 pixels at 288 × 144)."""
     flip: float = 0.5
-    """Probability."""
+    """Probability of a horizontal flip."""
     cut: float = 0.0
-    """Largest share of the height or width that is cut from each side before the picture is resized back: views that
-    share neither place nor scale, as the crops of two cameras."""
+    """Maximum share of the height or width that is cut from each side before the image is resized back. Position and
+    scale then differ between views as between the crops of two cameras."""
     erasing: float = 0.5
-    """Probability."""
+    """Probability of random erasing."""
     erased_area: tuple[float, float] = (0.02, 0.4)
-    """Range of the erased share of the picture."""
+    """Range of the erased area as a share of the image."""
     erased_aspect: tuple[float, float] = (0.3, 3.3)
     """Range of height / width of the erased rectangle."""
     fill: tuple[int, int, int] = IMAGENET_MEAN
-    """Colour of erased places."""
+    """Colour of erased regions."""
     grey: float = 0.0
-    """Probability that an image of the stream v shows one of R, G, B in all three channels."""
+    """Probability that an image of stream v gets one of R, G, B repeated in all three channels."""
     visible_gain: tuple[float, float] = (1.0, 1.0)
-    """Range of the factor about mid-grey in the streams v and v'."""
+    """Range of the gain about mid-grey in the streams v and v'."""
     visible_offset: tuple[float, float] = (0.0, 0.0)
-    """Range of the added levels in the streams v and v'."""
+    """Range of the offset in grey levels in the streams v and v'."""
     infrared_gain: tuple[float, float] = (0.98, 1.02)
-    """Range of the factor about mid-grey in the stream r."""
+    """Range of the gain about mid-grey in stream r."""
     infrared_offset: tuple[float, float] = (-18.0, 18.0)
-    """Range of the added grey levels in the stream r."""
+    """Range of the offset in grey levels in stream r."""
     translator: Translator | None = None
-    """Makes the infrared image of a translated record for validation."""
+    """Makes the infrared images of translated records in validation."""
     training_translator: Translator | None = None
-    """Makes it for training; None: ``translator`` does."""
+    """Makes them in training; None: ``translator``."""
     transition: Translator | None = None
-    """Makes t from v."""
+    """Makes the images of stream t."""
 
     def draw_geometry(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
-        """Draw a crop, a flip and what is cut off for a picture of shape ``[H, W, 3]``."""
+        """Draw a random geometry for an image of shape ``[H, W, 3]``."""
         margin = self._margin(shape)
         top, left = (int(v) for v in rng.integers(0, 2 * margin + 1, 2))
         flip = bool(rng.random() < self.flip)
         if not self.cut:
             return Geometry(top, left, flip)
-        over, under, before, behind = (float(share) for share in rng.uniform(0, self.cut, 4))
-        return Geometry(top, left, flip, (over, under, before, behind))
+        above, below, before, after = (float(share) for share in rng.uniform(0, self.cut, 4))
+        return Geometry(top, left, flip, (above, below, before, after))
 
     def view(self, image: Pixels, stream: Stream, geometry: Geometry, rng: np.random.Generator) -> Pixels:
-        """The stream's picture of ``image``, as a new array of the same shape."""
-        if stream is Stream.TRANSITION:  # before it is moved: a learnt translation of the whole picture is cached
+        """Return the augmented ``image`` for a stream, as a new array of the same shape."""
+        if stream is Stream.TRANSITION:  # first, because a learnt translation of the whole image is cached
             image = require_translator(self.transition)(image, rng)
         moved = self._crop_and_flip(image, geometry)
         if stream is Stream.EXCHANGED or (stream is Stream.VISIBLE and self.grey and rng.random() < self.grey):
@@ -136,7 +136,7 @@ class Augmentation:
         return cut_sides(moved, geometry.cut) if geometry.cut else moved.copy()
 
     def _erase(self, image: Pixels, rng: np.random.Generator) -> None:
-        """Fill a random rectangle; a shape that does not fit is drawn again, 100 times at most."""
+        """Fill a random rectangle; a shape that does not fit is drawn again, at most 100 times."""
         if rng.random() >= self.erasing:
             return
         height, width = image.shape[:2]
@@ -155,5 +155,5 @@ def _change_gain(
 ) -> Pixels:
     gain, offset = rng.uniform(*gains), rng.uniform(*offsets)
     levels: Pixels = np.rint((np.arange(256) - 127.5) * gain + 127.5 + offset).clip(0, 255).astype(np.uint8)
-    regained: Pixels = levels[image]
-    return regained
+    changed: Pixels = levels[image]
+    return changed

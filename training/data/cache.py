@@ -1,4 +1,4 @@
-"""Crops decoded and resized once, in one memory-mapped file."""
+"""Cache of decoded and resized crops in one memory-mapped file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from training.data.records import Record
 
 __all__ = ["CropCache"]
 
-_LAYOUT = 1  # of the cached files; a change makes older caches unknown
+_LAYOUT = 1  # version of the cached files; a change invalidates older caches
 _IMAGES, _INDEX = "images.npy", "index.json"
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file and how it is decoded: a translated record and its visible source share one entry."""
+    """A file and how it is decoded; a translated record and its visible source share an entry."""
 
     path: Path
     grey: bool
@@ -38,9 +38,9 @@ class _Source:
 
 
 class CropCache:
-    """Read-only crops by record: uint8 RGB ``[height, width, 3]`` out of one array ``[N, height, width, 3]``.
+    """Read-only crops by record: uint8 RGB ``[height, width, 3]`` from one array ``[N, height, width, 3]``.
 
-    The array is mapped on first use in each process, so a cache may be handed to workers.
+    The array is mapped on first use in each process, so a cache can be passed to workers.
     """
 
     def __init__(self, folder: Path, rows: dict[_Source, int]) -> None:
@@ -57,14 +57,14 @@ class CropCache:
         filter: ResizeFilter = "bilinear",
         on_progress: Callable[[int, int], None] | None = None,
     ) -> CropCache:
-        """Open the cache of these records below ``directory``, decoding them when it does not exist yet.
+        """Open the cache of these records in ``directory``; if it does not exist, decode them.
 
-        Its name is a hash over size, filter and the sorted sources (path relative to their common folder, bytes,
-        modification time), so a changed file makes another cache. It appears in one step, when complete.
-        ``size`` is (height, width); ``on_progress`` gets (decoded, total) for each image.
+        Its name is a hash over size, filter and the sorted sources (path relative to their common folder, size in
+        bytes, modification time), so a changed file leads to a new cache. It is created atomically. ``size`` is
+        (height, width); ``on_progress`` gets (decoded, total) for each image.
 
         Raises:
-            ValueError: no record, or a file that is no readable image; the message has its path.
+            ValueError: there is no record, or a file is not a readable image; the message has its path.
             OSError: a file is missing or the directory cannot be written.
         """
         sources = sorted({_Source.of(r) for r in records}, key=lambda s: (s.path, s.grey, s.levels or ()))
@@ -130,5 +130,5 @@ def _publish(unfinished: Path, folder: Path) -> None:
     try:
         unfinished.rename(folder)
     except OSError:
-        if not folder.is_dir():  # otherwise another process was first, with the same content
+        if not folder.is_dir():  # otherwise another process has created the same cache
             raise

@@ -1,4 +1,4 @@
-"""Is this folder a complete data set? Finds out which one it is and compares it with what is published."""
+"""Check of a data set on disk: detect its kind, compare it with the published counts, decode every image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Kind", "check", "detect"]
 
 
 class Kind(StrEnum):
-    """What a data set on disk may be."""
+    """Kind of a data set on disk."""
 
     SYSU_MM01 = "sysu-mm01"
     REGDB = "regdb"
@@ -39,7 +39,7 @@ _BENCHMARKS: dict[Kind, tuple[Callable[[Path], Report], tuple[str, ...]]] = {
     Kind.REGDB: (regdb.check, ("Visible", "Thermal")),
     Kind.LLCM: (llcm.check, ("vis", "nir", "test_vis", "test_nir")),
 }
-"""The check of each published data set, and the folders that give it away."""
+"""The check of each published data set, and the folders by which it is detected."""
 
 _OWN: dict[Kind, Callable[[Path, Skipped], list[Record]]] = {
     Kind.MANIFEST: lambda manifest, _: read_manifest(manifest),
@@ -50,11 +50,11 @@ _OWN: dict[Kind, Callable[[Path, Skipped], list[Record]]] = {
 
 
 def check(path: Path, kind: str | None = None) -> Report:
-    """Check the data set at ``path``: of this ``kind``, or of the one it looks like.
+    """Check the data set at ``path`` as the given or the detected ``kind``.
 
     Raises:
-        FileNotFoundError: nothing is at ``path``.
-        ValueError: there is no such kind.
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: the kind is unknown.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
@@ -89,7 +89,7 @@ def _problem_of(record: Record) -> str | None:
 
 
 def detect(path: Path) -> Kind:
-    """What the data set looks like. Two folders of a published one are enough, so that the rest can be missed."""
+    """Detect the kind of a data set; two folders of a published one suffice, so that missing ones can be reported."""
     if path.is_file():
         return Kind.MANIFEST
     for kind, (_, folders) in _BENCHMARKS.items():
@@ -118,4 +118,4 @@ def _counts(records: Sequence[Record], single: bool) -> tuple[Count, ...]:
         found["identities with both modalities"] = sum(len(seen) == len(Modality) for seen in people.values())
     if len(types := Counter(record.path.suffix.lower() for record in records)) > 1:
         found |= {f"{suffix} files": number for suffix, number in sorted(types.items())}
-    return tuple(Count(what, None, number) for what, number in found.items())
+    return tuple(Count(name, None, number) for name, number in found.items())

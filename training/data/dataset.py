@@ -1,4 +1,4 @@
-"""Augmented views of cached crops, and the batches made of them."""
+"""Data sets of augmented and plain crops, and batches of augmented views."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ __all__ = ["Batch", "PlainCrops", "TrainingCrops", "View", "batches", "collate"]
 
 
 class View(NamedTuple):
-    """One picture on its way into a batch."""
+    """One augmented image of a batch."""
 
     image: Pixels
     identity: int
     stream: Stream
     source: int
-    """Place of the draw in its epoch: v and t of one draw share it."""
+    """Position of the draw in its epoch: v and t of one draw share it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pictures and what each of them is. No order is promised: use the labels."""
+    """B images and their labels, in any order."""
 
     images: Tensor
     """uint8 RGB ``[B, H, W, 3]``."""
     identities: Tensor
     """Labels, int64 ``[B]``."""
     modalities: Tensor
-    """Stem of each picture, int64 ``[B]``: 0 visible, 1 infrared."""
+    """Modality whose stem each image uses, int64 ``[B]``: 0 visible, 1 infrared."""
     roles: Tensor
     """int64 ``[B]``: 0 V, 1 R, 2 T (``Role``)."""
     pairs: Tensor
-    """int64 ``[B]``: a transition picture and its visible source share a value ≥ 0; -1 for all others."""
+    """int64 ``[B]``: a transition image and its visible source share a value ≥ 0; -1 for all others."""
     targets: Tensor | None = None
-    """Embeddings that the network at the start of the run gave the crops, ``[B, D]``, for a method that retains them;
-    rows of zeros where it gave none."""
+    """Embeddings of the crops by the network at the start of the run, ``[B, D]``, for a method with ``needs_targets``;
+    rows of zeros for crops without one."""
 
     def __len__(self) -> int:
         return len(self.identities)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
+        """Return the batch on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; ``DataLoader`` calls this when asked to pin."""
+        """Return the batch in page-locked memory; ``DataLoader`` calls this with ``pin_memory``."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -68,16 +68,15 @@ class Batch:
 
 
 class TrainingCrops(Dataset[list[View]]):
-    """The augmented views of a drawn record.
+    """The augmented views of the drawn records.
 
-    A visible record gives one view for each of ``visible_streams``, an infrared one a single view of the stream
-    r; the infrared picture of a translated record is translated from its visible file first. Each view draws its
-    own crop and flip, except t, which takes those of v. What is drawn follows from (seed, epoch, place, row)
-    alone: the number of workers changes nothing.
+    A visible record has one view for each of ``visible_streams``, an infrared one a single view in stream r; the
+    infrared image of a translated record is first translated from its visible file. Each view has a random crop and
+    flip, except t, which uses those of v. Random numbers depend only on (seed, epoch, place, row), not on the number of
+    workers.
 
     Raises:
-        ValueError: ``visible_streams`` is empty, holds the stream r, or holds t without v; or a record's identity
-            has no label.
+        ValueError: ``visible_streams`` is empty, contains stream r, or t without v; or an identity has no label.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class TrainingCrops(Dataset[list[View]]):
         visible_streams: Sequence[Stream] = (Stream.VISIBLE, Stream.EXCHANGED),
     ) -> None:
         if not visible_streams or Stream.INFRARED in visible_streams:
-            raise ValueError(f"expected streams made of visible pictures, got {[*visible_streams]}")
+            raise ValueError(f"expected streams made of visible images, got {[*visible_streams]}")
         if Stream.TRANSITION in visible_streams and Stream.VISIBLE not in visible_streams:
             raise ValueError("the transition stream needs the visible stream beside it")
         if unknown := sorted({r.identity for r in records} - labels.keys()):
@@ -129,10 +128,10 @@ class TrainingCrops(Dataset[list[View]]):
 
 
 class PlainCrops(Dataset[tuple[Pixels, int]]):
-    """What is judged: (uint8 RGB ``[H, W, 3]``, modality index) of record ``index``, without augmentation.
+    """Crops for evaluation, without augmentation: (uint8 RGB ``[H, W, 3]``, modality index) of record ``index``.
 
-    Imitated infrared is translated by file name. With ``misaligned`` every infrared picture is mirrored and cut
-    by file name (``mirror_and_recrop``), the form in which real aligned pairs count.
+    Infrared images that do not exist are translated from visible ones, seeded by file name. With ``misaligned`` every
+    infrared image is mirrored and cut (``mirror_and_recrop``), as is done for aligned pairs.
     """
 
     def __init__(
@@ -162,7 +161,7 @@ class PlainCrops(Dataset[tuple[Pixels, int]]):
 
 
 def collate(draws: Sequence[Sequence[View]]) -> Batch:
-    """One batch of the views of all draws."""
+    """Join the views of all draws to one batch."""
     views = [view for draw in draws for view in draw]
     paired = {view.source for view in views if view.stream is Stream.TRANSITION}
     pairs = [
@@ -181,7 +180,7 @@ def collate(draws: Sequence[Sequence[View]]) -> Batch:
 def batches(
     crops: TrainingCrops, sampler: BalancedSampler, *, workers: int, pin_memory: bool = False
 ) -> DataLoader[list[View]]:
-    """Loader that yields a ``Batch`` for each batch of the sampler; it leaves torch's global generator alone."""
+    """Return a loader that yields a ``Batch`` for each batch of the sampler, without using torch's global generator."""
     return DataLoader(
         crops,
         batch_sampler=sampler,

@@ -1,7 +1,7 @@
-"""The rule that makes 8-bit images of deeper ones, the same as the server's (``models.card.DepthRule``).
+"""Mapping of images with more than 8 bits to 8 bits, as on the server (``models.card.DepthRule``).
 
-Import rules forbid that training and the server share code that needs NumPy, so each implements the rule; the vectors
-in ``tests/vectors/deep_infrared.json`` hold them together.
+The import rules do not allow training and server to share code that needs NumPy, so each implements the rule; both are
+tested on the vectors in ``tests/vectors/deep_infrared.json``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ RULE = DepthRule()
 
 
 def to_eight_bits(image: NDArray[np.number], limits: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-    """Map grey ``[H, W]`` of any depth to uint8 ``[H, W]``; uint8 is returned as it is.
+    """Map grey ``[H, W]`` of any depth to uint8 ``[H, W]``; uint8 is returned unchanged.
 
     Args:
-        image: integers, or floating-point numbers that need not be finite.
-        limits: values that become 0 and 255, where the range of the whole frame is known; else percentiles of the
-            image.
+        image: integers, or floating-point numbers, which may be infinite or NaN.
+        limits: values that become 0 and 255, if the range of the whole frame is known; else percentiles of the image.
     """
     if image.dtype == np.uint8:
         return image.astype(np.uint8, copy=False)
@@ -43,5 +42,5 @@ def to_eight_bits(image: NDArray[np.number], limits: tuple[float, float] | None 
 
 
 def _percentile(ascending: NDArray[np.float64], percent: float) -> float:
-    """Return the smallest value that at least ``percent`` of the values do not exceed."""
+    """Return the smallest value that is not exceeded by at least ``percent`` of the values."""
     return float(ascending[max(math.ceil(percent / 100 * len(ascending)), 1) - 1])

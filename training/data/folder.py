@@ -1,4 +1,4 @@
-"""Records from folders of crops, as people lay them out."""
+"""Records of crops in folders, by identity or as aligned pairs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["CAMERA_PATTERN", "NO_CAMERA", "camera_of", "read_folder", "read_pair
 
 CAMERA_PATTERN = r"_c(\d+)"
 NO_CAMERA = "0"
-"""Camera of a file whose name does not tell it."""
+"""Camera of a file whose name does not contain one."""
 
 
 def camera_of(path: Path, pattern: re.Pattern[str]) -> str:
-    """First group of the pattern's first match in the file's name (without suffix), or ``NO_CAMERA``."""
+    """Return the first group of the pattern's first match in the file name (without suffix), or ``NO_CAMERA``."""
     match = pattern.search(path.stem)
     return match[1] if match else NO_CAMERA
 
@@ -30,14 +30,14 @@ def read_folder(
     camera_pattern: str = CAMERA_PATTERN,
     skipped: Skipped | None = None,
 ) -> list[Record]:
-    """Read ``ROOT/{visible,infrared}/IDENTITY/*``, or ``ROOT/IDENTITY/*`` when ``modality`` is given.
+    """Read ``ROOT/{visible,infrared}/IDENTITY/*``, or ``ROOT/IDENTITY/*`` if ``modality`` is given.
 
-    Either of the two modality folders may be missing, not both. What is no image of an identity is counted in
-    ``skipped``. The order is that of modality, identity and file name.
+    One of the two modality folders may be missing. Files that are not images of an identity are counted in ``skipped``.
+    The records are ordered by modality, identity and file name.
 
     Raises:
         FileNotFoundError: the root or both modality folders are missing.
-        ValueError: no image was found, or ``camera_pattern`` is no regular expression with a group.
+        ValueError: no image was found, or ``camera_pattern`` is not a regular expression with a group.
     """
     pattern = _compiled(camera_pattern)
     skipped = Skipped() if skipped is None else skipped
@@ -48,18 +48,18 @@ def read_folder(
         for path in image_files(folder, skipped)
     ]
     if not records:
-        raise ValueError("; ".join((f"{root}: no image in any identity's folder", *skipped.lines())))
+        raise ValueError("; ".join((f"{root}: no image in any identity folder", *skipped.lines())))
     return records
 
 
 def read_pairs(root: Path, skipped: Skipped | None = None) -> list[Record]:
-    """Read ``ROOT/{visible,infrared}/NAME``: aligned pairs, each name an identity of its own.
+    """Read ``ROOT/{visible,infrared}/NAME``: aligned pairs, each name a separate identity.
 
-    Visible images get camera "1", infrared ones "2". What is no image is counted in ``skipped``.
+    Visible images get camera "1", infrared ones "2". Files that are not images are counted in ``skipped``.
 
     Raises:
         FileNotFoundError: one of the two folders is missing.
-        ValueError: the two folders hold different names, or none.
+        ValueError: the names in the two folders differ, or there is no image.
     """
     skipped = Skipped() if skipped is None else skipped
     tops = _tops(root, None, skipped)
@@ -68,8 +68,8 @@ def read_pairs(root: Path, skipped: Skipped | None = None) -> list[Record]:
         if kind not in files:
             raise FileNotFoundError(f"{root / kind}: missing")
     visible, infrared = files[Modality.VISIBLE], files[Modality.INFRARED]
-    if alone := sorted(visible.keys() ^ infrared.keys()):
-        raise ValueError(f"{root}: {len(alone)} names in one modality only, first {alone[0]}")
+    if unpaired := sorted(visible.keys() ^ infrared.keys()):
+        raise ValueError(f"{root}: {len(unpaired)} names in only one modality, first {unpaired[0]}")
     if not visible:
         raise ValueError(f"{root}: no image")
     return [
@@ -95,7 +95,7 @@ def _tops(root: Path, modality: Modality | None, skipped: Skipped) -> list[tuple
     tops = [(kind, root / kind) for kind in Modality if (root / kind).is_dir()]
     if not tops:
         raise FileNotFoundError(
-            f"{root}: expected a folder 'visible' or 'infrared' in it (or a modality, for ROOT/IDENTITY/*)"
+            f"{root}: expected a folder 'visible' or 'infrared' in it (or name a modality, for ROOT/IDENTITY/*)"
         )
     for path in sorted(set(root.iterdir()) - {top for _, top in tops}):
         skipped.add("files and folders beside visible and infrared", path)

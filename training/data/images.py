@@ -1,4 +1,4 @@
-"""From a file to pixels: what a crop looks like before anything is drawn at random."""
+"""Decoding and resizing of image files, without augmentation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Pixels = NDArray[np.uint8]
 ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
 
 Shares = tuple[float, float, float, float]
-"""Of the height or width, cut from the top, bottom, left and right."""
+"""Shares of the height or width that are cut from the top, bottom, left and right."""
 
 SUFFIXES = frozenset({".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""Pillow's decoders that read them."""
+"""Pillow's decoders for these files."""
 
 
 def image_files(folder: Path, skipped: Skipped | None = None) -> list[Path]:
-    """Return the image files directly in a folder, by name; everything else is counted in ``skipped``."""
+    """Return the image files directly in a folder, sorted by name; other entries are counted in ``skipped``."""
     files = []
     for path in sorted(folder.iterdir()):
         if reason := _reason_to_skip(path):
@@ -54,15 +54,15 @@ def _reason_to_skip(path: Path) -> str | None:
 
 
 def load(record: Record, size: tuple[int, int] | None = None, filter: ResizeFilter = "bilinear") -> Pixels:
-    """Decode a crop, upright by its EXIF orientation, resized to ``size = (height, width)`` if given.
+    """Decode a crop, apply its EXIF orientation and resize it to ``size = (height, width)`` if given.
 
-    A visible picture keeps its colours; an infrared one becomes grey in three equal channels, whatever its file
-    holds. Of a translation the visible source is returned, in colour.
+    A visible image keeps its colours; an infrared one is converted to grey in three equal channels. For a translated
+    record the visible source is returned, in colour.
 
     Grey images deeper than 8 bits are mapped to 8 bits by :func:`training.data.depth.to_eight_bits`.
 
     Raises:
-        ValueError: the file is not a readable image; the message begins with its path.
+        ValueError: the file is not a readable image; the message starts with its path.
         OSError: the file cannot be opened.
     """
     grey = record.modality is Modality.INFRARED and not record.translated
@@ -74,28 +74,28 @@ def load(record: Record, size: tuple[int, int] | None = None, filter: ResizeFilt
 
 
 def _decode(record: Record) -> Image.Image:
-    """Decode to 8 bits a channel, upright."""
+    """Decode to 8 bits per channel and apply the EXIF orientation."""
     with record.path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of malformed metadata, which does not matter
+        warnings.simplefilter("ignore")  # Pillow warns about malformed metadata, which is harmless
         try:
             with Image.open(file, formats=FORMATS) as image:
                 image.load()
                 upright = _upright(image)
                 deep = upright.mode[0] in "IF"
                 return Image.fromarray(to_eight_bits(np.asarray(upright), record.levels)) if deep else upright
-        except Exception as error:  # decoders raise many types on malformed files, struct.error among them
+        except Exception as error:  # decoders raise many types for malformed files, such as struct.error
             raise ValueError(f"{printable(record.path)}: not a readable image ({error})") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # malformed EXIF says nothing of the orientation
+    except Exception:  # malformed EXIF has no usable orientation
         return image.copy()
 
 
 def printable(path: Path) -> str:
-    """Return a path as text that can be encoded: bytes of its name that are not UTF-8 are escaped."""
+    """Return a path as text that can be encoded: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -105,7 +105,7 @@ def resize(image: Pixels, size: tuple[int, int], filter: ResizeFilter) -> Pixels
 
 
 def cut_sides(image: Pixels, shares: Shares, filter: ResizeFilter = "bilinear") -> Pixels:
-    """Cut a share off each side and resize back to the shape it had."""
+    """Cut a share off each side and resize the rest to the original shape."""
     height, width = image.shape[:2]
     top, bottom, left, right = shares
     rows = slice(round(top * height), height - round(bottom * height))

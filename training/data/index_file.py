@@ -1,4 +1,4 @@
-"""Small text files that published data sets come with: lists of images and lists of identities."""
+"""Readers for the text files of published data sets: lists of images and of identities."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["first_missing", "read_identities", "read_image_list", "stray_files"]
 
 
 def read_identities(file: Path) -> list[int]:
-    """Numbers of a file with one comma-separated line.
+    """Read the identity numbers of a file with one comma-separated line.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: something else than positive numbers, or one of them twice.
+        FileNotFoundError: the file does not exist.
+        ValueError: it contains anything but positive numbers, or a number twice.
     """
     parts = [part.strip() for part in _text(file).replace("\n", ",").split(",") if part.strip()]
     if wrong := [part for part in parts if not part.isdecimal() or int(part) == 0]:
@@ -25,12 +25,12 @@ def read_identities(file: Path) -> list[int]:
 
 
 def read_image_list(file: Path, root: Path) -> list[Path]:
-    """Images of a file with lines ``relative/path label``, in its order; ``root`` is put before them.
+    """Read the images of a file with lines ``relative/path label``, in its order, as paths below ``root``.
 
-    The label is not used: who is on an image follows from its folder.
+    The label is not used: the folder of an image names its identity.
 
     Raises:
-        FileNotFoundError: there is no such file, or an image that it lists is missing.
+        FileNotFoundError: the file or a listed image does not exist.
         ValueError: a line has another form, or the file is empty.
     """
     images = []
@@ -50,12 +50,12 @@ def read_image_list(file: Path, root: Path) -> list[Path]:
 
 
 def first_missing(paths: Iterable[Path]) -> str | None:
-    """A line about the first path that does not exist."""
+    """Return a message about the first path that does not exist; None if all do."""
     return next((f"{path}: missing" for path in paths if not path.exists()), None)
 
 
 def stray_files(folders: Iterable[Path], known: Iterable[Path]) -> tuple[Path, ...]:
-    """Files anywhere below the folders that are none of the known ones, sorted."""
+    """Return the files below the folders that are not among the known ones, sorted."""
     expected = set(known)
     return tuple(
         sorted(path for folder in folders for path in folder.rglob("*") if path.is_file() and path not in expected)

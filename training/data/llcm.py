@@ -1,4 +1,4 @@
-"""LLCM: visible and near-infrared pedestrians in low light, nine cameras, read from the published folders.
+"""LLCM: visible and near-infrared pedestrians in low light from nine cameras, read from the published folders.
 
 Zhang, Wang, "Diverse Embedding Expansion Network and Low-Light Cross-Modality Benchmark for Visible-Infrared
 Person Re-identification", CVPR 2023. The images need a signed agreement with the authors and must not be passed
@@ -20,7 +20,7 @@ test            351    8,680     7,166
 all           1,064   25,626    21,141
 =======  ==========  =======  ========
 
-The paper's prose gives the test set 13,909 images; only 15,846 adds up to its total of 46,767.
+The text of the paper states 13,909 test images; only 15,846 is consistent with its total of 46,767.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ COUNTS: Mapping[str, int] = MappingProxyType(
         "identities in train and test": 0,
     }
 )
-"""Published numbers that a complete copy has."""
+"""Published counts of a complete copy."""
 
 
 def training_records(root: Path) -> list[Record]:
-    """Training images in the order of the index files, visible first.
+    """Read the training images in the order of the index files, visible first.
 
     Raises:
         FileNotFoundError: an index file, or an image that it lists, is missing.
-        ValueError: an index file is malformed, or a file name does not tell the camera.
+        ValueError: an index file is malformed, or a file name does not contain the camera.
     """
     return [
         Record(path, path.parent.name, _camera_of(path), modality)
@@ -80,7 +80,7 @@ def training_records(root: Path) -> list[Record]:
 
 
 def evaluation_records(root: Path, modality: Modality) -> list[Record]:
-    """All test images of one modality, by camera, identity and name: the queries, or the gallery's pools.
+    """Read all test images of one modality, ordered by camera, identity and name.
 
     Raises:
         FileNotFoundError: the list of identities or a camera's folder is missing.
@@ -100,7 +100,7 @@ def evaluation_records(root: Path, modality: Modality) -> list[Record]:
 
 
 def check(root: Path, expected: Mapping[str, int] = COUNTS) -> Report:
-    """Compare a copy with the published numbers; the first missing folder or file is the report's problem."""
+    """Compare a copy with the published counts; the first missing folder or file is the report's problem."""
     try:
         parts = {
             "train": training_records(root),

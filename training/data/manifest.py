@@ -1,4 +1,4 @@
-"""CSV manifests: one crop a line, with the columns path, identity, modality and camera."""
+"""CSV manifests: one crop per line, with the columns path, identity, modality and camera."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["COLUMNS", "RANGE_COLUMNS", "read_manifest"]
 
 COLUMNS = ("path", "identity", "modality", "camera")
 RANGE_COLUMNS = ("range_low", "range_high")
-"""Optional: raw values of the frame that become black and white, for images deeper than 8 bits."""
+"""Optional columns for images deeper than 8 bits: raw values of the frame that become black and white."""
 
 
 def read_manifest(manifest: Path) -> list[Record]:
-    """Records of a manifest, in its order; paths are relative to the manifest's folder.
+    """Read the records of a manifest in its order; paths are relative to the manifest's folder.
 
     An empty camera is ``NO_CAMERA``. ``range_low`` and ``range_high`` are optional; further columns are ignored.
 
     Raises:
         OSError: the manifest cannot be read.
-        ValueError: a column is missing, no line follows the header, or a line is wrong (an empty path or
-            identity, an unknown modality, a path that is no file or was listed before); names line and value.
+        ValueError: a column is missing, there is no line after the header, or a line is invalid (an empty path or
+            identity, an unknown modality, a missing or repeated path); the message has line and value.
     """
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.DictReader(file)
-        if missing := [c for c in COLUMNS if c not in (lines.fieldnames or ())]:
+        if missing := [column for column in COLUMNS if column not in (lines.fieldnames or ())]:
             raise ValueError(f"{manifest}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}")
         seen: dict[Path, int] = {}
         records = [_record(manifest, lines.line_num, line, seen) for line in lines]
@@ -39,24 +39,24 @@ def read_manifest(manifest: Path) -> list[Record]:
 
 
 def _record(manifest: Path, number: int, line: Mapping[str, str | None], seen: dict[Path, int]) -> Record:
-    def wrong(what: str) -> ValueError:
-        return ValueError(f"{manifest}, line {number}: {what}")
+    def invalid(reason: str) -> ValueError:
+        return ValueError(f"{manifest}, line {number}: {reason}")
 
     path, identity, modality, camera = ((line[column] or "").strip() for column in COLUMNS)
     if not path or not identity:
-        raise wrong(f"{'path' if not path else 'identity'} is empty")
+        raise invalid(f"{'path' if not path else 'identity'} is empty")
     if modality not in set(Modality):
-        raise wrong(f"modality {modality!r} is not one of {', '.join(Modality)}")
+        raise invalid(f"modality {modality!r} is not one of {', '.join(Modality)}")
     file = manifest.parent / path
     if not file.is_file():
-        raise wrong(f"{path!r} is not a file")
+        raise invalid(f"{path!r} is not a file")
     if file in seen:
-        raise wrong(f"{path!r} was listed on line {seen[file]}")
+        raise invalid(f"{path!r} is already listed on line {seen[file]}")
     seen[file] = number
     try:
         levels = _levels(line)
     except ValueError as error:
-        raise wrong(str(error)) from None
+        raise invalid(str(error)) from None
     return Record(file, identity, camera or NO_CAMERA, Modality(modality), levels=levels)
 
 

@@ -1,4 +1,4 @@
-"""One crop of a data set, and what is decided over whole lists of them: labels, translations, splits."""
+"""Record of a crop in a data set, and operations on lists of records: labels, translations, splits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Record", "at_most", "by_camera", "label_of", "split_identities", "wi
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One crop. ``identity`` and ``camera`` are written as in the data set.
+    """One crop. ``identity`` and ``camera`` are spelled as in the data set.
 
     Raises:
-        ValueError: a translation that is not infrared.
+        ValueError: a translated record is not infrared.
     """
 
     path: Path
@@ -25,22 +25,22 @@ class Record:
     camera: str
     modality: Modality
     translated: bool = False
-    """The infrared picture does not exist: it is to be made from the visible file ``path``."""
+    """Whether the infrared image is made by translating the visible file ``path``."""
     levels: tuple[float, float] | None = None
-    """Raw values that become black and white, if the file is deeper than 8 bits and the range of its frame is known."""
+    """Raw values that become black and white, for a file deeper than 8 bits with a known range of its frame."""
 
     def __post_init__(self) -> None:
         if self.translated and self.modality is not Modality.INFRARED:
-            raise ValueError(f"{self.path}: only infrared is translated, not {self.modality}")
+            raise ValueError(f"{self.path}: only infrared images are translated, not {self.modality} ones")
 
 
 def label_of(records: Iterable[Record]) -> dict[str, int]:
-    """Training label of each identity, 0 … n-1: its position in ascending order, the same in every process."""
+    """Return the training label of each identity, 0 … n-1: its position in ascending order."""
     return {identity: label for label, identity in enumerate(sorted({r.identity for r in records}))}
 
 
 def by_camera(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The records of each camera, cameras in ascending order: the pools a gallery is drawn from."""
+    """Group the records by camera, in ascending order of the cameras."""
     pools: dict[str, list[Record]] = {}
     for record in records:
         pools.setdefault(record.camera, []).append(record)
@@ -48,7 +48,7 @@ def by_camera(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def with_translations(records: Sequence[Record]) -> list[Record]:
-    """The records, followed by a translated infrared one for each visible record of an identity without infrared."""
+    """Append a translated infrared record for each visible record of an identity without infrared images."""
     seen_in_infrared = {r.identity for r in records if r.modality is Modality.INFRARED}
     return [
         *records,
@@ -61,7 +61,7 @@ def with_translations(records: Sequence[Record]) -> list[Record]:
 
 
 def at_most(records: Sequence[Record], count: int) -> list[Record]:
-    """At most ``count`` records of an identity in a modality, spread evenly over them, in the order given."""
+    """Keep at most ``count`` evenly spread records of each identity in each modality, in the given order."""
     groups: dict[tuple[str, Modality], list[int]] = {}
     for row, record in enumerate(records):
         groups.setdefault((record.identity, record.modality), []).append(row)
@@ -76,9 +76,9 @@ def split_identities(
 ) -> tuple[list[Record], list[Record]]:
     """Split by identity into (train, held out); both keep the order of the records.
 
-    An identity's side follows from ``seed`` and ``group_of(identity)`` alone, so neither the order nor other
-    identities change it, and identities of one group (the windows of one frame) stay together. ``held_out`` in
-    [0, 1) is the expected share of groups; the actual share varies a little.
+    The side of an identity depends only on ``seed`` and ``group_of(identity)``, not on the order or on other
+    identities, and identities of one group (the windows of one frame) stay together. ``held_out`` in [0, 1) is the
+    expected share of groups; the actual share varies.
 
     Raises:
         ValueError: ``held_out`` is outside [0, 1).
@@ -86,7 +86,7 @@ def split_identities(
     if not 0 <= held_out < 1:
         raise ValueError(f"held_out must be in [0, 1), got {held_out}")
     train: list[Record] = []
-    kept_out: list[Record] = []
+    held_out_records: list[Record] = []
     for record in records:
-        (kept_out if position(group_of(record.identity), seed) < held_out else train).append(record)
-    return train, kept_out
+        (held_out_records if position(group_of(record.identity), seed) < held_out else train).append(record)
+    return train, held_out_records

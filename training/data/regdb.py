@@ -1,7 +1,7 @@
-"""RegDB: aligned visible and thermal (8–14 µm) pictures of 412 people, read from the published folders.
+"""RegDB: aligned visible and thermal (8–14 µm) images of 412 people, read from the published folders.
 
 Nguyen, Hong, Kim, Park, "Person Recognition System Based on a Combination of Body Images from Visible Light and
-Thermal Cameras", Sensors 2017. The images are given out on a form and must not be passed on.
+Thermal Cameras", Sensors 2017. The images are available on request and must not be passed on.
 
 ::
 
@@ -9,8 +9,8 @@ Thermal Cameras", Sensors 2017. The images are given out on a form and must not 
     ROOT/idx/{train,test}_{visible,thermal}_{1 … 10}.txt       lines "relative/path label"
 
 412 identities with 10 visible and 10 thermal images each: 8,240. A trial's index files take 206 identities for
-training (2,060 + 2,060 images) and the other 206 for testing. Ten trials are ten separately trained models; a
-model is judged on the split of its own trial only.
+training (2,060 + 2,060 images) and the other 206 for testing. Ten trials need ten separately trained models; a model is
+evaluated only on the split of its own trial.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAME = "RegDB"
 TRIALS = range(1, 11)
 
 CAMERAS: Mapping[str, Modality] = MappingProxyType({"1": Modality.VISIBLE, "2": Modality.INFRARED})
-"""The data set has one camera of each modality; the numbers are ours."""
+"""The data set has one camera per modality; the numbers are ours."""
 
 _WORDS = {Modality.VISIBLE: "visible", Modality.INFRARED: "thermal"}
 
@@ -51,31 +51,31 @@ COUNTS: Mapping[str, int] = MappingProxyType(
         "identities in train and test of one trial": 0,
     }
 )
-"""Published numbers that a complete copy has."""
+"""Published counts of a complete copy."""
 
 
 def training_records(root: Path, trial: int) -> list[Record]:
-    """Training images of a trial 1 … 10, in the order of its index files.
+    """Read the training images of a trial 1 … 10, in the order of its index files.
 
     Raises:
         FileNotFoundError: an index file, or an image that it lists, is missing.
-        ValueError: there is no such trial, or an index file is malformed.
+        ValueError: the trial does not exist, or an index file is malformed.
     """
     return [record for modality in Modality for record in _listed(root, "train", trial, modality)]
 
 
 def evaluation_records(root: Path, trial: int, modality: Modality) -> list[Record]:
-    """Test images of one modality of a trial 1 … 10: the queries, or the whole gallery.
+    """Read the test images of one modality of a trial 1 … 10: the queries or the gallery.
 
     Raises:
         FileNotFoundError: an index file, or an image that it lists, is missing.
-        ValueError: there is no such trial, or an index file is malformed.
+        ValueError: the trial does not exist, or an index file is malformed.
     """
     return _listed(root, "test", trial, modality)
 
 
 def check(root: Path, expected: Mapping[str, int] = COUNTS) -> Report:
-    """Compare a copy with the published numbers; the first missing folder or file is the report's problem."""
+    """Compare a copy with the published counts; the first missing folder or file is the report's problem."""
     tops = [root / _WORDS[modality].capitalize() for modality in Modality]
     if problem := first_missing(tops):
         return Report(NAME, root, problem=problem)

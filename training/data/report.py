@@ -1,4 +1,4 @@
-"""What a check of a data set found."""
+"""Report of a data set check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Count", "Report", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of things in a data set; ``expected`` is None where nothing is published to compare with."""
+    """A count in a data set; ``expected`` is None if there is no published count."""
 
     what: str
     expected: int | None
@@ -19,40 +19,40 @@ class Count:
 
     @property
     def ok(self) -> bool:
-        """Whether the numbers agree, or there is nothing to agree with."""
+        """Whether the counts agree or there is no expected one."""
         return self.expected in (None, self.found)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Outcome of ``training.data.check.check``."""
+    """Result of ``training.data.check.check``."""
 
     kind: str
     root: Path
     counts: tuple[Count, ...] = ()
     """Empty when the data set could not be read."""
     problem: str | None = None
-    """The first thing that is missing or malformed."""
+    """The first missing or malformed file or folder."""
     stray: tuple[Path, ...] = ()
-    """Files that the layout does not know, such as ``Thumbs.db``; they are not read."""
+    """Files that are not part of the layout, such as ``Thumbs.db``; they are ignored."""
     skipped: tuple[str, ...] = ()
-    """A line for each kind of file or folder that is not read."""
+    """A line for each kind of ignored file or folder."""
     unreadable: tuple[str, ...] = ()
     """A line for each image that cannot be decoded."""
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing and every count is as expected; stray files are allowed."""
+        """Whether nothing is missing and every count is as expected; stray files are allowed."""
         return self.problem is None and not self.unreadable and all(count.ok for count in self.counts)
 
     def problems(self) -> list[str]:
-        """One line for everything that keeps ``ok`` from being true."""
+        """Return a line for each problem, because of which ``ok`` is false."""
         first = [] if self.problem is None else [self.problem]
         counts = [f"{c.what}: expected {c.expected}, found {c.found}" for c in self.counts if not c.ok]
         return [*first, *counts, *self.unreadable]
 
     def warnings(self) -> list[str]:
-        """Return one line for everything that is not read but does not keep ``ok`` from being true."""
+        """Return a line for each kind of ignored file."""
         if not self.stray:
             return [*self.skipped]
         return [
@@ -62,5 +62,5 @@ class Report:
 
 
 def compare(expected: Mapping[str, int], found: Mapping[str, int]) -> tuple[Count, ...]:
-    """A count for each expected one; what was not found at all is 0."""
+    """Return a count for each expected one; a missing one is 0."""
     return tuple(Count(what, number, found.get(what, 0)) for what, number in expected.items())

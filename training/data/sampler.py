@@ -1,4 +1,4 @@
-"""Batches of P identities with K pictures of each modality."""
+"""Sampler of batches with P identities and K images of each modality."""
 
 from __future__ import annotations
 
@@ -18,43 +18,42 @@ __all__ = ["BalancedSampler", "Draw", "Pool"]
 
 
 class Draw(NamedTuple):
-    """A record chosen for a batch. All that a worker needs to know: there is no epoch to hand over."""
+    """A record chosen for a batch, with everything that a worker needs to load it."""
 
     row: int
-    """Which record."""
+    """Index of the record."""
     epoch: int
     place: int
-    """Running number of the draw in its epoch, counted over all ranks."""
+    """Number of the draw in its epoch, counted over all ranks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Identities of which every batch holds equally many."""
+    """Identities that have a fixed share of every batch."""
 
     groups: Mapping[str, str]
-    """The group of each identity: the windows of one frame are harder to tell apart than those of two."""
+    """The group of each identity, such as the frame of a window."""
     identities: int
-    """How many a batch holds."""
+    """Number of its identities in a batch."""
     images: int | None = None
-    """Pictures of each of them in a modality; none: as many as the sampler's."""
+    """Images of each identity in a modality; None: the sampler's number."""
 
 
 class BalancedSampler(Sampler[list[Draw]]):
     """Yields batches of ``identities`` × ``images`` draws of each modality (a pool may have its own ``images``).
 
-    The identities are taken from one random order after another, ``identities`` at a time, the rest of an order
-    is dropped: none occurs twice in a batch, and all occur about equally often. With ``pools`` each has an order of
-    its own; with ``neighbours`` above 1 so many identities of one group stand together in it, as far as they go.
-    An identity's ``images`` of a modality are drawn without replacement when it has that many, else with.
+    The identities are shuffled and consumed in chunks of ``identities``; an incomplete last chunk is dropped and the
+    identities are shuffled again. So none occurs twice in a batch, and all occur about equally often. Each of ``pools``
+    is shuffled separately; with ``neighbours`` above 1 up to that many identities of one group are adjacent. An
+    identity's ``images`` of a modality are drawn without replacement if it has that many, else with replacement.
 
-    An epoch has ``per_epoch`` batches over all ranks, floor(max(#visible, #infrared) / (identities · images)) where
-    none is given, at least one a rank; what does not divide by ``world_size`` is dropped. Every rank draws the same
-    epoch and takes its slice.
-    What is drawn follows from (seed, epoch) alone.
+    An epoch has ``per_epoch`` batches over all ranks, by default floor(max(#visible, #infrared) / (identities ·
+    images)), and at least one per rank; a remainder of the division by ``world_size`` is dropped. Every rank draws the
+    same epoch and uses its slice. Draws depend only on (seed, epoch).
 
     Raises:
-        ValueError: an identity has one modality only and ``skip_single_modality`` is off; fewer identities than a
-            batch needs; a count below 1; a rank outside the world; pools that do not make a batch together.
+        ValueError: an identity has only one modality and ``skip_single_modality`` is off; there are too few identities
+            for a batch; a count is below 1; the rank is invalid; the pools do not add up to a batch.
     """
 
     def __init__(
@@ -81,12 +80,12 @@ class BalancedSampler(Sampler[list[Draw]]):
         single = sorted(name for name, of in rows.items() if len(of) < len(Modality))
         if single and not skip_single_modality:
             raise ValueError(
-                f"{len(single)} identities have one modality only: {', '.join(single[:5])}"
-                f"{', …' if len(single) > 5 else ''}; set translate: channel for their data set to make "
-                "infrared images of visible ones, or batch.skip_single_modality: true to leave these identities out"
+                f"{len(single)} identities have only one modality: {', '.join(single[:5])}"
+                f"{', …' if len(single) > 5 else ''}; set translate: channel for their data set to translate visible "
+                "images to infrared, or batch.skip_single_modality: true to ignore these identities"
             )
         self.skipped = tuple(single)
-        """Identities of one modality, which are left out."""
+        """Identities with one modality, which are ignored."""
         self._rows = {name: rows[name] for name in sorted(rows.keys() - set(single))}
         self._pools = self._checked(pools or [Pool({name: name for name in self._rows}, identities)], identities)
         self.identities, self.images, self.neighbours = identities, images, neighbours
@@ -106,20 +105,18 @@ class BalancedSampler(Sampler[list[Draw]]):
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """What the coming draws depend on, apart from the records."""
+        """Return the state that determines the next draws, besides the records."""
         return {"seed": self.seed, "epoch": self.epoch, "identities": self.identities, "images": self.images}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue another sampler's draws.
 
         Raises:
-            ValueError: that sampler had another seed or batch.
+            ValueError: that sampler has another seed or batch size.
         """
-        mine = self.state_dict()
-        if different := [key for key in mine if key != "epoch" and mine[key] != state[key]]:
-            raise ValueError(
-                "; ".join(f"{key}: stored {state[key]}, this sampler has {mine[key]}" for key in different)
-            )
+        own = self.state_dict()
+        if different := [key for key in own if key != "epoch" and own[key] != state[key]]:
+            raise ValueError("; ".join(f"{key}: stored {state[key]}, this sampler has {own[key]}" for key in different))
         self.epoch = state["epoch"]
 
     def _all_batches(self) -> Iterator[list[Draw]]:
@@ -131,12 +128,12 @@ class BalancedSampler(Sampler[list[Draw]]):
             place += len(rows)
 
     def _checked(self, pools: Sequence[Pool], identities: int) -> list[Pool]:
-        """The pools without identities that are skipped."""
+        """Check the pools and remove the ignored identities from them."""
         kept = [replace(p, groups={n: g for n, g in sorted(p.groups.items()) if n in self._rows}) for p in pools]
         if (total := sum(pool.identities for pool in kept)) != identities:
-            raise ValueError(f"a batch holds {identities} identities, and its pools {total}")
+            raise ValueError(f"a batch has {identities} identities, but its pools have {total}")
         if unknown := self._rows.keys() - {name for pool in kept for name in pool.groups}:
-            raise ValueError(f"{len(unknown)} identities are in no pool, first {min(unknown)!r}")
+            raise ValueError(f"{len(unknown)} identities are not in any pool, first {min(unknown)!r}")
         for pool in kept:
             if len(pool.groups) < pool.identities:
                 raise ValueError(
@@ -145,20 +142,20 @@ class BalancedSampler(Sampler[list[Draw]]):
         return kept
 
     def _people(self, rng: np.random.Generator) -> Iterator[list[tuple[str, int]]]:
-        """The identities of one batch after another, each with its number of pictures in a modality."""
+        """Yield the identities of each batch, with their number of images in a modality."""
         images = [pool.images or self.images for pool in self._pools]
         for parts in zip(*(self._shares(pool, rng) for pool in self._pools), strict=True):
             yield [(name, k) for part, k in zip(parts, images, strict=True) for name in part]
 
     def _shares(self, pool: Pool, rng: np.random.Generator) -> Iterator[list[str]]:
-        """A pool's part of one batch after another."""
+        """Yield the part of a pool for each batch."""
         while True:
             order = self._order(pool, rng)
             for start in range(0, len(order) - pool.identities + 1, pool.identities):
                 yield order[start : start + pool.identities]
 
     def _order(self, pool: Pool, rng: np.random.Generator) -> list[str]:
-        """All identities of a pool at random, ``neighbours`` of a group side by side."""
+        """Return all identities of a pool in random order, ``neighbours`` of a group adjacent."""
         names = list(pool.groups)
         groups: defaultdict[str, list[str]] = defaultdict(list)
         for i in rng.permutation(len(names)):
@@ -173,7 +170,7 @@ def _choose(rng: np.random.Generator, rows: list[int], images: int) -> list[int]
 
 
 def _rows(records: Sequence[Record]) -> dict[str, dict[Modality, list[int]]]:
-    """Row numbers of each identity and modality."""
+    """Return the indices of the records of each identity and modality."""
     rows: defaultdict[str, dict[Modality, list[int]]] = defaultdict(dict)
     for row, record in enumerate(records):
         rows[record.identity].setdefault(record.modality, []).append(row)

@@ -1,4 +1,4 @@
-"""Files and folders that reading a data set passes over, counted by reason."""
+"""Files and folders that a data set reader skips, by reason."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def is_system_name(name: str) -> bool:
 
 
 class Skipped:
-    """Paths by the reason for which they were skipped."""
+    """Skipped paths by reason."""
 
     def __init__(self) -> None:
         self.paths: dict[str, list[Path]] = {}
 
     def add(self, reason: str, path: Path) -> None:
-        """Count a path. ``reason`` is a plural, such as ``broken links``."""
+        """Add a path. ``reason`` is a plural, such as ``broken links``."""
         self.paths.setdefault(reason, []).append(path)
 
     def lines(self) -> list[str]:
-        """Return one line for each reason, with its count and its first path."""
+        """Return one line for each reason, with its count and first path."""
         return [
             f"skipped {len(paths)} {reason}, such as {min(paths)}"
             for reason, paths in sorted(self.paths.items(), key=lambda item: -len(item[1]))

@@ -1,4 +1,4 @@
-"""Configuration of data sets: where a data set lies, how it is read and how it takes part in a run."""
+"""Configuration of data sets: their location, format and use in a run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _with_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
     if not groups:
-        raise ValueError(f"{pattern!r} has no group")
+        raise ValueError(f"{pattern!r} has no group: expected a regular expression with one")
     return pattern
 
 
@@ -33,75 +33,75 @@ Pattern = Annotated[str, AfterValidator(_with_group)]
 
 class _Source(ConfigPart):
     root: Path
-    """Where it lies; relative to the working directory."""
+    """Its path, relative to the working directory."""
     name: str
-    """How model cards call it."""
+    """Its name in model cards."""
     licence: str = "unknown"
     classify: bool = True
-    """Whether the identity losses have a class for each of its identities. Windows of frames are too many for that, and
-    each too seldom seen: they take part in the losses between pictures alone."""
+    """Whether the identity losses have a class for each of its identities. Windows of frames are too many, with too few
+    crops each: they are only used by the losses between images."""
     per_batch: PositiveInt | None = None
-    """How many of a batch's identities are of this source; given for all sources or for none, who then share alike."""
+    """Number of its identities in a batch; set it for all sources, or for none to draw from all equally."""
     images: PositiveInt | None = None
-    """Pictures of each of these identities in a stream; none: ``batch.images``."""
+    """Images of each of its identities in a stream; none: ``batch.images``."""
     split_as: str | None = None
-    """Name of the source whose groups are kept out here too: that of windows cut from the same frames as these."""
+    """Name of another source with windows of the same frames, whose held-out groups are held out here as well."""
 
 
 class _Translatable(_Source):
     former_keys: ClassVar[frozenset[str]] = frozenset({"imitate"})
     translate: Literal["channel"] | None = None
-    """Make infrared images, out of the visible ones, for identities that have none."""
+    """Translate visible images to infrared for identities without infrared images."""
 
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, fields: Any) -> Any:
-        """Accept the former name of ``translate``, which configurations and model cards in use contain."""
+        """Accept the former name of ``translate`` in existing configurations and model cards."""
         if isinstance(fields, dict) and "imitate" in fields:
             fields = {"translate": fields["imitate"], **{k: v for k, v in fields.items() if k != "imitate"}}
         return fields
 
 
 class LeftOut(ConfigPart):
-    """Frames that take no part, because real pairs cut from them are what the network is judged on."""
+    """Frames to exclude from training, because the network is evaluated on real pairs that were cut from them."""
 
     pairs: Path | None = None
-    """Folder of the pairs, ``PAIRS/{visible,infrared}/NAME``; none: every frame may be left out, pairs or not."""
+    """Folder of the pairs, ``PAIRS/{visible,infrared}/NAME``; none: the folds cover all frames."""
     pattern: Pattern = FRAME_PATTERN
-    """Its first group in a pair's name is the frame, the same word as a window's group (``group_pattern``)."""
+    """Its first group in the name of a pair is the frame, equal to the group of a window (``group_pattern``)."""
     fold: Annotated[int, Field(ge=0)] = 0
-    """Which of the ``folds`` that the frames are divided into is left out."""
+    """Index of the fold that is left out."""
     folds: PositiveInt = 1
-    """1: all frames of the pairs are left out."""
+    """Number of folds of the frames; 1: all frames of the pairs are left out."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.fold >= self.folds:
             raise ValueError(f"expected a fold below {self.folds}, found {self.fold}")
         if self.pairs is None and self.folds == 1:
-            raise ValueError("leave_out without pairs needs at least 2 folds, or no frame would be left")
+            raise ValueError("leave_out without pairs needs at least 2 folds, or no frame would remain")
         return self
 
     def of(self, frames: Iterable[str]) -> frozenset[str]:
-        """Those of ``frames`` that are left out."""
+        """Return the ``frames`` that are left out."""
         if self.pairs is None:
             return frozenset(frame for frame in frames if fold_of(frame, self.folds) == self.fold)
         return frames_of_pairs(self.pairs, self.fold, self.folds, self.pattern) & frozenset(frames)
 
 
 class Folder(_Translatable):
-    """Crops in ``ROOT/{visible,infrared}/IDENTITY/*``, or in ``ROOT/IDENTITY/*`` when ``modality`` is given."""
+    """Crops in ``ROOT/{visible,infrared}/IDENTITY/*``, or in ``ROOT/IDENTITY/*`` if ``modality`` is given."""
 
     kind: Literal["folder"]
     modality: Modality | None = None
     camera_pattern: Pattern = CAMERA_PATTERN
     group_pattern: Pattern | None = None
-    """Identities for which this regular expression's first group is the same are kept out together or not at all."""
+    """Identities with the same first group of this regular expression are held out together."""
     leave_out: LeftOut | None = None
-    """Groups that take no part at all."""
+    """Groups that are neither trained nor validated on."""
     aligned: bool = False
-    """The modalities show an identity at one moment and place, as windows of aligned frames do: it is validated with
-    infrared mirrored and re-cropped."""
+    """Whether both modalities are aligned, as windows of aligned frames are; validation then mirrors and re-crops
+    infrared images."""
 
     @model_validator(mode="after")
     def _grouped(self) -> Self:
@@ -111,20 +111,20 @@ class Folder(_Translatable):
 
 
 class Pairs(_Source):
-    """Aligned pictures of equal name in ``ROOT/visible`` and ``ROOT/infrared``, each an identity of its own."""
+    """Aligned images with equal names in ``ROOT/visible`` and ``ROOT/infrared``, each name a separate identity."""
 
     kind: Literal["pairs"]
 
 
 class Manifest(_Translatable):
-    """A CSV file with the columns path, identity, modality and camera; ``root`` is the file."""
+    """A CSV file, ``root``, with the columns path, identity, modality and camera."""
 
     kind: Literal["manifest"]
     group_pattern: Pattern | None = None
 
 
 class SysuMM01(_Source):
-    """The training part of SYSU-MM01: 395 identities as in the literature, or 296 without those of validation."""
+    """The training split of SYSU-MM01: 395 identities as in the literature, or 296 without the validation split."""
 
     kind: Literal["sysu_mm01"]
     name: str = sysu_mm01.NAME
@@ -132,7 +132,7 @@ class SysuMM01(_Source):
 
 
 class RegDB(_Source):
-    """The training part of one trial of RegDB."""
+    """The training split of one trial of RegDB."""
 
     kind: Literal["regdb"]
     name: str = regdb.NAME
@@ -140,7 +140,7 @@ class RegDB(_Source):
 
 
 class LLCM(_Source):
-    """The training part of LLCM."""
+    """The training split of LLCM."""
 
     kind: Literal["llcm"]
     name: str = llcm.NAME

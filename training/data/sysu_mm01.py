@@ -1,4 +1,4 @@
-"""SYSU-MM01: visible and near-infrared pedestrians of six cameras, read from the published folders.
+"""SYSU-MM01: visible and near-infrared pedestrians from six cameras, read from the published folders.
 
 Wu, Zheng, Yu, Gong, Lai, "RGB-Infrared Cross-Modality Person Re-Identification", ICCV 2017. The images need a
 signed agreement with the authors and must not be passed on; the gallery permutation is published in
@@ -22,7 +22,7 @@ test                           96    6,775     3,803
 all, 22 unused ids too        513   30,071    15,792
 =====================  ==========  =======  ========
 
-The validation identities occur in cameras 3, 4 and 5 only.
+The validation identities occur only in cameras 3, 4 and 5.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _CELLS = "camera and identity cells as in rand_perm_cam.mat"
 
 
 class Split(StrEnum):
-    """A list of identities in ``exp``; the value is the file's first word."""
+    """A list of identities in ``exp``; the value is the prefix of the file name."""
 
     TRAIN = "train"
     VALIDATION = "val"
@@ -100,11 +100,11 @@ COUNTS: Mapping[str, int] = MappingProxyType(
         _CELLS: 2_298,
     }
 )
-"""Published and derived numbers that a complete copy has."""
+"""Published and derived counts of a complete copy."""
 
 
 def training_records(root: Path, identities: Literal[296, 395] = 395) -> list[Record]:
-    """Images of the training identities: 395, with those of validation, as the literature does, or 296.
+    """Read the images of the training identities: 395 with the validation split, as in the literature, or 296.
 
     Raises:
         FileNotFoundError: a list of identities or a camera's folder is missing.
@@ -117,18 +117,18 @@ def training_records(root: Path, identities: Literal[296, 395] = 395) -> list[Re
 
 
 def evaluation_records(root: Path, modality: Modality, split: Split = Split.TEST) -> list[Record]:
-    """All images of one modality: infrared are the queries, visible (``by_camera``) the pools of the gallery.
+    """Read all images of one modality: the queries are infrared, the gallery is visible.
 
     Raises:
         FileNotFoundError: the list of identities or a camera's folder is missing.
         ValueError: the list is malformed.
     """
-    wanted = {f"{number:04d}" for number in identities_of(root, split)}
-    return [r for r in _read(root, wanted) if r.modality is modality]
+    identities = {f"{number:04d}" for number in identities_of(root, split)}
+    return [r for r in _read(root, identities) if r.modality is modality]
 
 
 def identities_of(root: Path, split: Split) -> list[int]:
-    """Identity numbers of a split.
+    """Read the identity numbers of a split.
 
     Raises:
         FileNotFoundError: the list is missing.
@@ -138,13 +138,13 @@ def identities_of(root: Path, split: Split) -> list[int]:
 
 
 def permutation(file: Path) -> dict[tuple[int, int], NDArray[np.int64]]:
-    """The official gallery permutation: (camera, identity) → image numbers ``[10, n]``, one row a trial.
+    """Read the official gallery permutation: (camera, identity) → image numbers ``[10, n]``, one row per trial.
 
-    Cells without images are left out. The file's integers have 8 bits; they are widened here.
+    Cells without images are omitted. The 8-bit integers of the file are converted to int64.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a permutation file of this form.
+        ValueError: it is not a permutation file.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -161,13 +161,13 @@ def permutation(file: Path) -> dict[tuple[int, int], NDArray[np.int64]]:
             if cell.size:
                 rows = cell.astype(np.int64)
                 if (np.sort(rows, axis=1) != np.arange(1, rows.shape[1] + 1)).any():
-                    raise ValueError(f"{file}: camera {camera}, identity {identity} is no permutation of 1 … n")
+                    raise ValueError(f"{file}: camera {camera}, identity {identity} is not a permutation of 1 … n")
                 cells[camera, identity] = rows
     return cells
 
 
 def check(root: Path, expected: Mapping[str, int] = COUNTS) -> Report:
-    """Compare a copy with the published numbers; the first missing folder or file is the report's problem."""
+    """Compare a copy with the published counts; the first missing folder or file is the report's problem."""
     try:
         numbers = {split: identities_of(root, split) for split in Split}
         everything = _read(root)
@@ -185,7 +185,7 @@ def check(root: Path, expected: Mapping[str, int] = COUNTS) -> Report:
 
 
 def _read(root: Path, identities: Container[str] | None = None) -> list[Record]:
-    """All images, or those of some identities, by camera, identity and number."""
+    """Read all images, or those of some identities, ordered by camera, identity and number."""
     if problem := first_missing(root / f"cam{camera}" for camera in CAMERAS):
         raise FileNotFoundError(problem)
     return [
@@ -214,7 +214,7 @@ def _tally(everything: Iterable[Record], numbers: Mapping[Split, list[int]]) -> 
 
 
 def _agreeing_cells(everything: Iterable[Record], permuted: Mapping[tuple[int, int], NDArray[np.int64]]) -> int:
-    """Cells whose images are numbered 1 … n without a gap, with the permutation's n."""
+    """Count the cells whose images are numbered 1 … n without a gap, with n of the permutation."""
     numbers: dict[tuple[int, int], list[int]] = {}
     for record in everything:
         cell = int(record.camera), int(record.identity)

@@ -1,4 +1,4 @@
-"""From the data sets a configuration names to the records of one run."""
+"""Reading of the data sets of a configuration into training and held-out records."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ __all__ = ["HeldOut", "TrainingData", "read_data", "read_source"]
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Records of identities that take no part in training, of one data set."""
+    """Records of the held-out identities of one data set."""
 
     name: str
     records: tuple[Record, ...]
     misaligned: bool
-    """Its pictures are aligned pairs, which count in the misaligned form only."""
+    """Whether its images are aligned pairs, for which infrared is mirrored and re-cropped."""
 
     def at_most(self, images: int | None) -> HeldOut:
-        """The same with at most so many crops of an identity in a modality."""
+        """Limit the number of crops of an identity in a modality."""
         return self if images is None else replace(self, records=tuple(at_most(self.records, images)))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run learns from, and what it is judged on."""
+    """Training and validation data of a run."""
 
     train: tuple[Record, ...]
     held_out: tuple[HeldOut, ...]
-    """One for each data set that has two identities or more to be judged on."""
+    """One for each data set with at least two held-out identities in both modalities."""
     labels: dict[str, int]
-    """Label of each training identity: those that are classified come first."""
+    """Label of each training identity; classified identities come first."""
     classes: int
-    """How many are classified."""
+    """Number of classified identities."""
     pools: tuple[Pool, ...]
-    """The training identities and their groups, by data set where each has its share of a batch, else all together."""
+    """The training identities and their groups: a pool for each data set with a share of the batch, else one pool."""
     sources: tuple[DataSource, ...]
-    """What each data set holds, held-out identities included; translations are not counted as infrared."""
+    """Contents of each data set with its held-out identities; translations are not counted as infrared."""
 
     skipped: tuple[str, ...] = ()
-    """A line for each kind of file or folder that was passed over, see :class:`training.data.skipped.Skipped`."""
+    """A line for each kind of skipped file or folder, see :class:`training.data.skipped.Skipped`."""
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over what is known of every record but its folder: a resumed run must find the same."""
+        """sha256 over the fields of every record except its folder; it must be the same in a resumed run."""
         digest = hashlib.sha256()
         for part in (self.train, *(held_out.records for held_out in self.held_out)):
             for r in part:
@@ -73,34 +73,34 @@ def read_data(
     seed: int = 0,
     held_out_images: int | None = None,
 ) -> TrainingData:
-    """Read every source and hold validation identities out of training.
+    """Read every source and hold the validation identities out.
 
-    With several sources an identity is called ``SOURCE/IDENTITY``: equal names in two data sets are two people.
+    With several sources an identity is named ``SOURCE/IDENTITY``: equal names in two data sets are different people.
 
     Args:
         sources: the data sets.
-        batch_identities: identities of a batch, where the sources do not share them out (``per_batch``).
-        held_out: expected share of the identities that is held out, in [0, 1).
-        seed: decides which identities.
-        held_out_images: crops of a held-out identity in a modality, at most; None for all.
+        batch_identities: identities of a batch, for sources without ``per_batch``.
+        held_out: expected share of held-out identities, in [0, 1).
+        seed: decides which identities are held out.
+        held_out_images: maximum number of crops of a held-out identity in a modality; None: all.
 
     Raises:
         OSError: a data set or a part of it is missing.
-        ValueError: a data set is not as it should be, or two have the same name.
+        ValueError: a data set is malformed, or two have the same name.
     """
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"the data sets need different names, found {names}")
     if not any(source.classify for source in sources):
-        raise ValueError("no data set is classified: classify must be true for at least one of them")
+        raise ValueError("no data set is classified: classify must be true for at least one")
     parts = [_read_part(source, held_out, seed, qualified=len(sources) > 1) for source in sources]
     validation = tuple(
         part.held_out.at_most(held_out_images) for part in parts if _is_measurable(part.held_out.records)
     )
     if held_out and not validation:
         raise ValueError(
-            f"a share of {held_out} leaves no data set two identities with both modalities "
-            "to validate on: raise validation.share, or set it to 0"
+            f"a validation.share of {held_out} holds out fewer than two identities with both modalities in every data "
+            "set: raise validation.share, or set it to 0"
         )
     pools = [part.pool for part in parts]
     if not pools[0].identities:
@@ -153,7 +153,9 @@ def _without_left_out(source: Source, records: list[Record], group_of: Callable[
         return records
     frames = source.leave_out.of(group_of(record.identity) for record in records)
     if not frames:
-        raise ValueError(f"{source.name}: no identity is of a frame to leave out; does group_pattern give the frame?")
+        raise ValueError(
+            f"{source.name}: no identity belongs to a frame to leave out; check that group_pattern matches the frame"
+        )
     return [record for record in records if group_of(record.identity) not in frames]
 
 
@@ -162,17 +164,17 @@ def _is_aligned(source: Source) -> bool:
 
 
 def _is_measurable(records: Sequence[Record]) -> bool:
-    """Whether at least two identities were seen in both modalities."""
+    """Return whether at least two identities have crops of both modalities."""
     seen = [{r.identity for r in records if r.modality is modality} for modality in Modality]
     return len(set.intersection(*seen)) >= 2
 
 
 def read_source(source: Source, skipped: Skipped | None = None) -> list[Record]:
-    """The records of one source, translations included; of a published data set its training part.
+    """Read the records of one source with translations; of a published data set, those of its training split.
 
     Raises:
         OSError: a part of it is missing.
-        ValueError: it is not as it should be.
+        ValueError: it is malformed.
     """
     match source:
         case Folder():
@@ -192,7 +194,7 @@ def read_source(source: Source, skipped: Skipped | None = None) -> list[Record]:
 
 
 def _grouping(source: Source) -> Callable[[str], str]:
-    """Which group an identity belongs to for the split: its own, unless the source's pattern says otherwise."""
+    """Return a function that gives the group of an identity: by the source's pattern, else the identity itself."""
     pattern = source.group_pattern if isinstance(source, Folder | Manifest) else None
     if pattern is None:
         return str
@@ -205,7 +207,7 @@ def _grouping(source: Source) -> Callable[[str], str]:
 
 
 def _split(source: Source, group_of: Callable[[str], str]) -> Callable[[str], str]:
-    """The group an identity is split by: as if it were of the source that this one is split as."""
+    """Return a function that gives the group for the split: with ``split_as``, that of the other source."""
     if source.split_as is None:
         return group_of
     own, other = f"{source.name}/", f"{source.split_as}/"

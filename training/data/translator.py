@@ -1,4 +1,4 @@
-"""Interface of translators from visible to infrared; :mod:`training.translation` implements it."""
+"""Interface for translators from visible to infrared, which :mod:`training.translation` implements."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["Translator", "require_translator", "translate_by_name"]
 
 
 class Translator(Protocol):
-    """Makes an infrared-looking picture from a visible one, pixel-aligned with it."""
+    """Translates a visible image to a pixel-aligned infrared one."""
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """uint8 RGB ``[H, W, 3]`` → a new array of that shape with three equal channels."""
+        """Translate uint8 RGB ``[H, W, 3]``; return a new array of that shape with three equal channels."""
         ...
 
 
 def require_translator(translator: Translator | None) -> Translator:
-    """The translator, where one is needed.
+    """Return the translator.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it is None.
     """
     if translator is None:
-        raise ValueError("an infrared image is to be translated from a visible one, but no translator was chosen")
+        raise ValueError("a visible image is to be translated to infrared, but no translator was configured")
     return translator
 
 
 def translate_by_name(image: Pixels, name: str, translator: Translator) -> Pixels:
-    """Translate for evaluation: what is drawn follows from the file's name, so that every run sees the same."""
+    """Translate for evaluation: random numbers depend only on the file name, so every run gets the same image."""
     return translator(image, generator_of(name))

@@ -1,1 +1,1 @@
-"""How a network is judged: protocols, metrics, calibration, results and pictures."""
+"""Evaluation of networks: protocols, metrics, calibration, results and figures."""

@@ -1,4 +1,4 @@
-"""What a change is worth: rows of one table that differ in one thing, each over several seeds."""
+"""Comparison of variants in a table, each trained with several seeds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _Results = dict[str, dict[str, list[Result]]]
 
 
 def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
-    """A Markdown table for each data set, both directions side by side: means, gains over the first row, and chance.
+    """Return a Markdown table for each data set: means of both directions, gains over the first row, and chance.
 
     Args:
-        rows: every result of every run, by the name of its row. A row may lack some.
+        rows: all results of all runs, by the name of their row. A row may lack some.
 
     Raises:
         ProtocolError: there is no result.
@@ -42,7 +42,7 @@ def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
     if not data_sets:
         raise ProtocolError("expected at least one result, found none")
     every = [result for results in rows.values() for result in results]
-    parts = [_facts(every), _LEGEND, *(f"### {name}\n\n{_section(results)}" for name, results in data_sets.items())]
+    parts = [_settings(every), _LEGEND, *(f"### {name}\n\n{_section(results)}" for name, results in data_sets.items())]
     if needs_wording(*(result.model.method for result in every)):
         parts.append(f"MTRL, ICRE and EMI: {WORDING}.")
     return "\n\n".join(parts) + "\n"
@@ -50,11 +50,11 @@ def comparison(rows: Mapping[str, Sequence[Result]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Gain:
-    """What a row reaches more than another, in points."""
+    """Gain of a row over another, in percentage points."""
 
     points: float
     spread: float | None
-    """None where one of the rows has a single run."""
+    """None if one of the rows has only one run."""
 
     @classmethod
     def of(cls, values: Sequence[float], others: Sequence[float]) -> _Gain:
@@ -63,7 +63,7 @@ class _Gain:
 
     @property
     def beyond(self) -> bool:
-        """Whether it is larger than the spread, up or down."""
+        """Whether its magnitude exceeds the spread."""
         return self.spread is not None and abs(self.points) > self.spread
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ def _table(rows: _Results, protocols: Sequence[str]) -> str:
 
 
 def _verdict(rows: _Results, protocols: Sequence[str]) -> str:
-    """Which rows differ from the first by more than the spread, and in the same sense under every protocol."""
+    """List the rows that differ from the first by more than the spread, with the same sign under every protocol."""
     reference, *others = rows
     found: dict[str, list[str]] = {}
     for name in others:
@@ -143,24 +143,24 @@ def _chance(results: Sequence[Result], metric: str) -> str:
 
 
 def _counts(protocol: str, results: Sequence[Result]) -> str:
-    told = (
+    descriptions = {
         f"{counts.valid_queries} valid of {counts.queries} queries, {counts.gallery} in the gallery "
         f"({counts.gallery_identities} identities)"
         for counts in (result.counts[0] for result in results)
-    )
-    return f"{protocol}: {' or '.join(sorted(set(told)))}"
+    }
+    return f"{protocol}: {' or '.join(sorted(descriptions))}"
 
 
-def _facts(results: Sequence[Result]) -> str:
-    """What holds of all rows, or each of the values there are."""
-    told = {
+def _settings(results: Sequence[Result]) -> str:
+    """Describe the settings of all rows: each value that occurs."""
+    values = {
         "Backbone": _joined(result.model.backbone for result in results),
         "input": _joined(f"{result.preprocessing.height} × {result.preprocessing.width}" for result in results),
         "weights of the epoch": _joined(map(_epoch, results)),
         "flip": _joined("yes" if result.flags.flip else "no" for result in results),
         "re-ranking": _joined(result.flags.rerank or "no" for result in results),
     }
-    return "; ".join(f"{name}: {value}" for name, value in told.items()) + "."
+    return "; ".join(f"{name}: {value}" for name, value in values.items()) + "."
 
 
 def _epoch(result: Result) -> str:

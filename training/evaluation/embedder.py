@@ -1,4 +1,4 @@
-"""Crops in, vectors out: the one way that validation, judging and pictures embed."""
+"""Embedding of crops for validation, evaluation and figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BATCH = 64
 
 
 def network_embedder(network: Baseline) -> Embed:
-    """Embed with a network as it is, on its own device; put it into evaluation mode first."""
+    """Return a function that embeds with a network on its device; the network must be in evaluation mode."""
     device = next(network.parameters()).device
 
     @torch.inference_mode()
@@ -40,10 +40,10 @@ def network_embedder(network: Baseline) -> Embed:
 
 
 def graph_embedder(graph: bytes, precision: Precision = Precision.FP32) -> Embed:
-    """Embed with the graph of an exported model's precision, on the CPU.
+    """Return a function that embeds with the graph of an exported model on the CPU.
 
     Raises:
-        ValueError: this processor would compute bf16 in float32.
+        ValueError: the precision is bf16 and this processor does not support it.
     """
     if precision is Precision.BF16:
         return _in_bfloat16(graph)
@@ -59,7 +59,7 @@ def graph_embedder(graph: bytes, precision: Precision = Precision.FP32) -> Embed
 
 
 def _in_bfloat16(graph: bytes) -> Embed:
-    """By OpenVINO, as the server does it."""
+    """Return a function that embeds in bf16 with OpenVINO, like the server."""
     core = _openvino_core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError("this processor has no instructions for bf16")
@@ -83,7 +83,7 @@ def _openvino_core() -> Any:
 
 
 def embed_crops(embed: Embed, crops: PlainCrops, *, mirrored: bool = False) -> Vectors:
-    """Unit vectors float32 ``[N, D]`` of all crops, or of their mirror images, each as one of its own modality."""
+    """Embed all crops or their mirror images in their own modality: unit vectors float32 ``[N, D]``."""
     parts = []
     for start in range(0, len(crops), _BATCH):
         images, modalities = zip(*(crops[i] for i in range(start, min(start + _BATCH, len(crops)))), strict=True)

@@ -1,4 +1,4 @@
-"""Embeddings with the labels that an evaluation needs."""
+"""Embeddings with their labels, for evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Vectors = NDArray[np.float32]
 
 
 class Labelled(Protocol):
-    """What an evaluation must know of an image; ``training.data.records.Record`` is one."""
+    """Labels of an image that an evaluation needs; ``training.data.records.Record`` has them."""
 
     @property
     def path(self) -> Path: ...
@@ -32,7 +32,7 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Embeddings:
-    """Embeddings and labels of N images; read-only for every evaluator.
+    """Embeddings and labels of N images; never modified.
 
     Args:
         vectors: float32 ``[N, D]``, finite.
@@ -41,7 +41,7 @@ class Embeddings:
         modalities: int64 ``[N]``, ``Modality.index``.
 
     Raises:
-        ValueError: shapes, types or values are not as stated.
+        ValueError: a shape, type or value is invalid.
     """
 
     vectors: Vectors
@@ -66,7 +66,7 @@ class Embeddings:
 
     @classmethod
     def of(cls, vectors: Vectors, records: Sequence[Labelled]) -> Self:
-        """Join the vectors, float32 ``[N, D]``, with the labels of the N records they were made from."""
+        """Combine vectors, float32 ``[N, D]``, with the labels of their N records."""
         return cls(
             vectors,
             np.array([record.identity for record in records], dtype=np.str_),
@@ -75,5 +75,5 @@ class Embeddings:
         )
 
     def take(self, rows: NDArray[np.int64] | slice) -> Embeddings:
-        """The images of those rows, in that order."""
+        """Return the images of the given rows in the given order."""
         return Embeddings(self.vectors[rows], self.identities[rows], self.cameras[rows], self.modalities[rows])

@@ -1,4 +1,4 @@
-"""Judge a network on labelled crops: choose the protocols, embed every image once, measure each protocol."""
+"""Evaluation of a network on labelled crops: choose protocols, embed every image once, measure each protocol."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["EvaluationSet", "calibrations", "embed", "evaluate_model", "evaluati
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """Labelled crops of both modalities and the protocols they are judged by."""
+    """Labelled crops of both modalities and the protocols for their evaluation."""
 
     name: str
     root: Path
@@ -47,16 +47,16 @@ class EvaluationSet:
     protocols: tuple[Protocol, ...]
     permutation: Permutation | None = None
     misaligned: bool = False
-    """Infrared crops are mirrored and cut, so that aligned pairs do not give themselves away by their outline."""
+    """Whether infrared crops are mirrored and cut, so that aligned pairs cannot be matched by their outline."""
     translator: Translator = field(default_factory=ChannelTranslation)
-    """Makes the infrared crops that are translated."""
+    """Translates visible crops for translated records."""
 
 
 def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
-    """The identities that the configuration keeps out of training, a set for each data set, both directions."""
+    """Return an evaluation set of the held-out identities of each data set of a configuration, in both directions."""
     return [
         EvaluationSet(
-            name=f"{part.name}, kept-out identities" + (", mirrored and re-cropped" if part.misaligned else ""),
+            name=f"{part.name}, held-out identities" + (", mirrored and re-cropped" if part.misaligned else ""),
             root=source.root,
             records=part.records,
             protocols=_both_ways(part.records),
@@ -70,13 +70,13 @@ def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
 
 
 def evaluation_set(source: Source, *, misaligned: bool = False, presets: Sequence[str] = ()) -> EvaluationSet:
-    """The test part of a published data set, or all of a folder, manifest or pairs.
+    """Read the test split of a published data set, or all of a folder, a manifest or pairs.
 
-    ``presets``: ids of the protocols to judge by; none: the usual ones of the data set.
+    ``presets``: ids of the protocols for the evaluation; none: the usual ones of the data set.
 
     Raises:
         OSError: a part of the data set is missing.
-        ValueError: it is not as it should be, or has no such preset.
+        ValueError: it is malformed, or has no such preset.
     """
     data = _test_part(source, misaligned)
     return replace(data, protocols=tuple(_preset(name, source) for name in presets)) if presets else data
@@ -111,14 +111,14 @@ def _test_part(source: Source, misaligned: bool) -> EvaluationSet:
 
 
 def open_crops(model: LoadedModel, data: EvaluationSet, cache: Path) -> PlainCrops:
-    """The crops of a set as the model takes them: (uint8 ``[H, W, 3]``, modality index) by row of its records."""
+    """Open the crops of a set in the input size of the model, with the indices of its records."""
     size = model.preprocessing
     opened = CropCache.open(data.records, cache, (size.height, size.width), size.resize)
     return PlainCrops(data.records, opened, misaligned=data.misaligned, translator=data.translator)
 
 
 def embed(model: LoadedModel, data: EvaluationSet, cache: Path, *, mirrored: bool = False) -> NDArray[np.float32]:
-    """Unit vectors float32 ``[N, D]`` of every crop of a set, or of their mirror images."""
+    """Embed every crop of a set or its mirror image: unit vectors float32 ``[N, D]``."""
     return embed_crops(model.embed, open_crops(model, data, cache), mirrored=mirrored)
 
 
@@ -131,16 +131,16 @@ def evaluate_model(
     flip: bool = False,
     rerank: KReciprocal | None = None,
 ) -> list[Result]:
-    """Measure every protocol of the set; every image is embedded once, through the stem of its own modality.
+    """Measure every protocol of the set; every image is embedded once, through the stem of its modality.
 
     Args:
         cache: folder for decoded crops.
-        command: how it was asked for, kept in the results.
-        flip: average each vector with that of the mirror image.
-        rerank: k-reciprocal re-ranking, a result of its own beside the plain one.
+        command: command line, stored in the results.
+        flip: average the vectors of each image and of its mirror image.
+        rerank: k-reciprocal re-ranking, which gives a separate result beside the plain one.
 
     Raises:
-        ProtocolError: the network was trained on another split than the protocol says.
+        ProtocolError: the network was trained on another split than the protocol requires.
         ValueError: a trial has no valid query.
     """
     for protocol in data.protocols:
@@ -150,14 +150,14 @@ def evaluate_model(
     mirrored = embed(model, data, cache, mirrored=True) if flip else None
     results = []
     for protocol, method in product(data.protocols, (None, rerank) if rerank else (None,)):
-        asked = protocol.changed(flip=flip, rerank=method.model_dump() if method else None)
-        outcome = run(asked, data.records, vectors, mirrored=mirrored, permutation=data.permutation)
+        variant = protocol.changed(flip=flip, rerank=method.model_dump() if method else None)
+        outcome = run(variant, data.records, vectors, mirrored=mirrored, permutation=data.permutation)
         open_set = None
         if method is None:
-            open_set = measure_open_set(asked, data.records, vectors, mirrored=mirrored, permutation=data.permutation)
+            open_set = measure_open_set(variant, data.records, vectors, mirrored=mirrored, permutation=data.permutation)
         results.append(
             Result.of(
-                asked,
+                variant,
                 outcome,
                 data=_describe(model, data),
                 model=model.info,
@@ -173,7 +173,7 @@ def evaluate_model(
 
 
 def calibrations(model: LoadedModel, data: EvaluationSet, cache: Path) -> list[Calibration]:
-    """What a score means, for each pair of modalities: impostor scores among the set's identities.
+    """Calibrate the scores of each modality pair on the impostor pairs of the set.
 
     Raises:
         ValueError: a modality is missing, or there are too few pairs.
@@ -195,7 +195,7 @@ def calibrations(model: LoadedModel, data: EvaluationSet, cache: Path) -> list[C
 
 
 def _both_ways(records: Sequence[Record]) -> tuple[Protocol, ...]:
-    """All against all in both directions, and across visible cameras where people were seen by two."""
+    """Return protocols in both directions, and across visible cameras if an identity was seen by two."""
     exclusion = usual_exclusion(records)
     both = tuple(custom(direction, exclusion) for direction in protocols.CROSS_MODALITY)
     if not crosses_visible_cameras(records):
@@ -213,7 +213,7 @@ def _describe(model: LoadedModel, data: EvaluationSet) -> Data:
 
 
 def _split_trained_on(config: TrainingConfig, protocol: Protocol) -> int | None:
-    """The RegDB trial or the number of SYSU-MM01 identities trained on; a network of other data has seen neither."""
+    """Return the RegDB trial or the number of SYSU-MM01 identities trained on; for other data, that of the protocol."""
     for source in config.data:
         if isinstance(source, SysuMM01) and protocol.dataset is Dataset.SYSU:
             return source.identities

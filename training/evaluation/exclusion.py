@@ -1,4 +1,4 @@
-"""Which gallery images a query must not be compared with."""
+"""Rules that exclude gallery images from the ranking of a query."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Exclusion(StrEnum):
     SAME_ID_SAME_CAM = "same_id_same_cam"
     """Gallery images of the query's identity from the query's camera."""
     CAM3_CAM2 = "cam3_cam2"
-    """SYSU-MM01: a query of camera 3 ignores every image of camera 2, which stands in the same room."""
+    """SYSU-MM01: a query of camera 3 ignores all images of camera 2, which is in the same room."""
 
 
 def camera_number(camera: str) -> int:
-    """The number a camera's name ends in.
+    """Return the number at the end of a camera's name.
 
     Raises:
-        ValueError: it ends in none.
+        ValueError: there is none.
 
     >>> camera_number("cam3"), camera_number("3")
     (3, 3)
@@ -41,25 +41,25 @@ def camera_number(camera: str) -> int:
 
 
 def usual_exclusion(records: Sequence[Record]) -> Exclusion:
-    """The rule for crops that come without a protocol of their own, kept-out identities among them.
+    """Return the rule for crops without a published protocol, such as held-out identities.
 
-    A query ignores its own identity in its own camera, as is usual where cameras are told apart: the frame before is
-    no find. So it is where infrared is translated, even if no camera is named: then a picture would find its own
-    translation, and no query has an answer that counts. Otherwise, with one camera for all, every pair counts.
+    If there are several cameras, a query ignores images of its own identity and camera, since finding a neighbouring
+    frame is trivial. The same rule applies to translated infrared, where an image would find its own translation, even
+    with a single camera; then no query is valid. Otherwise, with a single camera, every pair counts.
     """
-    told_apart = len({record.camera for record in records}) > 1
+    several_cameras = len({record.camera for record in records}) > 1
     translated = any(record.translated for record in records)
-    return Exclusion.SAME_ID_SAME_CAM if told_apart or translated else Exclusion.NONE
+    return Exclusion.SAME_ID_SAME_CAM if several_cameras or translated else Exclusion.NONE
 
 
 def crosses_visible_cameras(records: Sequence[Record]) -> bool:
-    """Whether an identity was seen in visible light by two cameras."""
+    """Return whether an identity was seen in visible light by two cameras."""
     seen = {(r.identity, r.camera) for r in records if r.modality is Modality.VISIBLE}
     return len(seen) > len({identity for identity, _ in seen})
 
 
 def excluded(rule: Exclusion, query: Embeddings, gallery: Embeddings) -> NDArray[np.bool_] | None:
-    """Mask ``[Q, G]`` of the pairs that the rule excludes; None if it excludes none."""
+    """Return a mask ``[Q, G]`` of the pairs that the rule excludes; None if it excludes none."""
     match rule:
         case Exclusion.NONE:
             return None

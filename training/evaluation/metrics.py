@@ -1,4 +1,4 @@
-"""CMC, mAP and mINP: pure functions on a ranking, and one chunked evaluator (protocols.md, section 5)."""
+"""CMC, mAP and mINP: pure functions on a ranking, and a chunked evaluation."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = [
 REPORTED_RANKS = (1, 5, 10, 20)
 
 Scorer = Callable[[slice], Scores]
-"""Scores of a slice of the queries against the whole gallery, float32 ``[len(slice), G]``, larger is nearer."""
+"""Function from a slice of the queries to scores against the whole gallery, float32 ``[len(slice), G]``."""
 
 _MEMORY = 256 << 20  # bytes for the scores of a chunk and their copies
 
 
 class Cmc(StrEnum):
-    """What a place of the CMC counts."""
+    """What a rank of the CMC counts."""
 
     DISTINCT = "distinct"
-    """Distinct identities, each at its first image (SYSU-MM01, LLCM)."""
+    """Distinct identities, each at its first image (SYSU-MM01 and LLCM)."""
     IMAGE = "image"
     """Images (RegDB)."""
 
 
 def average_precision(ranking: Ranking) -> NDArray[np.float64]:
-    """Mean, over a query's positives, of the share of positives among the images up to each; not interpolated.
+    """Return the average precision of each query, without interpolation.
 
-    Float64 ``[queries]`` in (0, 1], NaN where no positive is left.
+    Float64 ``[queries]`` in (0, 1], NaN for a query without a positive after exclusion.
 
     >>> scores = np.array([[4, 3, 2, 1]], np.float32)
     >>> average_precision(rank(scores, np.array(["A"]), np.array(["A", "B", "A", "C"])))
@@ -58,9 +58,9 @@ def average_precision(ranking: Ranking) -> NDArray[np.float64]:
 
 
 def inverse_negative_penalty(ranking: Ranking) -> NDArray[np.float64]:
-    """Number of a query's positives divided by the rank of the last one.
+    """Return the number of positives of each query divided by the rank of the last one.
 
-    Float64 ``[queries]`` in (0, 1], NaN where no positive is left.
+    Float64 ``[queries]`` in (0, 1], NaN for a query without a positive after exclusion.
 
     >>> scores = np.array([[4, 3, 2, 1]], np.float32)
     >>> inverse_negative_penalty(rank(scores, np.array(["A"]), np.array(["A", "B", "A", "C"])))
@@ -73,11 +73,11 @@ def inverse_negative_penalty(ranking: Ranking) -> NDArray[np.float64]:
 
 
 def cmc_curve(first: Ranks, max_rank: int) -> NDArray[np.float64]:
-    """Share of the valid queries whose first hit is among the first k places, for k = 1..max_rank.
+    """Return the share of the valid queries whose first match has at most rank k, for k = 1..max_rank.
 
     Args:
-        first: int64 ``[queries]``, rank of each query's first hit; 0 marks a query that is not valid.
-        max_rank: length of the curve, which stays at its last value where fewer places exist.
+        first: int64 ``[queries]``, rank of each query's first match; 0 for an invalid query.
+        max_rank: length of the curve.
 
     Returns float64 ``[max_rank]``, all NaN without a valid query.
 
@@ -90,10 +90,10 @@ def cmc_curve(first: Ranks, max_rank: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What one gallery of a protocol measured; all rates are fractions, averaged over valid queries only.
+    """Metrics of a gallery under a protocol; all rates are fractions, averaged only over valid queries.
 
-    ``cmc[k - 1]`` is Rank-k. ``chance_rank1`` is the Rank-1 of a random ranking. ``valid_queries`` of the
-    ``queries`` have a positive left after exclusion. ``gallery`` counts images, ``gallery_identities`` distinct ones.
+    ``cmc[k - 1]`` is Rank-k. ``chance_rank1`` is the Rank-1 of a random ranking. ``valid_queries`` of the ``queries``
+    have a positive after exclusion. ``gallery`` is the number of images, ``gallery_identities`` that of identities.
     """
 
     cmc: tuple[float, ...]
@@ -111,7 +111,7 @@ class Metrics:
         return self.cmc[0]
 
     def values(self) -> dict[str, float]:
-        """Metrics by the names that results use: ``rank1`` … ``rank20``, ``map``, ``minp``, ``chance_rank1``."""
+        """Return the metrics by their names in results: ``rank1`` … ``rank20``, ``map``, ``minp``, ``chance_rank1``."""
         ranks = {f"rank{k}": self.cmc[k - 1] for k in REPORTED_RANKS if k <= len(self.cmc)}
         return ranks | {"map": self.mean_ap, "minp": self.mean_inp, "chance_rank1": self.chance_rank1}
 
@@ -126,19 +126,18 @@ def evaluate(
     chunk: int | None = None,
     scores: Scorer | None = None,
 ) -> Metrics:
-    """Rank the gallery for every query and measure it. Inputs are read only; the result does not depend on ``chunk``.
+    """Rank the gallery for every query and compute the metrics, which do not depend on ``chunk``.
 
     Args:
-        query, gallery: embeddings of one dimension D, ``[Q, D]`` and ``[G, D]``; ranked by inner product,
-            ties by gallery index.
-        exclusion: pairs left out of the ranking.
-        cmc: what a place of the CMC counts; mAP and mINP always count images.
+        query, gallery: embeddings ``[Q, D]`` and ``[G, D]``; ranked by inner product, ties by gallery index.
+        exclusion: rule for pairs that are excluded from the ranking.
+        cmc: what a rank of the CMC counts; mAP and mINP always count images.
         max_rank: length of the CMC curve.
-        chunk: queries at a time; by default as many as fit a fixed memory (256 MiB).
-        scores: replaces the inner product, for instance by re-ranked scores.
+        chunk: number of queries per chunk; by default as many as fit into 256 MiB.
+        scores: replaces the inner product, for instance with re-ranked scores.
 
     Raises:
-        ValueError: no query has a positive left, dimensions differ, or ``max_rank`` or ``chunk`` is below 1.
+        ValueError: no query has a positive after exclusion, dimensions differ, or ``max_rank`` or ``chunk`` is below 1.
     """
     if max_rank < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"max_rank and chunk must be at least 1, found {max_rank} and {chunk}")
@@ -170,14 +169,14 @@ def evaluate(
 
 
 def _measures(ranking: Ranking, cmc: Cmc) -> tuple[Ranks, *tuple[NDArray[np.float64], ...]]:
-    """Return for each query: rank of its first match, average precision, inverse negative penalty, chance of Rank-1."""
+    """Return for each query the rank of its first match, average precision, inverse negative penalty, chance Rank-1."""
     first = ranking.identity_place if cmc is Cmc.DISTINCT else ranking.first_place
     chance = _divide(ranking.positives, ranking.kept)
     return first, average_precision(ranking), inverse_negative_penalty(ranking), chance
 
 
 def _divide(total: NDArray[np.float64] | Ranks, count: Ranks) -> NDArray[np.float64]:
-    """Quotient, NaN where the count is 0."""
+    """Divide; NaN where the count is 0."""
     quotient = np.full(total.shape, np.nan)
     np.divide(total, count, out=quotient, where=count > 0)
     return quotient

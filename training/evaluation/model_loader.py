@@ -1,4 +1,4 @@
-"""The network that is judged: a run's ``model.pt``, or an exported model with its card."""
+"""Loading of a network for evaluation: a run's ``model.pt``, or an exported model with its card."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from training.config import TrainingConfig
 from training.evaluation.embedder import Embed, graph_embedder, network_embedder
 from training.evaluation.result import ModelInfo, Preprocessing, needs_wording
 
-__all__ = ["LoadedModel", "load_model", "training_facts"]
+__all__ = ["LoadedModel", "load_model", "training_metadata"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network that embeds, and what a result must say of it."""
+    """A network that embeds, and its description for results."""
 
     embed: Embed
     info: ModelInfo
@@ -30,15 +30,15 @@ class LoadedModel:
     precision: str
     device: str
     identities: int | None
-    """How many identities it was trained on, if that is known."""
+    """Number of identities it was trained on; None if unknown."""
 
 
 def load_model(path: Path, precision: Precision = Precision.FP32) -> LoadedModel:
     """Load the ``model.pt`` in a run's folder, or the ``card.json`` and graph of an exported model.
 
     Raises:
-        FileNotFoundError: the folder holds neither.
-        ValueError: the exported model has no such precision, or its file is not the one its card describes.
+        FileNotFoundError: the folder contains neither.
+        ValueError: the exported model does not have the precision, or its file does not match the card.
     """
     if (path / "card.json").is_file():
         return _exported(path, precision)
@@ -47,8 +47,8 @@ def load_model(path: Path, precision: Precision = Precision.FP32) -> LoadedModel
     raise FileNotFoundError(f"{path}: expected a run with model.pt, or an exported model with card.json")
 
 
-def training_facts(trained: Trained) -> TrainingFacts:
-    """What a card says of the origin of a run's network."""
+def training_metadata(trained: Trained) -> TrainingFacts:
+    """Return the training metadata of a run's network for its card."""
     return TrainingFacts(
         data=trained.sources,
         command=trained.command,
@@ -79,7 +79,7 @@ def _trained(run: Path) -> LoadedModel:
             epoch=trained.epoch,
             wording=WORDING if needs_wording(run.name, method) else "",
         ),
-        training=training_facts(trained),
+        training=training_metadata(trained),
         config=trained.config,
         preprocessing=_preprocessing(InputSpec(**size.model_dump()), network.trunk.mean, network.trunk.std),
         precision="fp32",
@@ -91,11 +91,11 @@ def _trained(run: Path) -> LoadedModel:
 def _exported(folder: Path, precision: Precision) -> LoadedModel:
     card = Card.read(folder / "card.json")
     if precision not in card.precisions:
-        raise ValueError(f"{folder}: expected one of {[p.value for p in card.precisions]}, asked for {precision}")
+        raise ValueError(f"{folder}: expected one of {[p.value for p in card.precisions]}, found {precision}")
     variant = card.precisions[precision]
     content = (folder / variant.file).read_bytes()
     if hashlib.sha256(content).hexdigest() != variant.sha256:
-        raise ValueError(f"{folder / variant.file}: not the file that card.json describes (sha256 differs)")
+        raise ValueError(f"{folder / variant.file}: does not match card.json (sha256 differs)")
     return LoadedModel(
         embed=graph_embedder(content, precision),
         info=ModelInfo(

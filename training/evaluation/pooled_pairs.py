@@ -1,4 +1,4 @@
-"""Real pairs judged by several networks, each on the frames that it has not seen, and their ranks pooled."""
+"""Evaluation of real pairs by several networks, each on the frames left out of its training, with pooled ranks."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from training.evaluation.run import Outcome, TrialCounts
 
 __all__ = ["evaluate_pooled"]
 
-_BEHIND = np.float32(-2)  # every cosine is larger
+_LAST = np.float32(-2)  # below every cosine
 
 
 def evaluate_pooled(
     models: Sequence[LoadedModel], pairs: Pairs, name: str, cache: Path, command: str, *, misaligned: bool = False
 ) -> list[Result]:
-    """Rank every pair with the network that has not seen its frame, and measure all queries together.
+    """Rank every pair with the network that left out its frame in training, and measure all queries together.
 
-    Twice for each direction. *All pairs*: a query is ranked among all of them, those of frames that its network was
-    trained on included; the chance is small, and a seen picture that is no match may be easier to tell apart. *Own
-    fold*: among the pairs of frames that its network has not seen; strict, and the smaller the folds the larger the
-    chance. With one network that left all frames out the two are the same, and it is measured once.
+    There are two results for each direction. *All pairs*: a query is ranked among all pairs, also those of frames that
+    its network was trained on; these may be easier to distinguish. *Own fold*: a query is ranked only among the pairs
+    of left-out frames; chance is larger the smaller the folds are. For a single network that left out all frames both
+    are the same, and only one is measured.
 
     Args:
         models: one for each fold, trained with ``leave_out`` of these pairs.
-        name: how the networks are called together.
+        name: common name of the networks.
         cache, command, misaligned: see :func:`training.evaluation.evaluator.evaluate_model`.
 
     Raises:
-        ValueError: the frame of a pair was left out by none of the networks, or by more than one.
+        ValueError: the frame of a pair was left out by no network or by more than one.
     """
     started = time.monotonic()
     data = evaluation_set(pairs, misaligned=misaligned)
@@ -78,7 +78,7 @@ def evaluate_pooled(
 
 
 def _folds(models: Sequence[LoadedModel], data: EvaluationSet) -> NDArray[np.int64]:
-    """Which network judges each record: the one whose training left the record's frame out."""
+    """Return the index of the network that evaluates each record: the one that left out the record's frame."""
     all_frames = {frame_of(record.identity) for record in data.records}
     unseen = [
         frozenset().union(
@@ -89,13 +89,13 @@ def _folds(models: Sequence[LoadedModel], data: EvaluationSet) -> NDArray[np.int
     folds = []
     for record in data.records:
         frame = frame_of(record.identity)
-        judges = [number for number, frames in enumerate(unseen) if frame in frames]
-        if len(judges) != 1:
+        evaluators = [number for number, frames in enumerate(unseen) if frame in frames]
+        if len(evaluators) != 1:
             raise ValueError(
-                f"frame {frame!r} was left out by {len(judges)} of {len(models)} networks: expected exactly one; "
+                f"frame {frame!r} was left out by {len(evaluators)} of {len(models)} networks: expected exactly one; "
                 "train one for each fold of leave_out"
             )
-        folds += judges
+        folds += evaluators
     return np.array(folds)
 
 
@@ -113,7 +113,7 @@ def _score(
     query, gallery = images.take(rows), images.take(columns)
     in_fold = folds[rows][:, None] == folds[columns][None]
     if own_fold:
-        scores[~in_fold] = _BEHIND
+        scores[~in_fold] = _LAST
     metrics = evaluate(query, gallery, protocol.exclusion, protocol.cmc, scores=lambda part: scores[part])
     if own_fold:
         same = query.identities[:, None] == gallery.identities[None]

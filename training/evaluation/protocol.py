@@ -1,4 +1,4 @@
-"""Who is compared with whom, and what is counted: typed, hashable, written into every result."""
+"""Evaluation protocols: queries, gallery, exclusion and metrics, as typed, hashable objects stored in every result."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ __all__ = [
 ]
 
 _Rules = dict[str, tuple[object, ...]]
-"""What a field may be."""
+"""Allowed values of fields."""
 
 
 class ProtocolError(ValueError):
-    """The evaluation asked for would not measure what its protocol says."""
+    """The evaluation does not conform to its protocol."""
 
 
 class Dataset(StrEnum):
-    """Whose rules are followed."""
+    """Data set whose rules a protocol follows."""
 
     SYSU = "sysu"
     REGDB = "regdb"
@@ -51,12 +51,12 @@ class Dataset(StrEnum):
 
 
 class Direction(StrEnum):
-    """Modality of the queries, then of the gallery."""
+    """Modality of the queries and of the gallery."""
 
     IR_TO_VIS = "ir_to_vis"
     VIS_TO_IR = "vis_to_ir"
     VIS_TO_VIS = "vis_to_vis"
-    """Across visible cameras; an image finds itself unless its camera is excluded."""
+    """Across visible cameras; without an exclusion of its camera, an image would find itself."""
 
     @property
     def query(self) -> Modality:
@@ -70,7 +70,7 @@ class Direction(StrEnum):
 
 
 CROSS_MODALITY = (Direction.IR_TO_VIS, Direction.VIS_TO_IR)
-"""The directions that the published protocols know."""
+"""The directions of the published protocols."""
 
 
 class Mode(StrEnum):
@@ -86,37 +86,38 @@ class Sampler(StrEnum):
     """How the gallery of a trial is drawn."""
 
     OFFICIAL_PERM = "official_perm"
-    """SYSU-MM01: the first images of the trial's row in the published permutation."""
+    """SYSU-MM01: the first images in the trial's row of the published permutation."""
     AGW_SEED = "agw_seed"
     """SYSU-MM01: one image per identity and camera with ``random.Random(trial).choice``."""
     PER_CAMERA_SEED = "per_camera_seed"
-    """LLCM: the same over the cameras of the gallery's modality."""
+    """LLCM: the same with the cameras of the gallery's modality."""
     FULL = "full"
     """Every image."""
 
 
 class Convention(StrEnum):
-    """What "visible to infrared" means on LLCM; three meanings are in circulation."""
+    """Meaning of "visible to infrared" on LLCM; three are in use."""
 
     PAPER = "paper"
-    """Every visible image queries one infrared image per identity and camera."""
+    """Every visible image is a query against one infrared image per identity and camera."""
     DEEN_RELEASE = "deen_release"
-    """Roles swapped: the sampled infrared images query every visible image. The other direction equals ``paper``."""
+    """Swapped roles: the sampled infrared images are the queries against every visible image. The other direction is
+    the same as with ``paper``."""
     IDKL_FULL = "idkl_full"
-    """Every image of one modality queries every image of the other, without exclusion."""
+    """Every image of one modality is a query against every image of the other, without exclusion."""
 
 
 class Feature(StrEnum):
-    """Which vector is compared."""
+    """Vector that is compared."""
 
     BN = "bn"
-    """After the BN neck."""
+    """The vector after the BN neck."""
     POOLED = "pooled"
-    """Before it."""
+    """The vector before the BN neck."""
 
 
 class Selection(StrEnum):
-    """Which epoch is judged."""
+    """Epoch that is evaluated."""
 
     LAST = "last"
     VAL = "val"
@@ -124,12 +125,12 @@ class Selection(StrEnum):
 
 
 class Protocol(BaseModel):
-    """A protocol. Use :func:`sysu`, :func:`regdb`, :func:`llcm` or :func:`custom`, which fill the dependent fields.
+    """A protocol. Create it with :func:`sysu`, :func:`regdb`, :func:`llcm` or :func:`custom`.
 
-    Equal protocols have equal ids and hashes. A field that has no meaning for the data set is None.
+    Equal protocols have equal ids and hashes. A field that does not apply to the data set is None.
 
     Raises:
-        pydantic.ValidationError: an unknown field or an impossible combination, named.
+        pydantic.ValidationError: an unknown field or an invalid combination; the message names it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -148,10 +149,10 @@ class Protocol(BaseModel):
     max_rank: int = Field(default=20, ge=1)
     feature: Feature = Feature.BN
     flip: StrictBool = False
-    """Average of the vectors of the image and of its mirror image."""
+    """Average the vectors of an image and of its mirror image."""
     rerank: KReciprocal | None = None
     train_ids: int | None = None
-    """SYSU-MM01: number of training identities, 296 or 395. RegDB: the split, None for several (each model its own)."""
+    """SYSU-MM01: number of training identities, 296 or 395. RegDB: the split; None: several, with a model for each."""
     selection: Selection = Selection.LAST
 
     @model_validator(mode="after")
@@ -174,7 +175,7 @@ class Protocol(BaseModel):
         return self
 
     def _sysu_rules(self) -> _Rules:
-        multi_shot = self.shots == 10  # agw_seed has no shared definition of it
+        multi_shot = self.shots == 10  # not defined for agw_seed
         return {
             "direction": (Direction.IR_TO_VIS,),
             "mode": tuple(Mode),
@@ -223,17 +224,17 @@ class Protocol(BaseModel):
         }
 
     def changed(self, **changes: object) -> Self:
-        """A copy with those fields changed, checked like a new protocol."""
+        """Return a validated copy with some fields changed."""
         return self.model_validate(self.model_dump() | changes)
 
     @property
     def swapped(self) -> bool:
-        """Whether the gallery's modality provides the queries (LLCM ``deen_release``, visible to infrared)."""
+        """Whether the queries have the gallery's modality (LLCM ``deen_release``, visible to infrared)."""
         return self.convention is Convention.DEEN_RELEASE and self.direction is Direction.VIS_TO_IR
 
     @property
     def id(self) -> str:
-        """Short readable name, for instance ``sysu-all-1shot-official_perm``; what is not usual is appended."""
+        """Short readable name, for instance ``sysu-all-1shot-official_perm``, with a suffix for each unusual field."""
         return "-".join((*self._usual_parts(), *self._unusual_parts()))
 
     def _usual_parts(self) -> Iterator[str]:
@@ -284,7 +285,7 @@ def sysu(
     *,
     train_ids: Literal[296, 395] = 395,
 ) -> Protocol:
-    """SYSU-MM01: every test image of cameras 3 and 6 queries a sampled visible gallery; ten trials."""
+    """Return a protocol of SYSU-MM01: queries of cameras 3 and 6 against a sampled visible gallery; ten trials."""
     return Protocol(
         dataset=Dataset.SYSU,
         direction=Direction.IR_TO_VIS,
@@ -299,7 +300,7 @@ def sysu(
 
 
 def regdb(direction: Direction, trial: int | None = None) -> Protocol:
-    """RegDB: one of the ten splits, whose own model is judged on it; None: all ten, each with its own model."""
+    """Return a protocol of RegDB: one of the ten splits with its own model; None: all ten."""
     return Protocol(
         dataset=Dataset.REGDB,
         direction=direction,
@@ -312,7 +313,7 @@ def regdb(direction: Direction, trial: int | None = None) -> Protocol:
 
 
 def llcm(direction: Direction, convention: Convention = Convention.PAPER) -> Protocol:
-    """LLCM in one of its three conventions."""
+    """Return a protocol of LLCM in one of its three conventions."""
     full = convention is Convention.IDKL_FULL
     return Protocol(
         dataset=Dataset.LLCM,
@@ -327,7 +328,7 @@ def llcm(direction: Direction, convention: Convention = Convention.PAPER) -> Pro
 
 
 def custom(direction: Direction, exclusion: Exclusion = Exclusion.NONE, cmc: Cmc = Cmc.DISTINCT) -> Protocol:
-    """Any labelled crops: every image of the one modality queries every image of the other, or of its own."""
+    """Return a protocol for any labelled crops: all images of a modality against all of the other, or of the same."""
     return Protocol(
         dataset=Dataset.CUSTOM,
         direction=direction,
@@ -339,7 +340,7 @@ def custom(direction: Direction, exclusion: Exclusion = Exclusion.NONE, cmc: Cmc
 
 
 def presets() -> dict[str, Protocol]:
-    """Every variant in circulation, by id."""
+    """Return all common protocols by id."""
     protocols = [p for mode in Mode for p in (sysu(mode), sysu(mode, 10), sysu(mode, 1, Sampler.AGW_SEED))]
     protocols += [regdb(direction, trial) for direction, trial in product(CROSS_MODALITY, range(1, 11))]
     protocols += [llcm(direction, convention) for direction, convention in product(CROSS_MODALITY, Convention)]
@@ -352,20 +353,20 @@ def presets() -> dict[str, Protocol]:
 
 
 def check_training(protocol: Protocol, train_ids: int | None) -> None:
-    """Refuse a model that was trained on another split than the protocol says.
+    """Check that a model was trained on the split that the protocol requires.
 
     Args:
-        protocol: what is to be measured.
-        train_ids: what the checkpoint says it was trained on: the RegDB split, or the number of SYSU-MM01 identities.
+        protocol: protocol of the evaluation.
+        train_ids: training data of the checkpoint: the RegDB split, or the number of SYSU-MM01 identities.
 
     Raises:
-        ProtocolError: they differ; on RegDB the model would be judged on identities it was trained on.
+        ProtocolError: the splits differ; on RegDB the model would be evaluated on identities of its training.
     """
     if protocol.train_ids == train_ids:
         return
     if protocol.dataset is Dataset.REGDB:
         raise ProtocolError(
             f"expected a model trained on RegDB split {protocol.train_ids}, found split {train_ids}: "
-            "on another split it would meet identities it was trained on"
+            "another split contains identities of its training"
         )
     raise ProtocolError(f"expected a model trained on {protocol.train_ids} identities, found {train_ids}")

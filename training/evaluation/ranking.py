@@ -1,4 +1,4 @@
-"""Where the right answers of each query stand in its ranking."""
+"""Ranks of the positives of each query."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Ranking", "Ranks", "nearest", "rank"]
 
 Ranks = NDArray[np.int64]
 
-_BLOCK = 1 << 17  # scores sorted at a time: they stay in the processor's cache
-_LAST_BITS = np.int32(np.iinfo(np.int32).max)  # an excluded image is behind all others
-_LAST_KEY = np.iinfo(np.int64).max - 1  # likewise, and no hit
+_BLOCK = 1 << 17  # scores sorted at a time, so that they fit into the processor's cache
+_LAST_BITS = np.int32(np.iinfo(np.int32).max)  # sorts excluded images last
+_LAST_KEY = np.iinfo(np.int64).max - 1  # sorts excluded images last and marks them as negatives
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ranking:
-    """The places of the positives of some queries, after exclusion. Ranks count from 1.
+    """Ranks of the positives of some queries after exclusion, starting at 1.
 
     Args:
-        query: int64 ``[P]``, which query each positive belongs to; rising.
-        place: int64 ``[P]``, its rank among the images; strictly rising within a query.
+        query: int64 ``[P]``, the query of each positive, in ascending order.
+        place: int64 ``[P]``, its rank among the images; strictly increasing within a query.
         identity_place: int64 ``[queries]``, rank of the query's identity among the distinct identities of the
-            ranking, each counted at its first image; 0 where no positive is left.
+            ranking, each counted at its first image; 0 without a positive.
         kept: int64 ``[queries]``, number of images ranked.
 
     Raises:
@@ -44,32 +44,32 @@ class Ranking:
     def __post_init__(self) -> None:
         if self.query.shape != self.place.shape or self.identity_place.shape != self.kept.shape:
             raise ValueError(
-                f"lengths differ: {self.query.shape} queries for {self.place.shape} places, "
-                f"{self.identity_place.shape} identity places for {self.kept.shape} counts"
+                f"lengths differ: {self.query.shape} queries and {self.place.shape} places, "
+                f"{self.identity_place.shape} identity places and {self.kept.shape} counts"
             )
         step, same = np.diff(self.query), self.query[1:] == self.query[:-1]
         if (step < 0).any():
             raise ValueError("queries must be sorted")
         if (np.diff(self.place)[same] <= 0).any():
-            raise ValueError("places of a query must rise and differ")
+            raise ValueError("places of a query must be strictly increasing")
         if len(self.query) and (self.query[0] < 0 or self.query[-1] >= len(self)):
             raise ValueError(f"expected queries in 0..{len(self) - 1}, found {self.query[0]}..{self.query[-1]}")
         if (self.place < 1).any() or (self.place > self.kept[self.query]).any():
-            raise ValueError("places must lie between 1 and the number of images ranked")
+            raise ValueError("places must be between 1 and the number of ranked images")
         if ((self.identity_place > 0) != (self.positives > 0)).any() or (self.identity_place > self.kept).any():
-            raise ValueError("an identity has a place exactly where a positive is left, and within the ranking")
+            raise ValueError("an identity must have a place within the ranking if and only if it has a positive")
 
     def __len__(self) -> int:
         return len(self.kept)
 
     @property
     def positives(self) -> Ranks:
-        """int64 ``[queries]``: number of positives left after exclusion."""
+        """int64 ``[queries]``: number of positives after exclusion."""
         return np.bincount(self.query, minlength=len(self))
 
     @property
     def first_place(self) -> Ranks:
-        """int64 ``[queries]``: rank of the first positive among the images; 0 where none is left."""
+        """int64 ``[queries]``: rank of the first positive among the images; 0 without a positive."""
         first = np.zeros(len(self), dtype=np.int64)
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         first[self.query[starts]] = self.place[starts]
@@ -79,16 +79,16 @@ class Ranking:
 def rank(
     scores: Scores, query: NDArray[Any], gallery: NDArray[Any], excluded: NDArray[np.bool_] | None = None
 ) -> Ranking:
-    """Rank the gallery for each query by falling score, ties by gallery index, and find its positives.
+    """Rank the gallery for each query by descending score, ties by gallery index, and find its positives.
 
     Args:
         scores: float32 ``[Q, G]``, finite; larger is nearer.
         query: identities ``[Q]``.
         gallery: identities ``[G]``, G below 2^31.
-        excluded: ``[Q, G]``, the images that are not in a query's ranking; None: all are.
+        excluded: ``[Q, G]``, mask of the images excluded from a query's ranking; None: no image.
 
     Raises:
-        ValueError: shapes or types do not fit, or a score is not finite.
+        ValueError: shapes or types are wrong, or a score is not finite.
 
     >>> ranking = rank(np.array([[0.9, 0.8, 0.7, 0.6]], np.float32), np.array(["C"]), np.array(list("ABAC")))
     >>> ranking.place, ranking.identity_place
@@ -108,7 +108,7 @@ def rank(
         return _rank_block(scores[rows], own[rows], groups, None if excluded is None else excluded[rows])
 
     if len(blocks) > 1:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets go of the interpreter while it sorts
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy releases the GIL while it sorts
             parts = list(pool.map(rank_block, blocks))
     else:
         parts = [rank_block(rows) for rows in blocks]
@@ -117,13 +117,13 @@ def rank(
 
 
 def nearest(scores: Scores, count: int, excluded: NDArray[np.bool_] | None = None) -> Ranks:
-    """The first ``count`` gallery images of each query's ranking, in the order of :func:`rank`.
+    """Return the first ``count`` gallery images of each query in the order of :func:`rank`.
 
     Args:
         scores, excluded: see :func:`rank`.
         count: 0 to G.
 
-    Returns int64 ``[Q, count]``, columns of ``scores``; -1 where fewer images are left after exclusion.
+    Returns int64 ``[Q, count]``, columns of ``scores``; -1 if fewer images remain after exclusion.
 
     >>> nearest(np.array([[0.5, -0.2, 1.0]], np.float32), 2)
     array([[2, 0]])
@@ -140,10 +140,10 @@ def nearest(scores: Scores, count: int, excluded: NDArray[np.bool_] | None = Non
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Groups:
-    """The gallery ordered by identity, so that each identity is one run of columns.
+    """The gallery ordered by identity, so that each identity has contiguous columns.
 
-    ``order`` ``[G]``: gallery index of each column; ``codes`` ``[G]``: its identity's number; ``starts`` and ``sizes``
-    of the runs, and behind them an empty run, which the number -1 of an identity without images leads to.
+    ``order`` ``[G]``: gallery index of each column; ``codes`` ``[G]``: number of its identity; ``starts`` and ``sizes``
+    of the identities' columns, with an empty last entry for the number -1 of an identity without images.
     """
 
     order: Ranks
@@ -153,7 +153,7 @@ class _Groups:
 
     @classmethod
     def of(cls, gallery: NDArray[Any], query: NDArray[Any]) -> tuple[_Groups, Ranks]:
-        """The groups of the gallery's identities, and the number of each query's identity."""
+        """Group the gallery by identity, and return the number of each query's identity."""
         names, codes, sizes = np.unique(gallery, return_inverse=True, return_counts=True)
         own = np.minimum(np.searchsorted(names, query), len(names) - 1)
         starts, sizes = np.append(np.cumsum(sizes) - sizes, 0), np.append(sizes, 0)
@@ -164,13 +164,13 @@ class _Groups:
 def _rank_block(
     scores: Scores, own: Ranks, groups: _Groups, excluded: NDArray[np.bool_] | None
 ) -> tuple[Ranks, Ranks, Ranks, Ranks]:
-    """Query, place, identity place and kept of a few queries.
+    """Return query, place, identity place and kept of a block of queries.
 
-    Sorting scores alone is fast and tells the place of every positive whose score is its own. Queries with a
-    positive that shares its score go through :func:`_rank_by_keys`.
+    Sorting only the scores is fast and gives the rank of every positive with a unique score. Queries with a positive
+    whose score is tied are ranked by :func:`_rank_by_keys`.
     """
     count, size = scores.shape
-    columns = np.take(scores, groups.order, axis=1, mode="clip")  # the mode that does not check every index
+    columns = np.take(scores, groups.order, axis=1, mode="clip")  # this mode does not check the indices
     falling = _ordered_bits(columns)
     kept = np.full(count, size)
     if excluded is not None:
@@ -178,18 +178,18 @@ def _rank_block(
         np.putmask(falling, excluded, _LAST_BITS)
         kept -= np.count_nonzero(excluded, axis=1)
 
-    mine = _own_columns(falling, own, groups)
-    mine.sort(axis=1)
-    valid = mine < _LAST_BITS
+    positives = _own_columns(falling, own, groups)
+    positives.sort(axis=1)
+    valid = positives < _LAST_BITS
     best = np.minimum.reduceat(falling, groups.starts[:-1], axis=1)
-    identity_place = np.where(valid[:, 0], 1 + (best < mine[:, :1]).sum(axis=1), 0)
+    identity_place = np.where(valid[:, 0], 1 + (best < positives[:, :1]).sum(axis=1), 0)
 
     falling.sort(axis=1)
-    of_row = (np.arange(count) << 32)[:, None]  # makes one rising sequence of all rows
-    ranked, wanted = (falling + of_row).ravel(), mine + of_row
-    before = np.searchsorted(ranked, wanted.ravel()).reshape(mine.shape)
+    row_offset = (np.arange(count) << 32)[:, None]  # makes one ascending sequence of all rows
+    ranked, sought = (falling + row_offset).ravel(), positives + row_offset
+    before = np.searchsorted(ranked, sought.ravel()).reshape(positives.shape)
     place = 1 + before - size * np.arange(count)[:, None]
-    tied = ((ranked[np.minimum(before + 1, len(ranked) - 1)] == wanted) & valid & (place < size)).any(axis=1)
+    tied = ((ranked[np.minimum(before + 1, len(ranked) - 1)] == sought) & valid & (place < size)).any(axis=1)
     if tied.any():
         of_tied = place[tied]
         of_tied[valid[tied]], identity_place[tied] = _rank_by_keys(
@@ -200,7 +200,7 @@ def _rank_block(
 
 
 def _own_columns(falling: NDArray[np.int32], own: Ranks, groups: _Groups) -> NDArray[np.int32]:
-    """Values of each query's identity, ``[q, most images of one]``, filled up with the last value."""
+    """Return the values of each query's identity, ``[q, maximum images of an identity]``, padded with a last value."""
     sizes = groups.sizes[own][:, None]
     offset = np.arange(max(1, sizes.max()))
     columns = np.minimum(groups.starts[own][:, None] + offset, falling.shape[1] - 1)
@@ -210,10 +210,10 @@ def _own_columns(falling: NDArray[np.int32], own: Ranks, groups: _Groups) -> NDA
 def _rank_by_keys(
     columns: Scores, own: Ranks, groups: _Groups, excluded: NDArray[np.bool_] | None
 ) -> tuple[Ranks, Ranks]:
-    """Places of all positives, query by query, and identity places ``[q]``, whatever the ties.
+    """Return the places of all positives, query by query, and identity places ``[q]``, with ties resolved.
 
-    A key is one int64: the score's ordered bits, then the gallery index, then whether the image is a positive. All
-    keys differ, so any sort is stable, and it carries the hits along.
+    A key is an int64: the ordered bits of the score, then the gallery index, then whether the image is a positive. All
+    keys differ, so any sort is stable, and the last bit marks the positives after sorting.
     """
     keys = _ordered_bits(columns).astype(np.int64) << 32
     keys |= groups.order << 1
@@ -227,16 +227,16 @@ def _rank_by_keys(
 
 
 def _ordered_bits(scores: Scores) -> NDArray[np.int32]:
-    """One int32 a score, in the order of falling scores.
+    """Convert each score to an int32, in the order of descending scores.
 
     Raises:
         ValueError: a score is not finite.
     """
-    falling = np.float32(0) - scores  # 0 - 0 leaves no negative zero
+    falling = np.float32(0) - scores  # avoids negative zero
     if not (falling.min(initial=0) > -np.inf and falling.max(initial=0) < np.inf):
         raise ValueError("expected finite scores, found NaN or infinity")
     bits = falling.view(np.int32)
     flip = bits >> 31
     flip &= 0x7FFFFFFF
-    bits ^= flip  # the bits of a negative float fall as it rises
+    bits ^= flip  # the integer value of a negative float's bits decreases as the float increases
     return bits

@@ -1,11 +1,11 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) with bounded memory.
 
-``server.index.rerank`` is a second implementation on purpose: dense, for the few candidates of one search, because the
-server may import neither SciPy nor training.
+``server.index.rerank`` is a separate dense implementation for the few candidates of one search, because the server may
+import neither SciPy nor training.
 
-Transductive: the neighbours of queries and gallery images among each other change the scores, so a re-ranked number
-is a row of its own, never the headline. The neighbour sets are sparse, and only a query's nearest ``candidates``
-gallery images get a new distance; for them it is the published one, and the others follow in their old order.
+Re-ranking is transductive: other queries and gallery images affect a score, so re-ranked metrics are reported in
+separate rows. The neighbour sets are sparse, and only the nearest ``candidates`` gallery images of a query get a new
+distance, the published one; the others follow in their original order.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class KReciprocal(BaseModel):
 
     method: Literal["k_reciprocal"] = "k_reciprocal"
     k1: int = Field(default=20, ge=1)
-    """Neighbours that are asked whether they are neighbours in turn."""
+    """Number of neighbours that are tested for reciprocity."""
     k2: int = Field(default=6, ge=1)
-    """Neighbours whose encodings are averaged, the image itself among them."""
+    """Number of neighbours, including the image itself, whose encodings are averaged."""
     weight: float = Field(default=0.3, ge=0, le=1)
-    """Share of the original distance (lambda)."""
+    """Weight of the original distance (lambda)."""
     candidates: int = Field(default=1000, ge=1)
-    """Nearest gallery images of a query that are re-ranked."""
+    """Number of the nearest gallery images of a query that are re-ranked."""
 
     @property
     def id(self) -> str:
-        """For instance ``k_reciprocal_20_6_0.3_top1000``."""
+        """Name in protocol ids, for instance ``k_reciprocal_20_6_0.3_top1000``."""
         return f"{self.method}_{self.k1}_{self.k2}_{self.weight!r}_top{self.candidates}"
 
 
 class Reranked:
-    """Re-ranked scores of a slice of the queries at a time: a scorer for :func:`metrics.evaluate`.
+    """Re-ranked scores for a slice of the queries: a scorer for :func:`metrics.evaluate`.
 
-    A candidate's score is its negative distance, in [-1, 0]; the others score ``-1 -`` their old rank.
+    The score of a candidate is its negative distance, in [-1, 0]; that of the others is ``-1 -`` their original rank.
 
     Args:
         query: unit vectors, float32 ``[Q, D]``.
@@ -74,7 +74,7 @@ class Reranked:
         self._encoding = _average(encoding, neighbours[:, : settings.k2])
 
     def __call__(self, rows: slice) -> Scores:
-        """Scores of those queries against the whole gallery, float32 ``[len(rows), G]``; larger is nearer."""
+        """Return the scores of the queries against the whole gallery, float32 ``[len(rows), G]``; larger is nearer."""
         scores = self._similarity(rows)
         queries = np.arange(self._queries)[rows]
         step = max(1, _ELEMENTS // self._encoding.shape[0])
@@ -95,7 +95,7 @@ class Reranked:
         return result
 
     def _jaccard(self, queries: Ranks, near: Ranks) -> NDArray[np.float64]:
-        """Distance of the encodings of each query and its candidates, ``[q, candidates]``."""
+        """Return the distances between the encodings of each query and its candidates, ``[q, candidates]``."""
         shared = np.empty(near.shape)
         for row, encoding in enumerate(self._encoding[queries].toarray()):
             candidates = self._encoding[self._queries + near[row]]
@@ -105,7 +105,7 @@ class Reranked:
 
 
 def _distance(similarity: NDArray[np.floating], farthest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared Euclidean distance of unit vectors as a share of the largest one."""
+    """Return squared Euclidean distances of unit vectors, divided by the largest one."""
     distance = np.maximum(2 - 2 * similarity.astype(np.float64), 0)
     return distance / np.maximum(farthest, np.finfo(np.float64).tiny)
 
@@ -116,7 +116,7 @@ def _blocks(rows: int, elements_per_row: int) -> Iterator[slice]:
 
 
 def _neighbours(vectors: Vectors, count: int) -> tuple[Ranks, NDArray[np.float64]]:
-    """The nearest ``count`` of each vector, itself among them, and the largest squared distance of each."""
+    """Return the nearest ``count`` of each vector, including itself, and the largest squared distance of each."""
     similarity = Similarity(vectors, vectors)
     near, farthest = [], []
     for rows in _blocks(len(vectors), len(vectors)):
@@ -127,7 +127,7 @@ def _neighbours(vectors: Vectors, count: int) -> tuple[Ranks, NDArray[np.float64
 
 
 def _reciprocal(neighbours: Ranks) -> csr_array:
-    """Int matrix ``[M, M]``: 1 where two vectors are among each other's neighbours ``[M, k]``."""
+    """Return an int matrix ``[M, M]`` with 1 for vectors that are neighbours ``[M, k]`` of each other."""
     rows, count = neighbours.shape
     mutual = np.concatenate(
         [
@@ -140,14 +140,14 @@ def _reciprocal(neighbours: Ranks) -> csr_array:
 
 
 def _encode(vectors: Vectors, neighbours: Ranks, farthest: NDArray[np.float64], k1: int) -> csr_array:
-    """Each vector as weights over its expanded k-reciprocal neighbours, ``[M, M]``, rows summing to 1."""
+    """Encode each vector as weights over its expanded k-reciprocal neighbours, ``[M, M]``, with row sums of 1."""
     near = _reciprocal(neighbours)
     nearer = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
     size = nearer.sum(axis=1)
     parts = []
     for block in _blocks(len(vectors), 8 * neighbours.shape[1] ** 2):
         own = near[block]
-        shared = own.multiply(own @ nearer.T).tocsr()  # of each neighbour's own set, how many are in this set
+        shared = own.multiply(own @ nearer.T).tocsr()  # number of members of each neighbour's set in this set
         shared.data = (3 * shared.data > 2 * size[shared.indices]).astype(np.int32)
         expanded = (own + shared @ nearer).tocsr()
         parts.append(_weigh(expanded, vectors, block, farthest[block]))
@@ -157,7 +157,7 @@ def _encode(vectors: Vectors, neighbours: Ranks, farthest: NDArray[np.float64], 
 
 
 def _weigh(members: csr_array, vectors: Vectors, block: slice, farthest: NDArray[np.float64]) -> csr_array:
-    """Weights that fall with the distance, over the members of each row's set."""
+    """Weight the members of each row's set; weights decrease with the distance."""
     members.eliminate_zeros()
     row = np.repeat(np.arange(members.shape[0]), np.diff(members.indptr))
     similarity = np.concatenate(
@@ -172,7 +172,7 @@ def _weigh(members: csr_array, vectors: Vectors, block: slice, farthest: NDArray
 
 
 def _average(encoding: csr_array, neighbours: Ranks) -> csr_array:
-    """Mean encoding of the neighbours ``[M, k]`` of each vector."""
+    """Average the encodings of the neighbours ``[M, k]`` of each vector."""
     rows, count = neighbours.shape
     chosen = csr_array(
         (np.full(rows * count, 1 / count), neighbours.ravel(), np.arange(0, rows * count + 1, count)),

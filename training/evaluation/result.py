@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: one JSON file that says what was measured, on what, by whom."""
+"""Results of evaluations as JSON files: metrics, protocol, data, model and machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from models.card import WORDING, Evaluation, InputSpec, Measure, TrainingFacts
+from models.card import WORDING, DataName, Evaluation, InputSpec, Measure, TrainingFacts
 from training.environment import Environment
 from training.evaluation.protocol import Dataset, Protocol, ProtocolError
 from training.evaluation.run import OpenSet, Outcome, TrialCounts
@@ -38,7 +38,7 @@ _METHODS_OF_OTHERS = re.compile(r"(?<![a-z])(mtrl|icre|emi)(?![a-z])", re.IGNORE
 
 
 def needs_wording(*names: str) -> bool:
-    """Whether a text names a method whose details are ours in part (``models.card.WORDING`` must stand by it).
+    """Return whether a name contains a method that needs the statement ``models.card.WORDING``.
 
     >>> needs_wording("emi-lite"), needs_wording("semi-hard baseline")
     (True, False)
@@ -51,18 +51,18 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """The images judged on."""
+    """The images of an evaluation."""
 
-    name: str
+    name: DataName
     sha256: _Sha256
-    """Of the sorted relative paths and sizes, see :func:`data_fingerprint`."""
+    """sha256 of the sorted relative paths and sizes, see :func:`data_fingerprint`."""
     identities: int
     train_identities: int | None
-    """Identities the model was trained on, none of which is among the others; None: unknown."""
+    """Number of identities of the training, which do not overlap with these; None: unknown."""
 
 
 class ModelInfo(_Part):
-    """The network judged."""
+    """The evaluated network."""
 
     name: str
     method: str
@@ -70,19 +70,19 @@ class ModelInfo(_Part):
     parameters: int
     dimension: int
     checkpoints: tuple[_Sha256, ...]
-    """Of the weights: one, or one for each trial where each has its own model."""
+    """Fingerprints of the weights: one, or one for each trial with its own model."""
     epoch: int
     wording: str = ""
 
     @model_validator(mode="after")
     def _honest(self) -> Self:
         if needs_wording(self.name, self.method) and self.wording != WORDING:
-            raise ValueError(f"{self.name}: expected the wording {WORDING!r}, found {self.wording!r}")
+            raise ValueError(f"{self.name}: expected the statement {WORDING!r}, found {self.wording!r}")
         return self
 
 
 class Preprocessing(InputSpec):
-    """How a file became the network's input; the network itself normalises."""
+    """How a file is converted to the network's input; the network normalises."""
 
     colour: Literal["RGB"] = "RGB"
     one_channel: Literal["replicated"] = "replicated"
@@ -91,23 +91,23 @@ class Preprocessing(InputSpec):
 
 
 class Flags(_Part):
-    """What makes a number incomparable to a plain one."""
+    """Properties that make a metric incomparable with that of a single plain model."""
 
     flip: bool
     rerank: str | None
     ensemble: bool
-    """Several models or views beyond the flip were joined."""
+    """Whether several models, or views other than the mirror image, were combined."""
     swapped_roles: bool
 
     @classmethod
     def of(cls, protocol: Protocol, *, ensemble: bool = False) -> Self:
-        """The flags that a protocol implies."""
+        """Return the flags that a protocol implies."""
         rerank = protocol.rerank.id if protocol.rerank else None
         return cls(flip=protocol.flip, rerank=rerank, ensemble=ensemble, swapped_roles=protocol.swapped)
 
 
 class Result(_Part):
-    """Result of one protocol: every trial, mean and deviation, and all that is needed to run it again."""
+    """Result of one protocol: all trials, mean and deviation, and everything that is needed to repeat it."""
 
     schema_version: Literal[1] = 1
     protocol: Protocol
@@ -116,11 +116,11 @@ class Result(_Part):
     data: Data
     counts: tuple[TrialCounts, ...]
     metrics: dict[str, Measure]
-    """``rank1``, ``rank5``, ``rank10``, ``rank20``, ``map``, ``minp``, ``chance_rank1``, as fractions."""
+    """``rank1``, ``rank5``, ``rank10``, ``rank20``, ``map``, ``minp`` and ``chance_rank1`` as fractions."""
     open_set: OpenSet | None = None
     model: ModelInfo
     training: TrainingFacts | None
-    """None where the model's origin does not tell."""
+    """None if the training of the model is unknown."""
     preprocessing: Preprocessing
     environment: Environment
     command: str
@@ -154,7 +154,7 @@ class Result(_Part):
         open_set: OpenSet | None = None,
         ensemble: bool = False,
     ) -> Self:
-        """Join an outcome with what is known of data, model and machine."""
+        """Combine an outcome with the descriptions of data, model and machine."""
         values = [metrics.values() for metrics in outcome.metrics]
         return cls(
             protocol=protocol,
@@ -178,7 +178,7 @@ class Result(_Part):
 
         Raises:
             OSError: the file cannot be read.
-            pydantic.ValidationError: it is not a result of this schema, or contradicts itself.
+            pydantic.ValidationError: it is not a result of this schema, or is inconsistent.
         """
         return cls.model_validate_json(path.read_text("utf-8"))
 
@@ -187,7 +187,7 @@ class Result(_Part):
         path.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
 
     def for_card(self) -> Evaluation:
-        """The part that a model card keeps; counts are those of the first trial."""
+        """Return the part for a model card, with the counts of the first trial."""
         first = self.counts[0]
         return Evaluation(
             protocol_id=self.protocol_id,
@@ -206,11 +206,11 @@ class Result(_Part):
 
 
 def read_results(path: Path) -> list[Result]:
-    """Return the results in a file, or in ``results.json`` of a folder; none where the folder has no such file.
+    """Return the results in a file, or in ``results.json`` of a folder; none if the folder has no such file.
 
     Raises:
         OSError: the file cannot be read.
-        pydantic.ValidationError: it holds neither a result nor a list of results.
+        pydantic.ValidationError: it contains neither a result nor a list of results.
     """
     file = path / RESULTS if path.is_dir() else path
     if path.is_dir() and not file.exists():
@@ -224,7 +224,7 @@ def update_results(folder: Path, results: Iterable[Result]) -> None:
 
     Raises:
         OSError: the file cannot be read or written.
-        pydantic.ValidationError: the file that is there holds something else.
+        pydantic.ValidationError: the existing file has other contents.
     """
     folder.mkdir(parents=True, exist_ok=True)
     merged = {_key(result): result for result in [*read_results(folder), *results]}
@@ -240,20 +240,20 @@ _FILE: TypeAdapter[Result | list[Result]] = TypeAdapter(Result | list[Result])
 
 
 def join_trials(results: Iterable[Result], name: str) -> list[Result]:
-    """Average what several models, one for each trial, reached under each protocol of RegDB.
+    """Average the results of several models, one for each trial, under each protocol of RegDB.
 
-    One result, of the model ``name``, for each protocol and data set, in the order of their first ones. What is told
-    once (epoch, training, environment, command) is that of the first trial.
+    Returns a result of the model ``name`` for each protocol and data set, in the order of their first results. Epoch,
+    training, environment and command are those of the first trial.
 
     Raises:
         ProtocolError: there is no result, one is not of RegDB, or those of one protocol are of different methods,
-            backbones or sizes, or tell of one trial twice.
+            backbones or sizes, or repeat a trial.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.protocol.dataset is not Dataset.REGDB:
             raise ProtocolError(
-                f"only RegDB has a model for each trial: expected its results, found {result.protocol_id} "
+                f"only RegDB has a model for each trial: expected results of RegDB, found {result.protocol_id} "
                 f"of {result.model.name}"
             )
         rules = result.protocol.changed(trials=(1,), train_ids=1).id
@@ -272,16 +272,17 @@ def _join(results: Iterable[Result], name: str) -> Result:
                 f"expected trials of one kind of model, found {', '.join(_kind(first))} in {first.model.name} "
                 f"and {', '.join(found)} in {part.model.name}"
             )
-    told: dict[int, str] = {}
+    model_of_trial: dict[int, str] = {}
     for part in parts:
         for trial in part.protocol.trials:
-            if trial in told:
+            if trial in model_of_trial:
                 raise ProtocolError(
-                    f"expected each trial once, found trial {trial} of {first.data.name} in {told[trial]} "
+                    f"expected each trial once, found trial {trial} of {first.data.name} in {model_of_trial[trial]} "
                     f"and in {part.model.name}"
                 )
-            told[trial] = part.model.name
-    joined = first.protocol.changed(trials=tuple(told), train_ids=None if len(told) > 1 else first.protocol.train_ids)
+            model_of_trial[trial] = part.model.name
+    split = None if len(model_of_trial) > 1 else first.protocol.train_ids
+    joined = first.protocol.changed(trials=tuple(model_of_trial), train_ids=split)
     names = {"name": name, "wording": WORDING if needs_wording(name, first.model.method) else ""}
     checkpoints = tuple(checkpoint for part in parts for checkpoint in part.model.checkpoints)
     return first.model_copy(
@@ -306,7 +307,7 @@ def _kind(result: Result) -> tuple[str, ...]:
 
 
 def data_fingerprint(root: Path, paths: Iterable[Path]) -> str:
-    """sha256 over the sorted relative paths and sizes of the files of a data set."""
+    """Return the sha256 over the sorted relative paths and sizes of the files of a data set."""
     digest = hashlib.sha256()
     for path in sorted(path.relative_to(root).as_posix() for path in paths):
         digest.update(f"{path} {(root / path).stat().st_size}\n".encode("utf-8", "surrogateescape"))

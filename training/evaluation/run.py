@@ -1,4 +1,4 @@
-"""Carry a protocol out: draw its trials, rank, measure."""
+"""Run a protocol: draw its trials, rank and measure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["OpenSet", "Outcome", "TrialCounts", "measure_open_set", "run"]
 
 
 class TrialCounts(BaseModel):
-    """How many images a trial compared; a valid query has a positive left after exclusion."""
+    """Numbers of images in a trial; a valid query has a positive after exclusion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class TrialCounts(BaseModel):
 
     @classmethod
     def of(cls, metrics: Metrics, query: Embeddings, gallery: Embeddings) -> Self:
-        """The counts of what was measured."""
+        """Return the counts of a measured trial."""
         return cls(
             queries=metrics.queries,
             valid_queries=metrics.valid_queries,
@@ -49,7 +49,7 @@ class TrialCounts(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a protocol measured, one entry a trial."""
+    """Metrics and counts of a protocol, one entry per trial."""
 
     metrics: tuple[Metrics, ...]
     counts: tuple[TrialCounts, ...]
@@ -62,7 +62,7 @@ class OpenSet(BaseModel):
 
     verification: tuple[Verification, ...]
     identification: tuple[tuple[Identification, ...], ...]
-    """For each false positive identification rate, the trials."""
+    """The trials for each false positive identification rate."""
 
 
 def run(
@@ -73,17 +73,17 @@ def run(
     mirrored: Vectors | None = None,
     permutation: Permutation | None = None,
 ) -> Outcome:
-    """Measure retrieval vectors under a protocol.
+    """Measure embeddings under a protocol.
 
     Args:
-        protocol: what to do.
+        protocol: the protocol.
         records: the N test images of both modalities, see :func:`sampling.trials`.
-        vectors: their vectors, float32 ``[N, D]`` of unit length, of the feature that the protocol names.
-        mirrored: vectors of their mirror images, where the protocol asks for the flip test, and only there.
+        vectors: their vectors, float32 ``[N, D]`` of unit length, of the protocol's ``feature``.
+        mirrored: vectors of their mirror images; required if the protocol has the flip test, else not allowed.
         permutation: see :func:`sampling.trials`.
 
     Raises:
-        ProtocolError: something does not fit the protocol.
+        ProtocolError: an argument does not conform to the protocol.
         ValueError: a trial has no valid query.
     """
     images = _prepare(protocol, records, vectors, mirrored)
@@ -105,7 +105,7 @@ def measure_open_set(
     mirrored: Vectors | None = None,
     permutation: Permutation | None = None,
 ) -> OpenSet:
-    """FNMR@FMR and TPIR@FPIR of the plain scores; arguments and errors are those of :func:`run`."""
+    """Measure FNMR@FMR and TPIR@FPIR of the scores without re-ranking; arguments and errors as for :func:`run`."""
     images = _prepare(protocol, records, vectors, mirrored)
     sides = {m: images.take(np.flatnonzero(images.modalities == m.index)) for m in Modality}
     pairs = count_pairs(sides[protocol.direction.query], sides[protocol.direction.gallery], protocol.exclusion)
@@ -120,7 +120,7 @@ def measure_open_set(
 
 def _prepare(protocol: Protocol, records: Sequence[Labelled], vectors: Vectors, mirrored: Vectors | None) -> Embeddings:
     if protocol.flip != (mirrored is not None):
-        raise ProtocolError(f"{protocol.id}: expected vectors of mirror images exactly where the protocol flips")
+        raise ProtocolError(f"{protocol.id}: expected vectors of mirror images if and only if the protocol has flip")
     images = Embeddings.of(vectors if mirrored is None else join_mirrored(vectors, mirrored), records)
     if not np.allclose(np.linalg.norm(images.vectors, axis=1), 1, atol=1e-3):
         raise ProtocolError(f"{protocol.id}: expected vectors of unit length, one norm for each")

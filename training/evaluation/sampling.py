@@ -1,4 +1,4 @@
-"""Query and gallery of every trial of a protocol, as rows of a list of records."""
+"""Queries and gallery of every trial of a protocol, as indices of records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 
 Permutation = Mapping[tuple[int, int], NDArray[np.int64]]
 """(camera, identity) → int64 ``[10, n]``, for each trial a permutation of the image numbers 1…n; cells without images
-are left out. ``training.data.sysu_mm01.permutation`` reads the published one."""
+are omitted. ``training.data.sysu_mm01.permutation`` reads the published one."""
 
 _SYSU_GALLERY_CAMERAS = {Mode.ALL: (1, 2, 4, 5), Mode.INDOOR: (1, 2)}
 _SYSU_QUERY_CAMERAS = (3, 6)
@@ -28,7 +28,7 @@ _SYSU_QUERY_CAMERAS = (3, 6)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trial:
-    """Who is compared with whom: rows of the records, int64 ``[Q]`` and ``[G]``."""
+    """Queries and gallery of a trial: indices of records, int64 ``[Q]`` and ``[G]``."""
 
     number: int
     query: Rows
@@ -39,11 +39,11 @@ def trials(protocol: Protocol, records: Sequence[Labelled], permutation: Permuta
     """Draw every trial of the protocol from the records of the test split.
 
     Args:
-        protocol: says what to draw.
+        protocol: the protocol.
         records: test images of both modalities (for RegDB: of the protocol's split), in any order. SYSU-MM01 files
             are numbered ``0001.jpg`` …; identities of SYSU-MM01 and LLCM are numbers.
-        permutation: the published one, needed for the sampler ``official_perm``; where it is given, the number of
-            files of every gallery folder must agree with it, since a stray file changes the draws of ``agw_seed``.
+        permutation: the published one, required for the sampler ``official_perm``; if given, the number of files in
+            every gallery folder must agree with it, since a stray file changes the draws of ``agw_seed``.
 
     Raises:
         ProtocolError: a side is empty, the permutation is missing, or it does not agree with the files.
@@ -64,7 +64,7 @@ def trials(protocol: Protocol, records: Sequence[Labelled], permutation: Permuta
 
 
 def _sides(protocol: Protocol, records: Sequence[Labelled]) -> tuple[Rows, Rows]:
-    """Rows that may be queries, and rows that the gallery is drawn from."""
+    """Return the rows of possible queries, and the rows that the gallery is drawn from."""
     query = _of_modality(records, protocol.direction.query)
     gallery = _of_modality(records, protocol.direction.gallery)
     if protocol.mode is None:
@@ -82,7 +82,7 @@ def _of_cameras(records: Sequence[Labelled], rows: Rows, cameras: tuple[int, ...
 
 
 Cells = dict[tuple[int, int], list[int]]
-"""(identity, camera) → rows sorted by file name; keys rise."""
+"""(identity, camera) → rows sorted by file name; the keys are in ascending order."""
 
 
 def _cells(records: Sequence[Labelled], rows: Rows) -> Cells:
@@ -107,7 +107,7 @@ def _draw(
     protocol: Protocol, number: int, cells: Cells, records: Sequence[Labelled], permutation: Permutation | None
 ) -> Rows:
     if protocol.gallery_sampler is not Sampler.OFFICIAL_PERM:
-        generator = random.Random(number)  # noqa: S311 - the published draws are those of this generator
+        generator = random.Random(number)  # noqa: S311 - reproduces the published draws
         return np.array([generator.choice(rows) for rows in cells.values()], dtype=np.int64)
     if permutation is None:
         raise ProtocolError(f"{protocol.id}: expected the permutation of exp/rand_perm_cam.mat, found none")

@@ -1,9 +1,9 @@
-"""Inner products that do not depend on how the work was cut.
+"""Inner products that do not depend on blocking, threads or library.
 
-A float32 product changes its last bits with block size, thread count and library, and with them the order of
-near ties. Here components are first rounded to multiples of 2^-25 (of the power of two next to the largest
-norm), which moves a similarity by about 1e-8. Products of two such numbers and their partial sums are then
-multiples of 2^-50 below 2^2, so float64 holds them exactly: the same on every machine, in every block and order.
+The last bits of a float32 product depend on block size, thread count and library, and so does the order of near ties.
+Here components are first rounded to multiples of 2^-25 (of the power of two next to the largest norm), which changes a
+similarity by about 1e-8. Products of two such numbers and their partial sums are then multiples of 2^-50 below 2^2,
+which float64 represents exactly: they are the same on every machine, in every block and order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Similarity:
         self._query_exponent, self._gallery_exponent = _exponent(query), _exponent(gallery)
 
     def __call__(self, rows: slice) -> Scores:
-        """Similarity of those queries to the whole gallery: float32 ``[len(rows), G]``."""
+        """Return the similarities of the queries with the whole gallery: float32 ``[len(rows), G]``."""
         query = _on_grid(self._query[rows], self._query_exponent)
         query *= 2.0 ** (self._query_exponent + self._gallery_exponent)
         scores = np.empty((len(query), len(self._gallery)), dtype=np.float32)
@@ -58,13 +58,13 @@ class Similarity:
 
 
 def _exponent(vectors: Vectors) -> int:
-    """Of the power of two next to the largest norm: 0 for unit vectors."""
+    """Return the exponent of the power of two next to the largest norm: 0 for unit vectors."""
     largest = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max(initial=0.0)
     return round(math.log2(largest) / 2) if largest > 0 else 0
 
 
 def _on_grid(vectors: Vectors, exponent: int) -> NDArray[np.float64]:
-    """Vectors divided by ``2 ** exponent``, components rounded to multiples of ``2 ** -25``."""
+    """Divide vectors by ``2 ** exponent`` and round components to multiples of ``2 ** -25``."""
     grid = np.rint(vectors * np.float64(2.0 ** (_GRID_BITS - exponent)))
     grid *= 2.0**-_GRID_BITS
     return grid

@@ -1,4 +1,4 @@
-"""Tables from result files, in Markdown and LaTeX, that never hide how a number came about."""
+"""Tables of results in Markdown and LaTeX, with all conditions of each measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} 
 
 
 def markdown(results: Sequence[Result], *, mixed: bool = False) -> str:
-    """One row a result, in the order given; metrics in percent, mean ± standard deviation over trials.
+    """Return a Markdown table with a row for each result, in the given order; metrics in percent, mean ± deviation.
 
     Args:
         results: at least one.
@@ -36,7 +36,7 @@ def markdown(results: Sequence[Result], *, mixed: bool = False) -> str:
 
 
 def latex(results: Sequence[Result], *, mixed: bool = False) -> str:
-    """The same as a LaTeX ``tabular``; arguments and errors are those of :func:`markdown`."""
+    """Return the table as a LaTeX ``tabular``; arguments and errors are those of :func:`markdown`."""
     _check(results, mixed)
     header, *rows = ([cell.translate(_LATEX) for cell in line] for line in _cells(results))
     lines = [
@@ -55,10 +55,10 @@ def latex(results: Sequence[Result], *, mixed: bool = False) -> str:
 def _check(results: Sequence[Result], mixed: bool) -> None:
     if not results:
         raise ProtocolError("expected at least one result, found none")
-    judged = {(result.protocol_id, result.data.name) for result in results}
-    if len(judged) > 1 and not mixed:
-        found = "; ".join(f"{protocol} on {data}" for protocol, data in sorted(judged))
-        raise ProtocolError(f"rows of different protocols are not comparable unless told so; found {found}")
+    evaluations = {(result.protocol_id, result.data.name) for result in results}
+    if len(evaluations) > 1 and not mixed:
+        found = "; ".join(f"{protocol} on {data}" for protocol, data in sorted(evaluations))
+        raise ProtocolError(f"rows of different protocols are not comparable: allow it with --mixed; found {found}")
 
 
 def _cells(results: Sequence[Result]) -> list[list[str]]:
@@ -108,6 +108,6 @@ def _percent(measure: Measure | None) -> str:
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
-    """What must be said under the table."""
+    """Return the notes below the table."""
     named = sorted({r.model.name for r in results if needs_wording(r.model.name, r.model.method)})
     return [f"{', '.join(named)}: {WORDING}."] if named else []

@@ -1,4 +1,4 @@
-"""Judging a network on identities that took no part in training."""
+"""Validation of a network on held-out identities."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from training.evaluation.metrics import evaluate
 __all__ = ["Measure", "check_validation", "measure", "selection_score", "validate"]
 
 Measure = Callable[[Embeddings, Embeddings, Exclusion], Mapping[str, float]]
-"""Metrics by name of a query and a gallery under an exclusion rule; ``map`` must be among them."""
+"""Function from queries, gallery and exclusion rule to metrics by name, one of them ``map``."""
 
 
 def measure(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
-    """Rank-k, mAP and mINP."""
+    """Compute Rank-k, mAP and mINP."""
     return evaluate(query, gallery, exclusion).values()
 
 
 def validate(
     network: Baseline, held_out: Sequence[HeldOut], cache: CropCache, translator: Translator | None, measure: Measure
 ) -> dict[str, float]:
-    """Metrics ``DATA SET/QUERY_to_GALLERY/METRIC`` of each data set, visible to infrared and back.
+    """Compute metrics ``DATA SET/QUERY_to_GALLERY/METRIC`` of each data set in both cross-modality directions.
 
-    Where visible crops of an identity come from two cameras, visible to visible across cameras is measured too. Which
-    pairs count is ``usual_exclusion``'s to say. The network's mode is the caller's again afterwards.
+    If an identity has visible crops of two cameras, visible to visible across cameras is measured too. The exclusion
+    rule is that of ``usual_exclusion``. The training mode of the network is restored.
 
     Raises:
-        ValueError: by that rule no query has an answer left, as where infrared is translated and no camera is named.
+        ValueError: no query has a positive after exclusion, for instance with translated infrared and a single camera.
     """
     was_training = network.training
     network.eval()
@@ -60,10 +60,10 @@ def validate(
 
 
 def check_validation(held_out: Sequence[HeldOut]) -> None:
-    """Check that a query of every data set can have a match, before any image is decoded.
+    """Check that every data set has a valid query, before any image is decoded.
 
     Raises:
-        ValueError: by ``usual_exclusion`` every match is excluded; the message names the settings that help.
+        ValueError: ``usual_exclusion`` excludes every positive; the message names the settings to change.
     """
     for part in held_out:
         if usual_exclusion(part.records) is Exclusion.NONE:
@@ -73,13 +73,13 @@ def check_validation(held_out: Sequence[HeldOut]) -> None:
             cameras.setdefault(record.identity, set()).add(record.camera)
         if all(len(seen) == 1 for seen in cameras.values()):
             raise ValueError(
-                f"{part.name}: cannot be validated, since each of its {len(cameras)} held-out identities was seen by "
-                "one camera and a query ignores images of its own identity and camera. Name the camera in the file "
+                f"{part.name}: validation is impossible, since each of its {len(cameras)} held-out identities was seen "
+                "by one camera and a query ignores images of its own identity and camera. Name the camera in the file "
                 "names, as in 0001_c2_17.jpg (camera_pattern), or switch validation off: validation.share=0"
             )
 
 
 def selection_score(metrics: Mapping[str, float]) -> float:
-    """What the best epoch is chosen by: the mean mAP over data sets and directions; -inf where nothing was measured."""
+    """Return the score for selecting an epoch: the mean mAP over data sets and directions; -inf without metrics."""
     values = [value for name, value in metrics.items() if name.rsplit("/", 1)[-1] == "map"]
     return sum(values) / len(values) if values else -math.inf

@@ -1,6 +1,6 @@
-"""What a score means: error rates of a threshold, open-set identification, and the card's calibration.
+"""Verification and open-set identification error rates, and the calibration of scores.
 
-Scores are counted on a grid of 2^-20, so any number of pairs takes the same memory. The share of scores at or above
+Scores are counted on a grid of 2^-20, so memory does not depend on the number of pairs. The share of scores at or above
 a multiple of 2^-20 is exact; thresholds are such multiples.
 """
 
@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from models.card import THRESHOLD_RATES, Calibration, Modality
 from training.evaluation.embeddings import Embeddings
@@ -36,27 +36,27 @@ FPIR_RATES = (0.01, 0.1)
 """False positive identification rates that are reported."""
 
 _GRID = 1 << 20
-_SLACK = 1 << 4  # float32 cosines may leave [-1, 1] by a few units in the last place
+_SLACK = 1 << 4  # float32 cosines may exceed [-1, 1] by a few units in the last place
 _LOWEST = -_GRID - _SLACK
 _BINS = 2 * (_GRID + _SLACK) + 1
-_LEAST_ERRORS = 10  # a rate is estimable where this many pairs are expected to cross the threshold
+_LEAST_ERRORS = 10  # a rate is estimable if this many pairs are expected at or above the threshold
 _CALIBRATION_POINTS = 64
 _ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ScoreCounts:
-    """How many scores are at or above each multiple of 2^-20: int64, one entry a grid point, falling."""
+    """Number of scores at or above each multiple of 2^-20: int64, one entry per grid point, descending."""
 
     at_least: NDArray[np.int64]
 
     @classmethod
     def empty(cls) -> Self:
-        """No score."""
+        """Return counts without scores."""
         return cls(np.zeros(_BINS + 1, dtype=np.int64))
 
     def plus(self, scores: NDArray[np.float32]) -> ScoreCounts:
-        """These and further scores.
+        """Return the counts with further scores added.
 
         Raises:
             ValueError: a score is outside [-1, 1].
@@ -73,39 +73,39 @@ class ScoreCounts:
         return int(self.at_least[0])
 
     def share_at_least(self, threshold: float) -> float:
-        """Share of the scores that are ``>= threshold``, a multiple of 2^-20."""
+        """Return the share of scores ``>= threshold``, a multiple of 2^-20."""
         return float(self.at_least[round(threshold * _GRID) - _LOWEST]) / self.total
 
     def threshold(self, rate: float) -> float:
-        """Smallest multiple of 2^-20 that at most that share of the scores reaches."""
-        allowed = np.floor(rate * self.total * (1 + 1e-12))  # 0.07 * 100 is a hair above 7 either way
+        """Return the smallest multiple of 2^-20 with at most that share of scores at or above it."""
+        allowed = np.floor(rate * self.total * (1 + 1e-12))  # products such as 0.07 * 100 are not exact
         cell = int(np.searchsorted(-self.at_least, -allowed, side="left"))
         return (cell + _LOWEST) / _GRID
 
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Number of scores in each interval ``[edges[i], edges[i + 1])``; rising multiples of 2^-20 in [-1, 1]."""
+        """Count the scores in each interval ``[edges[i], edges[i + 1])``; edges are multiples of 2^-20 in [-1, 1]."""
         counts: NDArray[np.int64] = -np.diff(self.at_least[np.round(edges * _GRID).astype(np.int64) - _LOWEST])
         return counts
 
     def estimable(self, rate: float) -> bool:
-        """Whether there are scores enough to speak of that rate."""
+        """Return whether there are enough scores to estimate the rate."""
         return rate * self.total * (1 + 1e-12) >= _LEAST_ERRORS
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PairCounts:
-    """Scores of genuine pairs (same identity) and impostor pairs; excluded pairs are neither."""
+    """Scores of genuine pairs (same identity) and impostor pairs, without excluded pairs."""
 
     genuine: ScoreCounts
     impostor: ScoreCounts
 
 
 class Verification(BaseModel):
-    """False non-match rate at the threshold of a false match rate; None where there are too few impostor pairs."""
+    """False non-match rate at the threshold of a false match rate; None with too few impostor pairs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    asked_fmr: float
+    target_fmr: float = Field(validation_alias=AliasChoices("target_fmr", "asked_fmr"))  # the latter in older results
     threshold: float | None
     fmr: float | None
     fnmr: float | None
@@ -118,7 +118,7 @@ class Identification(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    asked_fpir: float
+    target_fpir: float = Field(validation_alias=AliasChoices("target_fpir", "asked_fpir"))
     threshold: float | None
     fpir: float | None
     tpir: float | None
@@ -129,7 +129,7 @@ class Identification(BaseModel):
 def count_pairs(query: Embeddings, gallery: Embeddings, exclusion: Exclusion = Exclusion.NONE) -> PairCounts:
     """Count the scores of all pairs of two sets of unit vectors; memory does not grow with the number of pairs.
 
-    Given one object twice, each two of its images are one pair, and none is paired with itself.
+    If both are the same object, each two of its images are one pair, and none is paired with itself.
 
     Raises:
         ValueError: a score is outside [-1, 1].
@@ -146,12 +146,12 @@ def count_pairs(query: Embeddings, gallery: Embeddings, exclusion: Exclusion = E
 
 
 def verify(pairs: PairCounts, rate: float, threshold: float | None = None) -> Verification:
-    """FNMR at a false match rate.
+    """Measure the FNMR at a false match rate.
 
     Args:
-        pairs: scores of the identities that are judged.
-        rate: the false match rate asked for.
-        threshold: one chosen before, on other identities; None: chosen on these.
+        pairs: scores of the evaluated identities.
+        rate: target false match rate.
+        threshold: a threshold from other identities; None: derived from these pairs.
 
     Raises:
         ValueError: there is no genuine pair.
@@ -160,10 +160,10 @@ def verify(pairs: PairCounts, rate: float, threshold: float | None = None) -> Ve
         raise ValueError("expected genuine pairs, found none")
     counts = {"genuine_pairs": pairs.genuine.total, "impostor_pairs": pairs.impostor.total}
     if not pairs.impostor.estimable(rate):
-        return Verification(asked_fmr=rate, threshold=None, fmr=None, fnmr=None, **counts)
+        return Verification(target_fmr=rate, threshold=None, fmr=None, fnmr=None, **counts)
     threshold = pairs.impostor.threshold(rate) if threshold is None else np.ceil(threshold * _GRID) / _GRID
     return Verification(
-        asked_fmr=rate,
+        target_fmr=rate,
         threshold=threshold,
         fmr=pairs.impostor.share_at_least(threshold),
         fnmr=1 - pairs.genuine.share_at_least(threshold),
@@ -172,25 +172,25 @@ def verify(pairs: PairCounts, rate: float, threshold: float | None = None) -> Ve
 
 
 def identify(query: Embeddings, gallery: Embeddings, exclusion: Exclusion, rate: float) -> Identification:
-    """Open-set identification: a probe with a positive left after exclusion is mated, every other is unmated.
+    """Measure open-set identification: a probe with a positive after exclusion is mated, any other is unmated.
 
     Raises:
         ValueError: there is no mated probe, or a score is outside [-1, 1].
     """
-    best, right, mated = _best_match(query, gallery, exclusion)
+    best, correct, mated = _best_match(query, gallery, exclusion)
     if not mated.any():
         raise ValueError(f"expected probes with a mate in the gallery, found none among {len(query)}")
     unmated = ScoreCounts.empty().plus(best[~mated & np.isfinite(best)])
     counts = {"mated_probes": int(mated.sum()), "unmated_probes": int((~mated).sum())}
     if rate * counts["unmated_probes"] < _LEAST_ERRORS:
-        return Identification(asked_fpir=rate, threshold=None, fpir=None, tpir=None, **counts)
-    # a probe whose gallery is empty scores nothing: it is unmated and never a false positive
+        return Identification(target_fpir=rate, threshold=None, fpir=None, tpir=None, **counts)
+    # a probe with an empty gallery has no score: it is unmated and never a false positive
     threshold = unmated.threshold(rate * counts["unmated_probes"] / max(1, unmated.total))
     return Identification(
-        asked_fpir=rate,
+        target_fpir=rate,
         threshold=threshold,
         fpir=float((best[~mated] >= threshold).mean()),
-        tpir=float((right & (best >= threshold))[mated].mean()),
+        tpir=float((correct & (best >= threshold))[mated].mean()),
         **counts,
     )
 
@@ -204,31 +204,31 @@ def calibrate(
     real: bool | None = None,
     people: PeopleCounts | None = None,
 ) -> Calibration:
-    """The card's calibration of a modality pair.
+    """Calibrate the scores of a modality pair for a card.
 
-    About 64 rates, spaced logarithmically from 1 down to one pair, each with the smallest score that at most this
-    share of the impostor pairs reaches; the rate recorded is the share that reaches it.
+    There are about 64 points, spaced logarithmically from rate 1 down to one pair: each is the smallest score with at
+    most the target rate of impostor pairs at or above it, together with their actual share.
 
     Args:
-        impostor: scores of pairs of two people.
-        query: modality of their first crop.
-        gallery: modality of their second crop.
+        impostor: scores of pairs of different people.
+        query: modality of the first crop of a pair.
+        gallery: modality of the second crop of a pair.
         data: name of the data set.
         real: whether no crop was translated.
-        people: counts the same pairs by the two people, for intervals of the rates; without it there are none.
+        people: counts the same pairs by person, for intervals of the rates; None: no intervals.
 
     Raises:
-        ValueError: the scores are too few to give two different rates.
+        ValueError: there are too few scores for two different rates.
     """
     if impostor.total < 2:
         raise ValueError(f"expected impostor pairs to calibrate on, found {impostor.total}")
-    asked = np.geomspace(1, 1 / impostor.total, _CALIBRATION_POINTS)
+    targets = np.geomspace(1, 1 / impostor.total, _CALIBRATION_POINTS)
     points: dict[float, float] = {}  # rate → score
-    for score in (impostor.threshold(rate) for rate in asked):
+    for score in (impostor.threshold(rate) for rate in targets):
         points.setdefault(impostor.share_at_least(score), score)
     points.pop(0.0, None)
     if len(points) < 2:
-        raise ValueError(f"{impostor.total} impostor pairs have one score only: nothing to calibrate on")
+        raise ValueError(f"expected different scores to calibrate on, found {impostor.total} impostor pairs with one")
     scores = tuple(points.values())
     return Calibration(
         query=query,
@@ -248,7 +248,7 @@ def calibrate(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PeopleCounts:
-    """The impostor pairs of a query and a gallery set, to be counted by the two people of a pair."""
+    """Counts of the impostor pairs of queries and gallery by person."""
 
     query: Embeddings
     gallery: Embeddings
@@ -261,11 +261,11 @@ class PeopleCounts:
     def intervals(
         self, scores: Sequence[float], resamples: int = 400, seed: int = 0
     ) -> tuple[tuple[float, float], ...]:
-        """95 % interval of the share of pairs at or above each score, from bootstrapping over people.
+        """Return the 95 % interval of the share of pairs at or above each score, by bootstrapping over people.
 
-        Whole people are drawn with replacement: pairs that share a person are not independent. A pair of a person with
-        a copy of itself is no impostor pair and stays out. The interval is for the rate among all people. The rate
-        that is measured on as many other people varies as much itself and lies inside about 84 times in 100.
+        People are resampled, since pairs with a common person are not independent. Pairs of a person with a copy of
+        itself are not impostor pairs and are ignored. The interval is for the rate of the whole population. A rate that
+        is measured on as many other people varies as well and lies inside about 84 times in 100.
         """
         names = self._names()
         rows, columns = (np.searchsorted(names, side.identities) for side in (self.query, self.gallery))
@@ -276,7 +276,7 @@ class PeopleCounts:
         pairs = np.bincount(cells[impostor], minlength=count * count).reshape(count, count).astype(np.float64)
         drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
         total = np.einsum("ra,ab,rb->r", drawn, pairs, drawn, optimize=True)
-        drawn, total = drawn[total > 0], total[total > 0]  # a single person drawn every time makes no pair
+        drawn, total = drawn[total > 0], total[total > 0]  # a resample of a single person has no pair
         intervals = []
         for score in scores:
             above = np.bincount(cells[impostor & (similarity >= score)], minlength=count * count)
@@ -293,7 +293,7 @@ _Mask = NDArray[np.bool_]
 
 
 def _blocks(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Iterator[tuple[Scores, _Mask, _Mask]]:
-    """Scores, same identity and kept, ``[q, G]`` each, a few queries at a time."""
+    """Yield scores, same identity and not excluded, ``[q, G]`` each, for blocks of queries."""
     similarity = Similarity(query.vectors, gallery.vectors)
     step = max(1, _ELEMENTS // max(1, len(gallery)))
     for start in range(0, len(query), step):
@@ -308,12 +308,12 @@ def _blocks(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Ite
 
 
 def _best_match(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> tuple[Scores, _Mask, _Mask]:
-    """Best score of each query (-inf without a gallery), whether its identity is right, whether a positive is left."""
+    """Return the best score of each query (-inf without a gallery), whether it is correct, and whether it is mated."""
     parts = []
     for scores, same, kept in _blocks(query, gallery, exclusion):
         allowed = np.where(kept, scores, np.float32(-np.inf))
-        first = allowed.argmax(axis=1)[:, None]  # of equal ones the first in the gallery
-        right = np.take_along_axis(same & kept, first, axis=1)
-        parts.append((np.take_along_axis(allowed, first, axis=1)[:, 0], right[:, 0], (same & kept).any(axis=1)))
-    best, right, mated = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return best, right, mated
+        first = allowed.argmax(axis=1)[:, None]  # the first of equal scores in the gallery
+        correct = np.take_along_axis(same & kept, first, axis=1)
+        parts.append((np.take_along_axis(allowed, first, axis=1)[:, 0], correct[:, 0], (same & kept).any(axis=1)))
+    best, correct, mated = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return best, correct, mated

@@ -1,1 +1,1 @@
-"""Ablations, studies and the report over their results."""
+"""Ablations, studies and the report of their results."""

@@ -1,4 +1,4 @@
-"""Variations of a configuration, each trained with several seeds and judged alike, in one table."""
+"""Ablation: variants of a configuration, trained with several seeds and compared in one table."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def ablate(
     command: str,
     console: Console | None = None,
 ) -> str:
-    """Train and judge every row with every seed; return the table, which is also ``OUT/table.md`` after each of them.
+    """Train and evaluate every row with every seed; return the table, which is also in ``OUT/table.md``.
 
-    Interrupted, it goes on where it stopped: what is trained and judged is not done again. All rows take a seed
-    before the next one begins.
+    An interrupted ablation continues where it stopped: finished runs and evaluations are not repeated. All rows are run
+    with one seed before the next seed.
 
     Args:
-        out: gets the plan, a folder ``ROW/seed-N`` for each run, and beside it ``seed-N.json`` with its results.
-        only: names of rows, for some of them.
-        overrides: KEY=VALUE laid over every row.
+        out: folder for the plan, a folder ``ROW/seed-N`` for each run, and beside it ``seed-N.json`` with its results.
+        only: names of the rows to run; empty: all.
+        overrides: KEY=VALUE that is applied to every row.
         cache: folder for decoded crops.
-        command: what started this, kept with the networks.
+        command: command line, stored with the networks.
 
     Raises:
-        ValueError: a row is unknown or is no valid configuration (before anything is trained), or a run in ``out``
-            had another configuration.
+        ValueError: a row is unknown or its configuration invalid (checked before training), or a run in ``out`` has
+            another configuration.
         OSError: data or ``out`` cannot be read or written.
     """
     if unknown := sorted(set(only) - plan.rows.keys()):
@@ -60,10 +60,10 @@ def ablate(
     out.mkdir(parents=True, exist_ok=True)
     plan.write(out / PLAN)
     table = ""
-    for (row, seed), of_folds in configs.items():
+    for (row, seed), fold_configs in configs.items():
         folder = out / row_folder(row) / f"seed-{seed}"
-        runs = [folder / f"fold-{number}" if len(of_folds) > 1 else folder for number in range(len(of_folds))]
-        for config, run in zip(of_folds, runs, strict=True):
+        runs = [folder / f"fold-{number}" if len(fold_configs) > 1 else folder for number in range(len(fold_configs))]
+        for config, run in zip(fold_configs, runs, strict=True):
             if console:
                 console.print(f"[bold]{row}[/bold]: {run}", highlight=False)
             train(config, run, resume=True, cache=cache, command=command, console=console)
@@ -74,7 +74,7 @@ def ablate(
 
 
 def _configs(plan: Plan, row: str, seed: int, overrides: Sequence[str]) -> list[TrainingConfig]:
-    """The configuration of each fold."""
+    """Return the configuration of each fold."""
     changes = dict(plan.rows[row])
     path = find_config(changes.pop("config", plan.config))
     try:
@@ -93,13 +93,13 @@ def _overrides(changes: Mapping[str, Any]) -> list[str]:
 def _results_of(
     row: str, runs: Sequence[Path], sources: tuple[Source, ...], file: Path, cache: Path, command: str
 ) -> tuple[Result, ...]:
-    """The results of a row's networks, read from ``file`` if they are those of the same weights and data."""
+    """Return the results of a row's networks, from ``file`` if it belongs to the same weights and data."""
     models = [load_model(run) for run in runs]
     checkpoints = tuple(checkpoint for model in models for checkpoint in model.info.checkpoints)
     if file.exists():
-        known = RowResults.read(file)
-        if (known.checkpoints, known.evaluate) == (checkpoints, sources):
-            return known.results
+        stored = RowResults.read(file)
+        if (stored.checkpoints, stored.evaluate) == (checkpoints, sources):
+            return stored.results
     results = tuple(_evaluate(row, models, sources, cache, command))
     RowResults(checkpoints=checkpoints, evaluate=sources, results=results).write(file)
     return results

@@ -1,4 +1,4 @@
-"""A report: Markdown whose tables and charts are generated from the result files and logs beside it."""
+"""A report: Markdown with tables and charts that are generated from result files and logs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CURVES, SCORES = "curves.svg", "scores.svg"
 _LOGS = ("training.csv", "validation.csv")
 _BLOCK = re.compile(r"<!-- begin: (?P<name>\S+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 _CAPTION = (
-    "Line: mean of the runs; band: lowest to highest. Losses are sums of each row's own terms: compare how they run, "
-    "not how high."
+    "Line: mean of the runs; band: lowest to highest. Losses are sums of different terms in each row: compare their "
+    "courses, not their values."
 )
 
 
@@ -35,8 +35,8 @@ _CAPTION = (
 class Report:
     """A Markdown file with blocks between ``<!-- begin: FOLDER -->`` and ``<!-- end: FOLDER -->``.
 
-    The file is RESULTS/report/NAME.md. FOLDER, relative to the file, holds a study or a run as ``vireid results
-    collect`` copied it, an exported model with its results, or the JSON file of ``vireid translator compare``.
+    The file is RESULTS/report/NAME.md. FOLDER, relative to the file, contains a study or run copied by ``vireid results
+    collect``, an exported model with its results, or the JSON file of ``vireid translator compare``.
     """
 
     file: Path
@@ -51,14 +51,14 @@ class Report:
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a folder holds no results, or a study below RESULTS has no block.
+            ValueError: a folder contains no results, or a study below RESULTS has no block.
         """
         root = self.file.parent
         for plan in sorted(root.parent.rglob(PLAN)):
             name = Path(os.path.relpath(plan.parent, root)).as_posix()
             if name not in self.folders:
                 raise ValueError(
-                    f"{self.file} has no place for {name}: add the lines "
+                    f"{self.file} has no block for {name}: add the lines "
                     f"<!-- begin: {name} --> and <!-- end: {name} -->"
                 )
 
@@ -69,10 +69,10 @@ class Report:
         return _BLOCK.sub(block, self.file.read_text("utf-8"))
 
     def render(self) -> list[Path]:
-        """Write the text and draw the charts of every folder that has them; return the files written.
+        """Write the text and draw the charts of all folders; return the written files.
 
         Raises:
-            OSError, ValueError: see :meth:`rendered`; nothing is written then.
+            OSError, ValueError: see :meth:`rendered`; nothing is written.
         """
         text = self.rendered()
         written = [self.file]
@@ -109,7 +109,7 @@ def _text(root: Path, name: str) -> str:
 
 
 def _repeated_study(folder: Path) -> dict[str, list[Result]]:
-    """Return the results by row of a study with two rows and two runs of one of them; else nothing."""
+    """Return the results by row of a study with several rows and several runs of a row; else nothing."""
     if not (folder / PLAN).is_file():
         return {}
     rows = read_study(folder)
@@ -129,6 +129,6 @@ def _logs_of(run: Path) -> Iterator[Log]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write reproducible SVG, with text as text."""
+    """Write a reproducible SVG with text as text, not as paths."""
     with matplotlib.rc_context({"svg.hashsalt": "vireid", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""A study on disk: its plan, and for every row and seed the results and logs of the networks trained for it."""
+"""A study on disk: its plan, and the results and logs of every row and seed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LOGS = ("config.yaml", "training.csv", "validation.csv")
 _EVALUATE = AliasChoices("evaluate", "judge")  # the latter in files of earlier versions
 
 Changes = dict[str, Any]
-"""Values to lay over a configuration by dotted key, as ``vireid train --set`` does."""
+"""Values that replace those of a configuration by dotted key, like ``vireid train --set``."""
 
 
 class _Part(BaseModel):
@@ -42,31 +42,31 @@ class _Part(BaseModel):
 
 
 class Plan(_Part):
-    """What is varied, and on what it is result_files beside the identities kept out of training."""
+    """Variants of a configuration, and the data on which they are evaluated besides the held-out identities."""
 
     config: str
-    """The configuration that rows start from: a file, or METHOD/NAME of those in the package."""
+    """The base configuration of the rows: a file, or METHOD/NAME of a packaged one."""
     rows: Annotated[dict[str, Changes], Field(min_length=1)]
-    """By name; ``config`` among a row's changes starts it from another configuration. Gains are over the first."""
+    """Changes by name of the row; ``config`` selects another base configuration. Gains are over the first row."""
     folds: Annotated[tuple[Changes, ...], Field(min_length=1)] = ({},)
-    """A row has a network for each of them; real pairs are then result_files by the one that left them out."""
+    """Changes of each fold: a row has a network per fold; real pairs are evaluated by the one that left them out."""
     evaluate: tuple[Source, ...] = Field(default=(), validation_alias=_EVALUATE)
-    """Pairs are result_files twice: as they are, and with infrared mirrored and re-cropped."""
+    """Data sets; pairs are evaluated twice: unchanged, and with infrared mirrored and re-cropped."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         folders = [row_folder(row) for row in self.rows]
         if len(set(folders)) < len(folders) or not all(folders):
-            raise ValueError(f"rows need names that differ in letters and digits, found {list(self.rows)}")
+            raise ValueError(f"expected row names that differ in letters and digits, found {list(self.rows)}")
         return self
 
     def write(self, path: Path) -> None:
-        """Write it as YAML, for :func:`read_plan`."""
+        """Write the plan as YAML for :func:`read_plan`."""
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
 
 
 class RowResults(_Part):
-    """The results of one row and seed, and what they hold for."""
+    """The results of one row and seed, with the weights and data that they belong to."""
 
     checkpoints: tuple[str, ...]
     evaluate: tuple[Source, ...] = Field(validation_alias=_EVALUATE)
@@ -74,18 +74,18 @@ class RowResults(_Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what :meth:`write` wrote.
+        """Read a file written by :meth:`write`.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it holds something else.
+            ValueError: it has other contents.
         """
         stored = json.loads(path.read_text("utf-8"))
         common = stored.pop("common", {})
         return cls.model_validate(stored | {"results": [common | result for result in stored["results"]]})
 
     def write(self, path: Path) -> None:
-        """Write the file in one step; what all results say alike (training, machine, …) stands there once."""
+        """Write the file atomically; fields that are equal in all results (training, machine, …) are stored once."""
         stored = self.model_dump(mode="json")
         results = stored["results"]
         common = {k: v for k, v in results[0].items() if all(r[k] == v for r in results)} if results else {}
@@ -99,7 +99,7 @@ def read_plan(path: Path) -> Plan:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not YAML, or not a plan; the message says what is wrong.
+        ValueError: it is not YAML or not a plan; the message says why.
     """
     try:
         return Plan.model_validate(yaml.safe_load(path.read_text("utf-8")))
@@ -108,16 +108,16 @@ def read_plan(path: Path) -> Plan:
 
 
 def row_folder(row: str) -> str:
-    """A row's name in the file system."""
+    """Return the folder name of a row."""
     return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
 
 
 def read_study(study: Path) -> dict[str, list[Result]]:
-    """Every result by row, in the order of the plan; a row that has none yet is left out.
+    """Read all results by row in the order of the plan; rows without results are omitted.
 
     Raises:
         OSError: there is no plan, or a file cannot be read.
-        ValueError: a file is not as it should be.
+        ValueError: a file is malformed.
     """
     found = {
         row: [result for file in _result_files(study, row) for result in RowResults.read(file).results]
@@ -134,15 +134,14 @@ def row_runs(study: Path, row: str) -> list[Path]:
 
 
 def collect(source: Path, out: Path) -> list[Path]:
-    """Copy what a study or a single run says of itself, without weights; return the files written.
+    """Copy the plan, results and logs of a study or a single run without weights; return the written files.
 
-    Of a study: its plan, and of every result_files run results and logs. Of a run: logs and results. What else is in
-    ``out`` stays there.
+    Of a study, only evaluated runs are copied. Other files in ``out`` are kept.
 
     Raises:
-        FileNotFoundError: ``source`` is neither.
+        FileNotFoundError: ``source`` is neither a study nor a run.
         OSError: a file cannot be read or written.
-        ValueError: a file is not as it should be.
+        ValueError: a file is malformed.
     """
     if (source / PLAN).is_file():
         rows = list(read_plan(source / PLAN).rows)
@@ -153,10 +152,7 @@ def collect(source: Path, out: Path) -> list[Path]:
     else:
         raise FileNotFoundError(f"{source}: expected a study with {PLAN} or a run with training.csv")
     written = []
-    for file in [
-        *result_files,
-        *(file for file in files if file.is_file()),
-    ]:  # validation.csv is optional
+    for file in [*result_files, *filter(Path.is_file, files)]:  # validation.csv is optional
         copy = out / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file in result_files:

@@ -1,7 +1,7 @@
-"""From an exported fp32 graph to one in fp16, of the same contract, for GPUs.
+"""Conversion of an exported fp32 graph to fp16 for GPUs, with the same inputs and outputs.
 
-What comes before the first convolution (normalisation) and after the last one (pooling to a power, neck, unit length)
-stays in float32: there fp16 has too few digits or too small a range.
+The layers before the first convolution (normalisation) and after the last one (pooling, neck, unit length) stay in
+float32, since the precision or range of fp16 is insufficient there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SUFFIX = {TensorProto.FLOAT: ".fp32", TensorProto.FLOAT16: ".fp16"}
 
 
 def to_fp16(graph: bytes) -> bytes:
-    """The graph in fp16; its inputs and output are those of the fp32 one."""
+    """Convert the graph to fp16; its inputs and output keep their types."""
     model = onnx.load_from_string(graph)
     widen_weights(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
@@ -53,11 +53,11 @@ def to_fp16(graph: bytes) -> bytes:
 
 
 def _between_convolutions(graph: onnx.GraphProto) -> set[str]:
-    """Names of the convolutions and of the nodes that lie behind one and before another."""
+    """Return the names of the convolutions and of the nodes between them."""
     readers = readers_of(graph)
     convolutions = {node.name for node in graph.node if node.op_type == "Conv"}
     behind, before = set(convolutions), set(convolutions)
-    for node in graph.node:  # in the order in which they run
+    for node in graph.node:  # in topological order
         if node.name in behind:
             behind.update(reader.name for name in node.output for reader in readers.get(name, ()))
     for node in reversed(graph.node):

@@ -1,10 +1,10 @@
-"""From an exported fp32 graph to one in int8, of the same contract: static ranges, QDQ, weights per channel.
+"""Quantisation of an exported fp32 graph to int8 with the same inputs and output: static ranges, QDQ format.
 
-Weights are symmetric int8 a channel, activations uint8 a tensor: the pair that VNNI multiplies without saturation.
-Where convolutions read the normalised picture, the uint8 picture enters them as it is, with the normalisation inside
-their weights; where anything else reads it (an instance norm of the input), it is normalised in float. What works on
-vectors stays in float: gates from channel means, pooling, neck, unit length. So does what an instance norm reads, since
-dividing by the deviation within one picture enlarges the rounding of a picture of low contrast.
+Weights are symmetric int8 per channel, activations uint8 per tensor: the combination that VNNI multiplies without
+saturation. If convolutions read the normalised image, they read the uint8 image instead, with the normalisation in
+their weights; if another layer reads it (an instance norm of the input), it is normalised in float. Operations on
+vectors stay in float: gates from channel means, pooling, neck, unit length. So does the input of an instance norm,
+because the division by the standard deviation within an image amplifies the rounding error of low-contrast images.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ __all__ = ["Crops", "Quantiser", "drop_unread", "readers_of", "widen_weights"]
 
 _QUANTISED = ("Conv", "Add", "MaxPool", "Where", "Relu", "Clip")
 _BATCH = 4
-_EVERY = 3  # odd, since visible and infrared crops take turns
+_EVERY = 3  # odd, since visible and infrared crops alternate
 _PIXELS, _PLANES = "pixels", "planes"
 _NORMALISATION = ["Cast", "Transpose", "Div", "Sub", "Div"]
 
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Pictures of both modalities: uint8 RGB ``[N, H, W, 3]`` and int64 ``[N]``."""
+    """Images of both modalities: uint8 RGB ``[N, H, W, 3]`` and int64 ``[N]``."""
 
     images: NDArray[np.uint8]
     modalities: NDArray[np.int64]
 
     def batches(self) -> Iterator[dict[str, NDArray[np.generic]]]:
-        """What the graph is fed with, ``_BATCH`` crops at a time."""
+        """Yield the inputs of the graph, ``_BATCH`` crops at a time."""
         for start in range(0, len(self.images), _BATCH):
             rows = slice(start, start + _BATCH)
             yield {"image": self.images[rows], "modality": self.modalities[rows]}
 
 
 class Quantiser:
-    """Makes int8 graphs of one exported fp32 graph; the ranges of its activations are measured once, on ``crops``.
+    """Quantises an exported fp32 graph to int8; the ranges of its activations are measured once, on ``crops``.
 
     Raises:
-        ValueError: the graph does not begin as an exported one does.
+        ValueError: the graph does not begin like an exported one.
     """
 
     def __init__(self, graph: bytes, crops: Crops, scratch: Path) -> None:
@@ -84,18 +84,18 @@ class Quantiser:
                 extra_options={
                     "ActivationSymmetric": False,
                     "WeightSymmetric": True,
-                    "TensorQuantOverrides": {} if self._grey is None else _whole_levels(self._grey),
+                    "TensorQuantOverrides": {} if self._grey is None else _exact_pixels(self._grey),
                 },
             )
         model = onnx.load(out)
         if self._grey is not None:
-            _take_pictures_as_they_are(model)
+            _feed_uint8_images(model)
         onnx.checker.check_model(model)
         content: bytes = model.SerializeToString()
         return content
 
     def most_sensitive(self) -> list[str]:
-        """The layers, those first that alone in int8 turn the embeddings of a third of the crops furthest away."""
+        """Return the layers, first those whose quantisation changes the embeddings of some calibration crops most."""
         some = Crops(self._crops.images[::_EVERY], self._crops.modalities[::_EVERY])
         exact = _embed(self._exact, some)
         error = {}
@@ -120,7 +120,7 @@ def _embed(graph: bytes, crops: Crops) -> NDArray[np.float32]:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """The tool advises a preparation that the exporter has done already."""
+    """Suppress the recommendation of a preparation that the exporter has already done."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -129,7 +129,7 @@ def _without_advice() -> Iterator[None]:
 
 
 def widen_weights(model: onnx.ModelProto) -> None:
-    """Weights that are stored as float16 as what they are computed with: float32 initialisers without a Cast."""
+    """Convert weights that are stored as float16 to float32 initialisers without a Cast."""
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in list(graph.node):
@@ -140,7 +140,7 @@ def widen_weights(model: onnx.ModelProto) -> None:
 
 
 def _roundable(model: onnx.ModelProto) -> set[str]:
-    """The nodes that compute a map of more than one place which no instance norm reads."""
+    """Return the names of the nodes whose output is a map larger than 1 × 1 that no instance norm reads."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in graph.value_info}
     normed = {node.input[0] for node in graph.node if node.op_type == "InstanceNormalization"}
@@ -150,18 +150,18 @@ def _roundable(model: onnx.ModelProto) -> set[str]:
     }
 
 
-def _whole_levels(grey: int) -> dict[str, list[dict[str, NDArray[np.generic]]]]:
-    """Pixels are rounded to what they are."""
+def _exact_pixels(grey: int) -> dict[str, list[dict[str, NDArray[np.generic]]]]:
+    """Return the quantisation override that represents pixels exactly."""
     return {_PIXELS: [{"scale": np.array(1, np.float32), "zero_point": np.array(grey, np.uint8)}]}
 
 
 def _read_pixels(model: onnx.ModelProto) -> int | None:
-    """Move the normalisation into the first convolutions: they read ``pixel - grey``. Returns grey, 0 to 255.
+    """Move the normalisation into the first convolutions, which then read ``pixel - grey``; return grey, 0 to 255.
 
-    None, and the graph as it was, where something else than a convolution reads the normalised pixels.
+    Returns None and does not change the graph if another layer than a convolution reads the normalised pixels.
 
-    Grey is the mean pixel. A convolution pads with zeros, before the change with the mean colour, after it with grey:
-    at the rim of the picture the two differ by what the channels' means differ.
+    Grey is the mean pixel. Zero padding corresponds to the mean colour before the change and to grey after it, so
+    results at the border differ by the differences between the channel means.
     """
     graph = model.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -196,8 +196,8 @@ def _read_pixels(model: onnx.ModelProto) -> int | None:
     return grey
 
 
-def _take_pictures_as_they_are(model: onnx.ModelProto) -> None:
-    """Feed the planes, which are uint8 already, to the first layers instead of widening and quantising them."""
+def _feed_uint8_images(model: onnx.ModelProto) -> None:
+    """Feed the uint8 planes directly to the first layers, without a conversion to float and back."""
     graph = model.graph
     rounding = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == _PIXELS]
     for quantise in rounding:
@@ -213,7 +213,7 @@ def _take_pictures_as_they_are(model: onnx.ModelProto) -> None:
 
 
 def _chain(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
-    """The node and what follows it, up to the first convolution or fork."""
+    """Return the node and its successors up to the first convolution or branch."""
     chain = [node]
     while len(following := readers[chain[-1].output[0]]) == 1 and following[0].op_type != "Conv":
         chain.append(following[0])
@@ -221,7 +221,7 @@ def _chain(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) ->
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """The nodes that read each tensor."""
+    """Return the nodes that read each tensor."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -230,7 +230,7 @@ def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove weights that no node reads, and what is said of tensors that may be gone."""
+    """Remove weights that no node reads, and the descriptions of intermediate tensors."""
     read = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
         graph.initializer.remove(tensor)

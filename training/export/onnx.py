@@ -1,7 +1,7 @@
-"""From a trained network to the ONNX file and card that the server loads, with proof that both compute the same.
+"""Export of a trained network to the ONNX file and card that the server loads, with a parity check.
 
-The graph obeys the contract of the project: ``image`` uint8 ``[N, H, W, 3]`` and ``modality`` int64 ``[N]`` in,
-``embedding`` float32 ``[N, D]`` of unit length out, N dynamic; normalisation, layout and stem selection are inside.
+The graph follows the ONNX contract: inputs ``image`` uint8 ``[N, H, W, 3]`` and ``modality`` int64 ``[N]``, output
+``embedding`` float32 ``[N, D]`` of unit length, with dynamic N; it contains normalisation, layout and stem selection.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ MIN_COSINE = 0.9999
 PROBES = 32
 OPSET = 18
 IR_VERSION = 8
-"""Lowest version of the file format with operator set 18, so that ONNX Runtime 1.15 and later read the file."""
+"""Lowest version of the file format with operator set 18, which ONNX Runtime 1.15 and later can read."""
 HALVED_FROM = 10_000
-"""Elements of a weight from which it may be stored as float16: the first layers are small, and their rounding shows."""
+"""Minimum number of elements of a weight stored as float16: the small first layers are sensitive to rounding."""
 
 Network = Baseline | Fused
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far ONNX Runtime is from PyTorch, over every batch size and modality tried.
+    """Differences between ONNX Runtime and PyTorch over several batch sizes and modalities.
 
-    ``max_error`` is the largest absolute difference of an embedding's element; ``ranking_differs`` counts probes whose
-    ranking of the other modality's probes differs, where scores nearer than ``MAX_ERROR`` count as tied. Of a graph
-    with rounded weights both are measured, but only the cosine is required.
+    ``max_error`` is the largest absolute difference of an element of an embedding; ``ranking_differs`` counts probes
+    whose ranking of the other modality's probes differs, where scores within ``MAX_ERROR`` are tied. For a graph with
+    rounded weights only the cosine must pass.
     """
 
     batches: tuple[int, ...]
@@ -64,7 +64,7 @@ class Parity:
 
 
 class ParityError(RuntimeError):
-    """The exported graph does not compute what the network computes; nothing was released."""
+    """The exported graph and the network disagree; nothing was written."""
 
     def __init__(self, parity: Parity) -> None:
         super().__init__(f"parity check failed: {json.dumps(asdict(parity))}")
@@ -72,7 +72,7 @@ class ParityError(RuntimeError):
 
 
 class _Embedding(nn.Module):
-    """The inference part of a network, as the graph sees it."""
+    """Inference of a network, for the exporter."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -90,14 +90,14 @@ def export(
     *,
     half_weights: bool = False,
 ) -> Parity:
-    """Write ``model.onnx`` and ``card.json`` into ``directory`` once the parity check has passed.
+    """Write ``model.onnx`` and ``card.json`` to ``directory`` if the parity check passes.
 
-    ``card`` comes with its ``fingerprint`` set and any ``precisions``, which are replaced by the file written.
-    ``probes``: uint8 ``[M, H, W, 3]`` crops to compare on; random ones without. ``half_weights`` stores large
-    matrices and kernels as float16, for a file of half the size; the graph still computes in float32.
+    ``card`` must have its ``fingerprint``; its ``precisions`` are replaced. ``probes``: crops for the comparison, uint8
+    ``[M, H, W, 3]``; None: random ones. ``half_weights`` stores large matrices and kernels as float16, which halves the
+    file; the graph still computes in float32.
 
     Raises:
-        ParityError: the graph and the network disagree; ``directory`` is left as it was.
+        ParityError: the graph and the network disagree; ``directory`` is not changed.
     """
     network.eval()
     if probes is None:
@@ -124,7 +124,7 @@ def export(
 def measure_parity(network: Network, file: Path, probes: NDArray[np.uint8]) -> Parity:
     """Compare PyTorch and ONNX Runtime (CPU) on ``probes``, all visible, all infrared and mixed."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # its spinning threads and PyTorch's would fight over the cores
+    options.intra_op_num_threads = 1  # its spinning threads would compete with those of PyTorch
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     visible, infrared = Modality.VISIBLE.index, Modality.INFRARED.index
     count = len(probes)
@@ -142,7 +142,7 @@ def measure_parity(network: Network, file: Path, probes: NDArray[np.uint8]) -> P
 
 
 def random_crops(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth random pictures, uint8 ``[count, height, width, 3]``: a probe set where no crops are at hand."""
+    """Generate smooth random images, uint8 ``[count, height, width, 3]``, as probes."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 8, 4, generator=generator)
     fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
@@ -153,7 +153,7 @@ def _write_graph(network: Network, card: Card, file: Path) -> None:
     example = torch.zeros(2, card.input.height, card.input.width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("N")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations are not ours to mend
+        warnings.simplefilter("ignore")  # deprecations within the exporter
         program = torch.onnx.export(
             _Embedding(network),
             (example, torch.tensor([0, 1])),
@@ -168,7 +168,7 @@ def _write_graph(network: Network, card: Card, file: Path) -> None:
     model = program.model_proto
     model.ir_version = IR_VERSION
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
-        del part.metadata_props[:]  # the exporter's stack traces, with paths of this machine
+        del part.metadata_props[:]  # stack traces of the exporter, with local paths
     entry = model.metadata_props.add()
     entry.key, entry.value = CARD_KEY, card.embedded().model_dump_json()
     onnx.checker.check_model(model)
@@ -176,7 +176,7 @@ def _write_graph(network: Network, card: Card, file: Path) -> None:
 
 
 def _halve_weights(file: Path) -> None:
-    """Round the large float32 weights to float16; ONNX Runtime widens them when it loads the file."""
+    """Store the large float32 weights as float16; ONNX Runtime converts them back when it loads the file."""
     model = onnx.load(str(file))
     graph = model.graph
     widened = []
@@ -210,6 +210,6 @@ def _embed_both(
 
 
 def _same_ranking(scores: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
-    """Whether ``others`` ranks as ``scores`` does, but for places whose scores lie within ``MAX_ERROR``."""
+    """Return whether both rankings agree, except for ranks whose scores are within ``MAX_ERROR``."""
     order, other_order = np.argsort(-scores, kind="stable"), np.argsort(-others, kind="stable")
     return bool((np.abs(scores[order] - scores[other_order]) <= MAX_ERROR).all())

@@ -1,4 +1,4 @@
-"""The int8 and fp16 files of an exported model: made, measured against fp32 on kept-out people, put into its card."""
+"""The int8, fp16 and bf16 variants of an exported model: written, compared with fp32, and recorded in its card."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from training.files import write_atomically
 __all__ = ["add_variant", "write_variant"]
 
 CALIBRATION = 128
-"""Training crops that the ranges of activations are measured on, half of them of each modality."""
+"""Number of training crops for measuring the ranges of activations, half of them of each modality."""
 LAYERS_IN_FLOAT = (0, 1, 2, 4, 8, 16)
-"""How many of the most sensitive layers are tried in float, until the loss is small enough."""
+"""Numbers of the most sensitive layers that are tried in float, until the loss is acceptable."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Vectors of the crops of every set, and how well they rank: means over all queries of all protocols."""
+    """Embeddings of the crops of every set, and their metrics: means over all queries of all protocols."""
 
     vectors: tuple[Vectors, ...]
     rank1: float
@@ -48,25 +48,25 @@ def add_variant(
     on: Sequence[EvaluationSet] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Variant:
-    """Make the file of that precision in the folder of an exported model and enter it, with its loss, in the card.
+    """Write the file of a precision to the folder of an exported model and record it, with its loss, in the card.
 
-    For bf16 that is the fp32 file, which is run in another way.
+    The file of bf16 is the fp32 file, which is run in another mode.
 
-    The loss is measured on the identities that the model's training kept out, or on the sets ``on``. Of int8 the most
-    sensitive layers are left in float, more of them until the loss can be accepted (:attr:`Variant.accepted`); if it
-    never can, the best file found is written. ``cache``: folder for decoded crops. ``say`` is told what goes on.
+    The loss is measured on the held-out identities of the training, or on the sets ``on``. For int8 an increasing
+    number of the most sensitive layers is left in float until the loss is acceptable (:attr:`Variant.accepted`); if it
+    never is, the best file is written. ``cache``: folder for decoded crops. ``say`` is called with progress messages.
 
     Raises:
-        OSError: the model, or the data that it was trained on, is not there.
-        ValueError: fp32 is asked for, the graph is not an exported one, or there is nothing to judge on.
+        OSError: the model or its training data are missing.
+        ValueError: the precision is fp32, the graph is not an exported one, or there is no data to evaluate on.
     """
     if precision is Precision.FP32:
-        raise ValueError("fp32 is what a model is exported in: expected int8, fp16 or bf16")
+        raise ValueError("a model is exported in fp32 already: expected int8, fp16 or bf16")
     exported = Card.read(folder / "card.json").precisions[Precision.FP32]
     model = load_model(folder)
     sets = tuple(on) or tuple(held_out_sets(model.config))
     if not sets:
-        raise ValueError(f"{folder} kept no identities out of training: name a data set with --on")
+        raise ValueError(f"{folder} has no held-out identities: name a data set with --on")
     exact = _measure(model, sets, cache)
     best: tuple[bytes, Variant] | None = None
     for graph, in_float in _candidates(folder, precision, model, cache):
@@ -94,7 +94,7 @@ def add_variant(
 
 
 def write_variant(folder: Path, precision: Precision, graph: bytes, variant: Variant) -> None:
-    """Write the file, and then the card that names it."""
+    """Write the file, then the card that refers to it."""
     card = Card.read(folder / "card.json")
     write_atomically(folder / variant.file, graph)
     card.model_copy(update={"precisions": card.precisions | {precision: variant}}).write(folder / "card.json")
@@ -103,7 +103,7 @@ def write_variant(folder: Path, precision: Precision, graph: bytes, variant: Var
 def _candidates(
     folder: Path, precision: Precision, model: LoadedModel, cache: Path
 ) -> Iterator[tuple[bytes, Sequence[str]]]:
-    """Graphs and their layers in float, the fastest first."""
+    """Yield graphs and their layers in float, the fastest first."""
     exported = (folder / Card.read(folder / "card.json").precisions[Precision.FP32].file).read_bytes()
     if precision is Precision.BF16:
         yield exported, ()
@@ -120,7 +120,7 @@ def _candidates(
 
 
 def _calibration_crops(model: LoadedModel, cache: Path) -> Crops:
-    """Training crops, drawn evenly over the identities, visible and infrared in turn."""
+    """Return training crops, evenly spread over the identities, visible and infrared alternating."""
     records = model.config.read_data().train
     sides = [_evenly([r for r in records if r.modality is modality], CALIBRATION // 2) for modality in Modality]
     chosen = [record for pair in zip(*sides, strict=False) for record in pair]

@@ -1,4 +1,4 @@
-"""From a run and its results to a model that the server loads: the card written, the graph exported and checked."""
+"""Release of a trained network as a model for the server: its card and its exported and checked graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.card import WORDING, Calibration, Card, InputSpec, Member
 from models.fused import Fused
 from models.start_weights import START_WEIGHTS
 from training.checkpoint import fingerprint, load_trained
-from training.evaluation.model_loader import training_facts
+from training.evaluation.model_loader import training_metadata
 from training.evaluation.result import needs_wording, read_results
 from training.export.onnx import Parity, export
 
@@ -23,24 +23,25 @@ CALIBRATIONS = "calibrations.json"
 _CALIBRATION_LIST = TypeAdapter(list[Calibration])
 
 INTENDED_USE = (
-    "Ranking crops of people from visible and infrared cameras by likeness, for a person who looks at the hits and "
-    "decides. Not for decisions about people without one, and not for identifying people who are not in the gallery."
+    "Ranking crops of people from visible and infrared cameras by similarity, for a person who reviews the hits and "
+    "decides. Not for automatic decisions about people, and not for identifying people who are not in the gallery."
 )
 LIMITS = (
-    "Measured on the data named here and on nothing else: other cameras, wavelengths, crops or populations need their "
-    "own measurement. A false match rate holds for the calibration data. Data marked for research binds the weights."
+    "Measured only on the data named here: other cameras, wavelengths, crops or populations need their own "
+    "measurement. A false match rate is valid for the calibration data. Restrictions of the data to research apply to "
+    "the weights."
 )
 
 
 def release(run: Path, name: str, version: str, out: Path, *, half_weights: bool = False) -> Parity:
-    """Export the network of ``run`` to ``out`` with a card that holds every result found in the run's folder.
+    """Export the network of ``run`` to ``out`` with a card that contains all results in the run's folder.
 
     ``half_weights``: see :func:`training.export.onnx.export`.
 
     Raises:
         FileNotFoundError: the run has no ``model.pt``.
-        ValueError: ``name`` is no model name, or a result was measured on other weights.
-        training.export.onnx.ParityError: the exported graph disagrees with the network; nothing is written.
+        ValueError: ``name`` is not a valid model name, or a result was measured on other weights.
+        training.export.onnx.ParityError: the exported graph and the network disagree; nothing is written.
     """
     trained = load_trained(run / "model.pt")
     network, config = trained.network, trained.config
@@ -52,7 +53,7 @@ def release(run: Path, name: str, version: str, out: Path, *, half_weights: bool
         backbone=config.backbone,
         version=version,
         input=InputSpec(**config.input.model_dump()),
-        training=training_facts(trained),
+        training=training_metadata(trained),
     )
     return export(network, card, out, half_weights=half_weights)
 
@@ -69,14 +70,15 @@ def release_fused(
 ) -> Parity:
     """Export the networks of several runs to ``out`` as one, :class:`models.fused.Fused`.
 
-    A fused network has no run of its own: the card holds what ``vireid evaluate OUT`` left in ``out`` after an earlier
-    export. ``command`` is what asked for it.
+    A fused network has no run: its card contains the results that ``vireid evaluate OUT`` wrote to ``out`` after an
+    earlier export. ``command``: command line, stored in the card.
 
     Raises:
         FileNotFoundError: a run has no ``model.pt``.
-        ValueError: fewer than two runs or weights that do not fit them; runs of different data, kept-out identities or
-            input; ``name`` is no model name, or a result in ``out`` was measured on other weights.
-        training.export.onnx.ParityError: the exported graph disagrees with the networks; nothing is written.
+        ValueError: there are fewer than two runs, or another number of weights; the runs differ in data, held-out
+            identities or input; ``name`` is not a valid model name, or a result in ``out`` was measured on other
+            weights.
+        training.export.onnx.ParityError: the exported graph and the networks disagree; nothing is written.
     """
     members = [load_trained(run / "model.pt") for run in runs]
     network = Fused([member.network for member in members], weights)
@@ -84,12 +86,12 @@ def release_fused(
     for run, member in zip(runs, members, strict=True):
         if (member.config.data, member.held_out) != (first.config.data, first.held_out):
             raise ValueError(
-                f"{run} and {runs[0]} differ in the data they learnt from or kept out, "
-                "so that no result would be fair to both: train them on the same"
+                f"{run} and {runs[0]} differ in their training data or held-out identities, "
+                "so that no result would be valid for both: train them on the same data"
             )
         if member.config.input != first.config.input:
             raise ValueError(f"{run} and {runs[0]} differ in their input: {member.config.input}, {first.config.input}")
-    origins = [training_facts(member) for member in members]
+    origins = [training_metadata(member) for member in members]
     sources = tuple(dict.fromkeys(source for origin in origins for source in origin.data))
     card = _describe(
         network,
@@ -116,14 +118,14 @@ def release_fused(
 
 
 def _describe(network: Baseline | Fused, folder: Path, *, name: str, method: str, **fields: Any) -> Card:
-    """The card of a network, without its files, with the results and calibrations in ``folder``."""
+    """Build the card of a network without files, with the results and calibrations in ``folder``."""
     identity = fingerprint(network)
     results = read_results(folder) if folder.is_dir() else []  # a fused model has no folder before its first export
     for result in results:
         if result.model.checkpoints != (identity,):
             raise ValueError(
                 f"{folder}: {result.protocol_id} on {result.data.name} was measured on other weights: "
-                "remove it, or measure again"
+                "remove it or evaluate again"
             )
     return Card(
         name=name,
@@ -142,9 +144,9 @@ def _describe(network: Baseline | Fused, folder: Path, *, name: str, method: str
 
 
 def _start_remarks(backbones: str) -> list[str]:
-    """What a card says of the networks that a backbone started from; ``backbones`` are joined by a plus sign."""
+    """Return the remarks of a card on initial weights; ``backbones`` are joined by a plus sign."""
     return [
-        f"Grown from {start.name} of the {start.publisher}, {start.licence}; its training data are "
+        f"Initial weights: {start.name} of the {start.publisher}, {start.licence}; its training data are "
         f"{start.training_data}."
         for start in START_WEIGHTS
         if start.backbone in backbones.split("+")
@@ -152,7 +154,7 @@ def _start_remarks(backbones: str) -> list[str]:
 
 
 def write_calibrations(run: Path, calibrations: list[Calibration]) -> None:
-    """Record what the scores of the run's network mean; earlier calibrations on the same data are replaced."""
+    """Write calibrations to the folder of a run; they replace earlier ones on the same data."""
     measured = {calibration.data for calibration in calibrations}
     kept = [calibration for calibration in _read_calibrations(run) if calibration.data not in measured]
     (run / CALIBRATIONS).write_bytes(_CALIBRATION_LIST.dump_json([*kept, *calibrations], indent=2))

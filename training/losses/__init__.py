@@ -1,6 +1,6 @@
-"""Losses, one a file: ``loss(embeddings, identities, modalities) -> scalar``.
+"""Losses, one per file: ``loss(embeddings, identities, modalities) -> scalar``.
 
-Those of MTRL take roles in place of modalities.
+The losses of MTRL take roles instead of modalities.
 """
 
 from training.losses.base import Loss, PairedLoss

@@ -1,4 +1,4 @@
-"""What every loss shares: one signature, one check, float32 arithmetic."""
+"""Base classes of the losses: a common signature, checks of the shapes, float32 arithmetic."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Loss", "PairedLoss", "check_batch", "require"]
 class Loss(nn.Module, ABC):
     """``loss(embeddings, identities, modalities) -> scalar``.
 
-    Shapes: embeddings ``[B, D]`` floating, identities and modalities ``[B]`` int64. Rows may come in any order:
-    who is who is read from the labels, never from a position. The result is at least float32, also under autocast.
-    A loss that finds no valid pair in the batch is zero and keeps the graph.
+    Shapes: embeddings ``[B, D]`` floating, identities and modalities ``[B]`` int64. Rows may be in any order: only the
+    labels decide which rows belong together. The result is at least float32, also under autocast. A loss without a
+    valid pair in the batch is zero and stays connected to the graph.
 
     Raises:
         ValueError: the shapes do not agree.
@@ -29,13 +29,13 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def compute(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:
-        """The equation itself, on checked rows of float32 or float64."""
+        """Compute the loss from checked rows of float32 or float64."""
 
 
 class PairedLoss(nn.Module, ABC):
-    """``loss(embeddings, identities, roles, pairs) -> scalar``: a loss that knows who shows the same picture.
+    """``loss(embeddings, identities, roles, pairs) -> scalar``: a loss that uses pairs of an image and its transition.
 
-    ``pairs`` int64 ``[B]``: a transition picture and its visible source share a value ≥ 0; -1 for all others.
+    ``pairs`` int64 ``[B]``: a transition image and its visible source share a value ≥ 0; all others have -1.
 
     Raises:
         ValueError: the shapes do not agree.
@@ -50,7 +50,7 @@ class PairedLoss(nn.Module, ABC):
 
     @abstractmethod
     def compute(self, embeddings: Tensor, identities: Tensor, roles: Tensor, pairs: Tensor) -> Tensor:
-        """The equation itself, on checked rows of float32 or float64."""
+        """Compute the loss from checked rows of float32 or float64."""
 
 
 def check_batch(embeddings: Tensor, identities: Tensor, modalities: Tensor) -> None:

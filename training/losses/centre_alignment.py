@@ -1,4 +1,4 @@
-"""The centres of an identity's visible, transition and infrared pictures coincide."""
+"""Alignment of the centres of an identity's visible, transition and infrared images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["CentreAlignment"]
 class CentreAlignment(Loss):
     """Squared distances between the three role centres of each identity (MTRL's L_center), in [0, 3] without the hinge.
 
-        c_p^m = mean of z over identity p and role m, at unit length again
+        c_p^m = mean of z over identity p and role m, normalised to unit length
         L = 1/P Σ_p ( |c_p^v - c_p^t|² + |c_p^t - c_p^r|² + |c_p^v - c_p^r|² ) / 3
         hinge: + 1/(3P) Σ_{p,m} max(0, m + max_{m'} d(c_p^m, c_p^m') - min_{q ≠ p, m'} d(c_p^m, c_q^m'))
 
-    ``z`` are the embeddings at unit length; centres are those of the batch. Takes roles in place of modalities. An
-    identity that lacks a role is left out; with none left the loss is zero.
+    ``z`` are the embeddings at unit length; centres are those of the batch. Takes roles instead of modalities. An
+    identity without images of a role is ignored; if none remains, the loss is zero.
     MTRL (arXiv 2511.02685): implemented from the published description; the unpublished details are ours.
 
     Args:
-        margin: of the hinge that keeps centres of different identities apart; None for no hinge.
+        margin: margin of the hinge that separates centres of different identities; None for no hinge.
 
     Raises:
         ValueError: a role is absent.
@@ -43,7 +43,7 @@ class CentreAlignment(Loss):
         if not complete.any():
             return embeddings.sum() * 0
         centres = F.normalize(means[complete], dim=2)
-        loss = (centres - centres.roll(1, 1)).square().sum(2).mean()  # rolled by one: each of the three sides once
+        loss = (centres - centres.roll(1, 1)).square().sum(2).mean()  # rolled by one: each of the three pairs once
         if self.margin is None:
             return loss
         people = torch.arange(len(centres), device=centres.device).repeat_interleave(len(Role))

@@ -13,12 +13,12 @@ __all__ = ["ClassConditionalConsistency"]
 
 
 class ClassConditionalConsistency(Loss):
-    """The 2-Wasserstein form of ``DistributionConsistency`` with means by identity and one residual variance.
+    """The 2-Wasserstein form of ``DistributionConsistency`` with a mean per identity and one residual variance.
 
         s_m,k² = mean over the rows of modality m of (g_i,k - μ_{y_i,k}^m)²
         L = 1/D Σ_k [ 1/P Σ_p (μ_p,k^V - μ_p,k^R)² + (s_V,k - s_R,k)² ]
 
-    with 1e-6 under the root of s. The sum over identities is over those with both modalities.
+    with 1e-6 added under the root of s. The sum over p is over the identities with both modalities.
     EMI (IJMLC 16(1), 2025): implemented from the published description; the unpublished details are ours.
 
     Raises:

@@ -13,8 +13,8 @@ __all__ = ["CrossEntropy"]
 class CrossEntropy(Loss):
     """Mean cross-entropy of the identity logits, over all rows of all streams.
 
-    Here ``embeddings`` are the logits ``[B, classes]``; the modality plays no part. Rows with a label of ``classes`` or
-    more are not classified and left out; 0 if none is left. No label smoothing.
+    Here ``embeddings`` are the logits ``[B, classes]``; the modality is not used. Rows with a label of ``classes`` or
+    more have no class and are ignored; 0 if none remains. No label smoothing.
 
         L = -1/B Σ_i log softmax(logits_i)[identity_i]
     """

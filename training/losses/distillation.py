@@ -1,4 +1,4 @@
-"""Distillation between two classifiers of one picture."""
+"""Distillation between two classifiers of the same image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Distillation"]
 
 
 class Distillation(nn.Module):
-    """``mean_i KL(p_teacher || p_student)`` of softened class posteriors; the teacher gets no gradient.
+    """``mean_i KL(p_teacher || p_student)`` of softened class posteriors, without a gradient to the teacher.
 
-    Both logits ``[B, classes]``; a scalar of at least float32. The temperature softens both sides, and the result is
-    not multiplied by its square.
+    Both logits are ``[B, classes]``, the result a scalar of at least float32. The temperature applies to both sides;
+    the result is not multiplied by its square.
     """
 
     def __init__(self, temperature: float = 4.0) -> None:

@@ -1,4 +1,4 @@
-"""Distribution consistency of EMI: both modalities as one Gaussian."""
+"""Distribution consistency of EMI: both modalities are matched as Gaussians."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_VARIANCE = 1e-6  # the root has no finite gradient at 0
 
 
 class DistributionConsistency(Loss):
-    """How far the visible and the infrared rows lie apart as Gaussians of diagonal covariance (L_fdc).
+    """Divergence of the visible and the infrared rows as Gaussians of diagonal covariance (L_fdc).
 
     With mean μ and biased variance σ² of each modality m and channel k, ``sd = sqrt(σ² + 1e-6)``, mean over channels of
 
@@ -26,12 +26,12 @@ class DistributionConsistency(Loss):
                                                                  s = σ² + eps, q = (μ_V - μ_R)²
         moments:  |μ_V - μ_R| + |sd_V - sd_R|
 
-    Gradients flow to both sides. Identities play no part.
+    Gradients flow to both sides. Identities are not used.
     EMI (IJMLC 16(1), 2025): implemented from the published description; the unpublished details are ours.
 
     Args:
         divergence: which of the three.
-        eps: keeps symkl from being ruled by channels that are nearly dead.
+        eps: prevents channels with almost no variance from dominating symkl.
 
     Raises:
         ValueError: unknown divergence; a modality is absent.

@@ -12,12 +12,12 @@ __all__ = ["HeteroCentre"]
 
 
 class HeteroCentre(Loss):
-    """Squared distance of an identity's visible centre from its infrared one (Zhu et al., Neurocomputing 2020).
+    """Squared distance between the visible and infrared centres of an identity (Zhu et al., Neurocomputing 2020).
 
         L = 1/P Σ_p |c_p^V - c_p^R|²
 
-    Centres are those of the batch, of the embeddings as they are. An identity of one modality is left out; with none
-    left the loss is zero.
+    Centres are those of the batch, of the unnormalised embeddings. An identity with one modality is ignored; if none
+    remains, the loss is zero.
 
     Raises:
         ValueError: a modality is absent.

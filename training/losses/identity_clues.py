@@ -15,20 +15,20 @@ __all__ = ["IdentityClues"]
 
 
 class IdentityClues(Loss):
-    """Rows near the other modality's centre of their identity, and the two centres as near as rows spread (L_icg).
+    """Pull rows to their identity's centre in the other modality, and the two centres to each other (L_icg).
 
         c_p^m = mean of f over identity p, modality m       s_p^m = mean over that group of d(f_i, c_p^m)
         L1 = mean_i max(0, d(f_i, c_{y_i}^{other}) - min_{q ≠ y_i, m'} d(f_i, c_q^{m'}) + margin)
         L2 = 1/P Σ_p max(0, d(c_p^v, c_p^r) - (s_p^v + s_p^r) / 2)
         L = L1 + L2
 
-    ``f`` are the embeddings at unit length, ``d`` the Euclidean distance; centres are those of the batch, not brought
-    to unit length again, and gradients flow through them. A row without the other modality's centre or without another
-    identity is left out of L1, an identity of one modality out of L2; with none left that part is zero.
+    ``f`` are the embeddings at unit length, ``d`` the Euclidean distance; centres are those of the batch, not
+    normalised, and gradients flow through them. L1 ignores a row without a centre of the other modality or without
+    another identity, L2 an identity with one modality; a part without rows is zero.
     ICRE (arXiv 2512.04522): implemented from the published description; the unpublished details are ours.
 
     Args:
-        margin: rho_1, between distances of at most 2.
+        margin: rho_1, a difference of distances of at most 2.
 
     Raises:
         ValueError: a modality is absent.
@@ -42,20 +42,20 @@ class IdentityClues(Loss):
         require(modalities, Role.VISIBLE, Role.INFRARED)
         rows = F.normalize(embeddings, dim=1)
         centres, sizes, person = group_means(rows, identities, modalities, 2)
-        there = sizes > 0
+        present = sizes > 0
 
         other = 1 - modalities
         to_other = lengths(rows - centres[person, other])
-        to_all = distances_between(rows, centres.flatten(0, 1)).view(len(rows), *there.shape)
+        to_all = distances_between(rows, centres.flatten(0, 1)).view(len(rows), *present.shape)
         people = torch.arange(len(centres), device=rows.device)
-        foreign = there & (person[:, None] != people)[..., None]
-        usable = there[person, other] & foreign.flatten(1).any(1)
-        nearest = to_all.masked_fill(~foreign, 2.0).flatten(1).amin(1)  # no two rows or centres are farther apart
+        foreign = present & (person[:, None] != people)[..., None]
+        usable = present[person, other] & foreign.flatten(1).any(1)
+        nearest = to_all.masked_fill(~foreign, 2.0).flatten(1).amin(1)  # 2 is the largest possible distance
         pulled = (to_other - nearest + self.margin).relu()[usable]
 
         spread, _, _ = group_means(lengths(rows - centres[person, modalities])[:, None], identities, modalities, 2)
         gap = lengths(centres[:, Role.VISIBLE] - centres[:, Role.INFRARED])
-        beyond = (gap - spread.squeeze(2).mean(1)).relu()[there.all(1)]
+        beyond = (gap - spread.squeeze(2).mean(1)).relu()[present.all(1)]
         return _mean_or_zero(pulled) + _mean_or_zero(beyond)
 
 

@@ -1,4 +1,4 @@
-"""Modality-query regularisation: a visible query and its transition rank the infrared identities alike."""
+"""Modality-query regularisation: a visible query and its transition rank the infrared identities consistently."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["QueryConsistency"]
 
 
 class QueryConsistency(PairedLoss):
-    """KL divergence from the transition's ranking of identities to the query's own (MTRL's L_mqr).
+    """KL divergence between the identity rankings of a transition and of its query (MTRL's L_mqr).
 
         q_i^m(p) = softmax over p of <z_i^m, c_p^r> / τ,  m in {v, t}
         u_i^m(p) = softmax over p of <z_i^m, c_p^v> / τ,  m in {r, t}
         L = mean_i KL( sg[q_i^t] || q_i^v ) + mean_{i in R} KL( sg[mean_{j: y_j = y_i} u_j^t] || u_i^r )
 
     ``z`` are the embeddings at unit length, t_i the transition of v_i, c the centres of the batch (unit length) and
-    ``p`` the identities that have one. The transition only teaches: no gradient reaches it. A query without a teacher
-    is left out.
+    ``p`` the identities that have one. The transition is only a teacher: it gets no gradient. A query without a teacher
+    is ignored.
     MTRL (arXiv 2511.02685): implemented from the published description; the unpublished details are ours.
 
     Raises:
@@ -44,11 +44,14 @@ class QueryConsistency(PairedLoss):
             unit[infrared], unit[transition], centres[Role.VISIBLE], same
         )
 
-    def _diverge(self, queries: Tensor, teachers: Tensor, centres: Tensor, of: Tensor) -> Tensor:
-        """Mean over queries of KL(mean ranking of its teachers || its own); ``of``: bool ``[queries, teachers]``."""
-        taught = of.any(1)
-        weights = of[taught].to(queries.dtype)
+    def _diverge(self, queries: Tensor, teachers: Tensor, centres: Tensor, taught_by: Tensor) -> Tensor:
+        """Return the mean over queries of KL(mean ranking of its teachers || its own ranking).
+
+        ``taught_by``: bool ``[queries, teachers]``.
+        """
+        taught = taught_by.any(1)
+        weights = taught_by[taught].to(queries.dtype)
         teaching = (teachers.detach() @ centres.detach().T / self.temperature).softmax(1)
-        wanted = weights @ teaching / weights.sum(1, keepdim=True)
+        target = weights @ teaching / weights.sum(1, keepdim=True)
         own = (queries[taught] @ centres.T / self.temperature).log_softmax(1)
-        return F.kl_div(own, wanted, reduction="sum") / max(len(own), 1)
+        return F.kl_div(own, target, reduction="sum") / max(len(own), 1)

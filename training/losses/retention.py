@@ -1,4 +1,4 @@
-"""Retention: what the network knew at the start of a run stays where it was."""
+"""Retention: the embeddings of the network at the start of a run are preserved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ["Retention"]
 class Retention(nn.Module):
     """``mean_i (1 - cos(z_i, t_i))`` over the rows that have a target.
 
-    Both ``[B, D]``; a row of zeros is no target. A scalar of at least float32, zero with the graph where there is none.
+    Both are ``[B, D]``; a row of zeros means that there is no target. The result is a scalar of at least float32, zero
+    and connected to the graph if no row has a target.
     """
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:

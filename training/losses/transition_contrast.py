@@ -1,4 +1,4 @@
-"""Modality-transition contrast: visible and infrared meet through the transition pictures between them."""
+"""Modality-transition contrast: transition images link visible and infrared ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["CHAIN", "DIRECT", "TransitionContrast"]
 Link = tuple[Role, Role]
 
 CHAIN: tuple[Link, ...] = ((Role.VISIBLE, Role.TRANSITION), (Role.TRANSITION, Role.INFRARED))
-"""Two short hops instead of a long one."""
+"""Links from visible to transition and from transition to infrared."""
 DIRECT: tuple[Link, ...] = ((Role.VISIBLE, Role.INFRARED),)
-"""The long one, to compare with."""
+"""A direct link from visible to infrared, for comparison."""
 
 
 class TransitionContrast(Loss):
@@ -26,7 +26,7 @@ class TransitionContrast(Loss):
         L = mean over links (A, B) of ( C(A, B) + C(B, A) ) / 2
 
     A and B are the rows of two roles, ``z`` the embeddings at unit length, P(a) the rows of B with a's identity.
-    Takes roles in place of modalities. Anchors without a positive are left out. C is at least ln K for K positives.
+    Takes roles instead of modalities. Anchors without a positive are ignored. C is at least ln K for K positives.
     MTRL (arXiv 2511.02685): implemented from the published description; the unpublished details are ours.
 
     Raises:

@@ -13,13 +13,13 @@ __all__ = ["TransitionMargin"]
 
 
 class TransitionMargin(PairedLoss):
-    """A visible picture is near its own transition, that one near the infrared of its identity (MTRL, distance form).
+    """Margin loss from visible images to their transitions and from these to infrared (MTRL, distance form).
 
         L = 1/(2N) Σ_i ( max(0, m + d(v_i, t_i) - min_{y_j ≠ y_i} d(v_i, t_j))
                        + max(0, m + max_{y_j = y_i} d(t_i, r_j) - min_{y_j ≠ y_i} d(t_i, r_j)) )
 
-    ``d`` is the Euclidean distance at unit length, t_i the transition of v_i. A row without a pair, a positive or a
-    negative is left out of its sum.
+    ``d`` is the Euclidean distance at unit length, t_i the transition of v_i. Each sum ignores rows without a pair, a
+    positive or a negative.
     MTRL (arXiv 2511.02685): implemented from the published description; the unpublished details are ours.
 
     Raises:

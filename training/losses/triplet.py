@@ -11,13 +11,13 @@ __all__ = ["Triplet"]
 
 
 class Triplet(Loss):
-    """Hardest positive against hardest negative of each anchor (Hermans, Beyer and Leibe, 2017).
+    """Triplet loss of the hardest positive and hardest negative of each anchor (Hermans, Beyer and Leibe, 2017).
 
         L = mean_i max(0, margin + max_{j in P(i)} d_ij - min_{j in N(i)} d_ij)
 
-    ``d`` is the Euclidean distance of the embeddings as they are; P(i) are the other rows of the same identity and
-    N(i) those of other identities, of whatever modality. An anchor without a positive or without a negative is left
-    out; with none left the loss is zero.
+    ``d`` is the Euclidean distance of the unnormalised embeddings; P(i) are the other rows of the same identity and
+    N(i) those of other identities, in any modality. An anchor without a positive or without a negative is ignored; if
+    none remains, the loss is zero.
     """
 
     def __init__(self, margin: float = 0.3) -> None:

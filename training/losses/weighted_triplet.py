@@ -12,15 +12,15 @@ __all__ = ["WeightedTriplet"]
 
 
 class WeightedTriplet(Loss):
-    """Triplet without a margin: every pair counts, harder ones more (Ye et al., AGW, TPAMI 2021).
+    """Triplet loss without a margin over all pairs, with larger weights for harder ones (Ye et al., TPAMI 2021).
 
         w_ij = softmax over P(i) of d_ij        u_ij = softmax over N(i) of -d_ij
         L = mean_i softplus(Σ_{j in P(i)} w_ij d_ij - Σ_{j in N(i)} u_ij d_ij)
 
-    ``d`` is the Euclidean distance of the embeddings as they are; P(i) are the other rows of the same identity and
-    N(i) those of other identities, of whatever modality. Unlike AGW's code the anchor is not its own positive, and
-    the weights sum to 1 however long the embeddings are. An anchor without a positive or without a negative is left
-    out; with none left the loss is zero.
+    ``d`` is the Euclidean distance of the unnormalised embeddings; P(i) are the other rows of the same identity and
+    N(i) those of other identities, in any modality. Unlike in the code of AGW, the anchor is not its own positive, and
+    the weights sum to 1 for embeddings of any length. An anchor without a positive or without a negative is ignored; if
+    none remains, the loss is zero.
     """
 
     def compute(self, embeddings: Tensor, identities: Tensor, modalities: Tensor) -> Tensor:  # noqa: ARG002

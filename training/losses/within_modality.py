@@ -1,4 +1,4 @@
-"""A loss inside each modality."""
+"""A loss within each modality."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["WithinModality"]
 
 
 class WithinModality(Loss):
-    """The sum of another loss over the visible rows alone and over the infrared rows alone.
+    """The sum of another loss over only the visible rows and over only the infrared rows.
 
-    What it pairs or averages never crosses modalities (EMI's intra-modality enhancing).
+    It never pairs or averages rows across modalities (EMI's intra-modality enhancing).
 
     Raises:
         ValueError: a modality is absent.

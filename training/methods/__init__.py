@@ -1,4 +1,4 @@
-"""Which losses and weights make a method, by the name of its network."""
+"""Training methods by the name of their network: their losses, weights and options."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ METHODS: dict[str, type[Method]] = {"baseline": Baseline, "emi": Emi, "icre": Ic
 
 
 def build_method(name: str, options: Mapping[str, Any]) -> Method:
-    """The method of that name.
+    """Build the method of that name with its options.
 
     Raises:
-        ValueError: there is none, or an option is unknown or has a bad value.
+        ValueError: the method or an option is unknown, or an option has an invalid value.
     """
     checked = read_options(name, options)
     return METHODS[name](checked)
 
 
 def read_options(name: str, options: Mapping[str, Any]) -> Options:
-    """The options of the method of that name, those not given at their defaults.
+    """Validate the options of the method of that name and fill in defaults.
 
     Raises:
-        ValueError: there is no such method, or an option is unknown or has a bad value.
+        ValueError: the method or an option is unknown, or an option has an invalid value.
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {suggestion(name, METHODS)}")

@@ -1,4 +1,4 @@
-"""The baseline: identity classification after the neck, metric loss before it."""
+"""The baseline: identity classification after the neck, metric loss before the neck."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class BaselineOptions(Options):
-    """Switches of the baseline, which every method that grows from it has too."""
+    """Options of the baseline, which the methods that extend it share."""
 
     identity_weight: Weight = 1.0
     triplet_weight: Weight = 1.0
     contrast_weight: Weight = 0.0
-    """Of InfoNCE between the visible and infrared retrieval vectors; 0: none, as published. It is what learns from
-    windows of aligned frames: they are too many, and each too seldom seen, to be classified."""
+    """Weight of InfoNCE between visible and infrared embeddings; 0: none, as published. It is the loss for windows of
+    aligned frames, which are too many, with too few crops each, to be classified."""
     contrast_temperature: PositiveFloat = 0.1
     retention_weight: Weight = 0.0
-    """Of the likeness of a visible crop's embedding to that of the frozen network at the start of the run, for
-    identities that are classified; 0: none. For starts that know people already: what they know is kept."""
+    """Weight of the similarity between the embeddings of a visible crop by the network and by the frozen network at the
+    start of the run, for classified identities; 0: none. Use it to preserve a pretrained re-identification network."""
 
 
 class Baseline(Method):
     """``L_id(logits) + L_wrt(pooled) [+ w L_contrast + w L_retention]`` (AGW, with CAJ's streams by default).
 
-    Identity and metric loss go over all streams together, the contrast from visible to infrared and back. A term of
-    weight 0 is not computed.
+    Identity and metric loss are computed over all streams together, the contrast in both directions between visible and
+    infrared. A term of weight 0 is not computed.
     """
 
     streams: ClassVar[frozenset[Stream]] = frozenset({Stream.VISIBLE, Stream.INFRARED})
@@ -47,15 +47,15 @@ class Baseline(Method):
 
     def __init__(self, options: BaselineOptions) -> None:
         super().__init__(options)
-        given = {
+        weights = {
             "id": options.identity_weight,
             "wrt": options.triplet_weight,
             "contrast": options.contrast_weight,
             "retention": options.retention_weight,
         }
-        self.computed = {name for name, weight in given.items() if weight}
-        self.constant_weights = {name: given[name] for name in self.computed if given[name] != 1}
-        self.retains = "retention" in self.computed
+        self.computed = {name for name, weight in weights.items() if weight}
+        self.constant_weights = {name: weights[name] for name in self.computed if weights[name] != 1}
+        self.needs_targets = "retention" in self.computed
         self.identity = CrossEntropy()
         self.triplet = WeightedTriplet()
         self.direct_contrast = TransitionContrast(options.contrast_temperature, DIRECT)
@@ -70,9 +70,9 @@ class Baseline(Method):
             terms["wrt"] = self.triplet(gather(output.pooled), identities, modalities)
         if "contrast" in self.computed:
             terms["contrast"] = self.direct_contrast(gather(output.embedding), identities, gather(batch.roles))
-        if self.retains and batch.targets is not None:
+        if self.needs_targets and batch.targets is not None:
             terms["retention"] = self.retention(output.embedding, batch.targets)
         return terms
 
-    def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002 - the same from start to end
+    def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002 - constant over the run
         return self.constant_weights

@@ -1,4 +1,4 @@
-"""EMI: each modality sharpened by a branch of its own, both brought to one distribution."""
+"""EMI: a separate branch enhances each modality, and the distributions of both are matched."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ Consistency = Divergence | Literal["class_conditional", "hetero_centre"]
 
 
 class EmiOptions(BaselineOptions):
-    """Switches of EMI."""
+    """Options of EMI."""
 
     branch: Branch = "head"
-    """Where the branches of the modalities begin, see :class:`models.emi.Emi`."""
+    """Where the branches of the modalities start, see :class:`models.emi.Emi`."""
     intra_weight: Weight = 0.5
     fdc_weight: Weight = 1.0
     ramp_epochs: Weight = 10
-    """Over which both weights rise from 0."""
+    """Epochs over which both weights rise from 0."""
     consistency: Consistency = "w2"
-    """What brings the modalities together: three divergences of marginal distributions, the first with a mean for each
-    identity, or for comparison the hetero-centre loss (of embeddings at unit length, since it grows with theirs)."""
+    """Loss that matches the modalities: one of three divergences of marginal distributions, the first of these with a
+    mean per identity, or for comparison the hetero-centre loss of embeddings at unit length."""
     eps: PositiveFloat = 1e-2
     """Added to the variances of symkl."""
     transfer_weight: Weight = 0.1
-    """With ``branch: last_stage``: of the pooled feature's likeness to that of its branch, within the intra term."""
+    """Weight of the similarity of the pooled vector and that of its branch, with ``branch: last_stage``."""
 
 
 class Emi(Baseline):
-    """``L_id + L_wrt + 0.5 L_intra`` (both of the branches) ``+ w L_fdc`` of the embeddings after the neck.
+    """``L_id + L_wrt + 0.5 L_intra`` (both branches) ``+ w L_fdc`` of the embeddings after the neck.
 
-    Within the branches identity and triplet loss weigh as the options have them weigh outside. A term of weight 0 is
-    not computed. "Learning enhancing modality-invariant features" (IJMLC 16(1), 2025): implemented from the published
+    Identity and triplet loss have the same relative weights within the branches as outside. A term of weight 0 is not
+    computed. "Learning enhancing modality-invariant features" (IJMLC 16(1), 2025): implemented from the published
     description; the unpublished details are ours.
     """
 

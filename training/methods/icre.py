@@ -1,4 +1,4 @@
-"""ICRE: shallow clues refined and worked into the deep map, with centres that guide them."""
+"""ICRE: refined shallow clues enhance the deep map, guided by identity centres."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Stage = Annotated[int, Field(ge=1, le=4)]
 
 
 class IcreOptions(BaselineOptions):
-    """Switches of ICRE; the first seven shape the network, see :class:`models.icre.Icre`."""
+    """Options of ICRE; the first seven define the network, see :class:`models.icre.Icre`."""
 
     mpfr: bool = True
     sdce: bool = True
@@ -33,13 +33,13 @@ class IcreOptions(BaselineOptions):
     """Rows and columns of the last map of the training input: a sixteenth of it (18, 9 for 288x144)."""
     tap_grad_scale: Annotated[float, Field(ge=0, le=1)] = 1.0
     icg_weight: Weight = 0.5
-    """lambda."""
+    """lambda, the weight of L_icg."""
     icg_margin: PositiveFloat = 0.3
-    """rho_1."""
+    """rho_1, the margin of L_icg."""
     shallow_triplet_weight: Weight = 0.0
-    """Of a triplet loss on the pooled map of MPFR."""
+    """Weight of a triplet loss on the pooled map of MPFR."""
     distillation_weight: Weight = 0.0
-    """Of the divergence of the classes seen in the enhanced map from those seen in MPFR's."""
+    """Weight of the divergence between the class posteriors of the enhanced map and of the map of MPFR."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -49,10 +49,10 @@ class IcreOptions(BaselineOptions):
 
 
 class Icre(Baseline):
-    """``L_id + L_wrt`` of the enhanced map ``+ L_id^s`` of MPFR's map ``+ lambda L_icg``; the rest is off by default.
+    """``L_id + L_wrt`` of the enhanced map ``+ L_id^s`` of MPFR's map ``+ lambda L_icg``; other terms are optional.
 
-    ``L_id^s`` weighs as ``L_id``. A term of weight 0 is not computed. Identity Clue Refinement and Enhancement (arXiv
-    2512.04522): implemented from the published description; the unpublished details are ours.
+    ``L_id^s`` has the weight of ``L_id``. A term of weight 0 is not computed. Identity Clue Refinement and Enhancement
+    (arXiv 2512.04522): implemented from the published description; the unpublished details are ours.
     """
 
     options_type: ClassVar[type[Options]] = IcreOptions

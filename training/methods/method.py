@@ -1,4 +1,4 @@
-"""What distinguishes one way of learning from another."""
+"""Interface of a training method: its streams, loss terms and weights."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ __all__ = ["Method", "Options", "ramp"]
 
 
 class Options(ConfigPart):
-    """The switches of a method; the base has none."""
+    """Options of a method; the base class has none."""
 
 
 class Method(nn.Module, ABC):
-    """The streams a method needs and the loss terms it makes of what its network puts out.
+    """The streams that a method needs and the loss terms that it computes from the output of its network.
 
-    The total loss is the sum of the terms, each times its weight at that time. A method that looks at more than
-    the baseline takes its own subclass of ``Output``, and the roles and pairs of the batch.
+    The total loss is the weighted sum of the terms. A method that needs more than the baseline uses its own subclass of
+    ``Output`` and the roles and pairs of the batch.
     """
 
     streams: ClassVar[frozenset[Stream]]
-    """Streams without which the terms make no sense; a run may draw others beside them."""
+    """Streams that the terms require; a run may draw further ones."""
 
-    retains: bool = False
+    needs_targets: bool = False
     """Whether it needs ``Batch.targets``: embeddings of visible crops by the network at the start of the run."""
 
     options_type: ClassVar[type[Options]] = Options
-    """What its constructor takes."""
+    """Type of the constructor's argument."""
 
-    def __init__(self, options: Options) -> None:  # noqa: ARG002 - the subclasses' are read by them
+    def __init__(self, options: Options) -> None:  # noqa: ARG002 - subclasses read it
         super().__init__()
 
     @abstractmethod
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The unweighted terms by name, scalars; always the same names in the same order.
+        """Compute the unweighted terms, scalars by name; always the same names in the same order.
 
-        Over several processes ``output`` and ``batch`` are this process's share: a term over pairs of rows
-        gathers what it needs, a mean over rows does not.
+        With several processes, ``output`` and ``batch`` are the share of this process: a term over pairs of rows
+        gathers the rows it needs, a mean over rows does not.
         """
 
     def structure(self) -> dict[str, Any]:
-        """Keyword arguments of the network's constructor that its options decide."""
+        """Return the keyword arguments of the network's constructor that depend on the options."""
         return {}
 
     def stems(self, batch: Batch) -> Tensor:
-        """The stem each picture goes through, int64 ``[B]``: that of its modality."""
+        """Return the stem of each image, int64 ``[B]``: that of its modality."""
         return batch.modalities
 
     def weights(self, epoch: float) -> Mapping[str, float]:  # noqa: ARG002
-        """Weight of each term at ``epoch`` (with its fraction); a term that is not named weighs 1."""
+        """Return the weights of the terms at the fractional ``epoch``; a term without one has weight 1."""
         return {}
 
 
 def ramp(epoch: float, epochs: float) -> float:
-    """Share of a weight that rises linearly from 0 over the first ``epochs``; 1 from the start with ``epochs`` 0."""
+    """Return a factor that rises linearly from 0 to 1 over the first ``epochs``; always 1 if ``epochs`` is 0."""
     return min(1.0, epoch / epochs) if epochs else 1.0

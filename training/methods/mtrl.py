@@ -1,4 +1,4 @@
-"""MTRL: transition pictures between visible and infrared, and three losses along them."""
+"""MTRL: transition images between visible and infrared, and three losses that use them."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ __all__ = ["Mtrl", "MtrlOptions"]
 
 
 class MtrlOptions(BaselineOptions):
-    """Switches of MTRL. How t is made of v is ``augmentation.transition``; v' beside t is a stream of the batch."""
+    """Options of MTRL. The translator from v to t is ``augmentation.transition``."""
 
     mtc: Literal["infonce", "margin", "direct"] = "infonce"
-    """Contrast along the chain v - t - r, its distance form, or between v and r directly."""
+    """Contrast along the chain v - t - r, its distance form, or direct contrast between v and r."""
     mtc_weight: Weight = 0.5
     centre_weight: Weight = 0.5
     mqr_weight: Weight = 0.2
     ramp_epochs: Weight = 10
-    """Over which the three weights rise from 0."""
+    """Epochs over which the three weights rise from 0."""
     temperature: PositiveFloat = 0.1
-    """Of the contrast."""
+    """Temperature of the contrast."""
     query_temperature: PositiveFloat = 0.1
-    """Of the ranking of identities."""
+    """Temperature of the identity ranking."""
     margin: PositiveFloat = 0.3
-    """Of the distance form, and of the hinge between centres."""
+    """Margin of the distance form and of the hinge between centres."""
     centre_hinge: bool = False
-    """Keep the centres of different identities apart as well."""
+    """Separate the centres of different identities as well."""
     level: Literal["pooled", "embedding"] = "pooled"
-    """Features that the three terms see: before the neck, where the metric loss works, or the retrieval vectors."""
+    """Vectors that the three terms use: pooled ones before the neck, like the metric loss, or embeddings."""
     stem_for_t: Modality = Modality.INFRARED
-    """The stem that transition pictures go through."""
+    """The stem for transition images."""
 
 
 class Mtrl(Baseline):
-    """``L_id + L_wrt`` over v, t and r, ``+ w_1 L_mtc + w_2 L_center + w_3 L_mqr``.
+    """``L_id + L_wrt`` of v, t and r ``+ w_1 L_mtc + w_2 L_center + w_3 L_mqr``.
 
     Modality-Transition Representation Learning (arXiv 2511.02685): implemented from the published description; the
     unpublished details are ours.
@@ -66,7 +66,7 @@ class Mtrl(Baseline):
         self.queries = QueryConsistency(options.query_temperature)
 
     def stems(self, batch: Batch) -> Tensor:
-        """That of each picture's modality; for t the one the options choose."""
+        """Return the stem of each image's modality, and for t the one in the options."""
         return torch.where(batch.roles == Role.TRANSITION, self.options.stem_for_t.index, batch.modalities)
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""A small network that makes infrared pictures of visible ones: how it learns, how good it is, how it is used."""
+"""Translators from visible to infrared images: untrained ones and a learnt network, its training and evaluation."""

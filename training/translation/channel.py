@@ -1,4 +1,4 @@
-"""From visible to infrared without training: the transition image of level T0, "channel"."""
+"""Translation from visible to infrared without training: transition images of level T0, "channel"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LEVELS = np.arange(256) / 255
 
 @dataclass(frozen=True, slots=True)
 class ChannelTranslation:
-    """One colour channel or luma, then gamma, then a stretch to the picture's own percentiles.
+    """One colour channel or luma, then gamma, then a stretch of the contrast to the image's percentiles.
 
-    Source: MTRL's transition image in the form that needs no training; the details are ours. Physically right
-    for near infrared only, which shares its optics with the visible; thermal radiation has another origin.
+    Source: MTRL's transition image in a form that needs no training; the details are ours. It is physically plausible
+    only for near infrared, which is reflected like visible light; thermal radiation is emitted.
     """
 
     luma: float = 0.25
@@ -28,15 +28,15 @@ class ChannelTranslation:
     gamma: tuple[float, float] = (0.7, 1.4)
     """Range of the exponent on values in [0, 1]."""
     percentiles: tuple[float, float] | None = (2.0, 98.0)
-    """Which percentiles become 0 and 255; None leaves the range alone."""
+    """Percentiles that become 0 and 255; None: no stretch."""
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """Translate; draws from ``rng`` the channel and the gamma, in this order and always both."""
+        """Translate an image; always draws the channel and then the gamma from ``rng``."""
         luma, channel = rng.random() < self.luma, int(rng.integers(3))
         grey = _luma(image) if luma else image[..., channel]
         table = _LEVELS ** rng.uniform(*self.gamma)
         if self.percentiles is not None:
-            # gamma is monotone: the percentile of the curve is the curve at the percentile
+            # gamma is monotonic, so it maps percentiles to percentiles
             low, high = table[_percentiles(grey, self.percentiles)]
             table = np.clip((table - low) / max(high - low, 1e-3), 0, 1)
         levels = np.rint(table * 255).astype(np.uint8)
@@ -44,7 +44,7 @@ class ChannelTranslation:
 
 
 def stretch(grey: Pixels, percentiles: tuple[float, float] = (2.0, 98.0)) -> Pixels:
-    """Grey ``[H, W]`` with its own percentiles at 0 and 255; what is beyond them is clipped."""
+    """Stretch grey ``[H, W]`` so that its percentiles become 0 and 255; values beyond are clipped."""
     low, high = (int(level) for level in _percentiles(grey, percentiles))
     table = np.clip((np.arange(256.0) - low) / max(high - low, 1), 0, 1)
     stretched: Pixels = np.rint(table * 255).astype(np.uint8)[grey]
@@ -57,6 +57,6 @@ def _luma(image: Pixels) -> Pixels:
 
 
 def _percentiles(grey: Pixels, percents: tuple[float, float]) -> NDArray[np.intp]:
-    """Grey levels at the percentiles (inverse of the empirical distribution)."""
+    """Return the grey levels at the percentiles (inverse of the empirical distribution)."""
     reached = np.cumsum(np.bincount(grey.ravel(), minlength=256)) / grey.size
     return np.searchsorted(reached, np.array(percents) / 100).clip(max=255)

@@ -1,4 +1,4 @@
-"""What a comparison of translations leaves behind."""
+"""Result of a comparison of translators."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ QUALITIES = "qualities.json"
 
 
 class TranslatorComparison(BaseModel):
-    """Likeness of each translation to the true infrared pictures of windows that none of them learnt from."""
+    """Similarity of each translation to the real infrared images of windows that were not used for training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     translator: str
-    """sha256 of the file."""
+    """sha256 of the translator's file."""
     learning: TranslatorConfig
     qualities: dict[str, Quality]
     command: str
@@ -30,7 +30,7 @@ class TranslatorComparison(BaseModel):
 
     @classmethod
     def of(cls, file: Path, learning: TranslatorConfig, qualities: dict[str, Quality], command: str) -> Self:
-        """Join what was measured of the translator in ``file`` with where and how."""
+        """Combine the measured qualities with the translator in ``file``, the command and the machine."""
         return cls(
             translator=hashlib.sha256(file.read_bytes()).hexdigest(),
             learning=learning,
@@ -41,11 +41,11 @@ class TranslatorComparison(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what :meth:`write` wrote.
+        """Read a file written by :meth:`write`.
 
         Raises:
             OSError: the file cannot be read.
-            pydantic.ValidationError: it holds something else.
+            pydantic.ValidationError: it has other contents.
         """
         return cls.model_validate_json(path.read_text("utf-8"))
 
@@ -55,14 +55,14 @@ class TranslatorComparison(BaseModel):
         (folder / QUALITIES).write_text(self.model_dump_json() + "\n", "utf-8")
 
     def markdown(self) -> str:
-        """A table, and what was measured."""
+        """Return a table and a description of the measurement."""
         lines = ["| Translation | PSNR (dB) | SSIM | Windows |", "| --- | --- | --- | --- |"]
         lines += [f"| {name} | {q.psnr:.2f} | {q.ssim:.3f} | {q.windows} |" for name, q in self.qualities.items()]
         learning = self.learning
-        told = (
+        description = (
             f"Means over windows of {learning.size[0]} × {learning.size[1]} from {100 * learning.held_out:g} % of the "
-            f"frames in {', '.join(map(str, learning.frames))}, which it did not learn from; {len(learning.without)} "
-            f"frames took no part in anything. Both pictures are stretched to their own percentiles. Learnt in "
-            f"{learning.steps} steps of {learning.batch} windows, seed {learning.seed}. `{self.command}`"
+            f"frames in {', '.join(map(str, learning.frames))}, which were held out of training; "
+            f"{len(learning.without)} frames were excluded. Both images are stretched to their percentiles. Trained "
+            f"for {learning.steps} steps of {learning.batch} windows, seed {learning.seed}. `{self.command}`"
         )
-        return "\n".join(lines) + f"\n\n{told}\n"
+        return "\n".join(lines) + f"\n\n{description}\n"

@@ -1,4 +1,4 @@
-"""Learn the translator on windows of aligned frames, and compare it with the translations that need no learning."""
+"""Training of the translator on windows of aligned frames, and comparison with translators that need no training."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ __all__ = ["Quality", "TranslatorConfig", "compare_translators", "train_translat
 
 
 class TranslatorConfig(ConfigPart):
-    """Everything that decides a translator."""
+    """Everything that determines a translator."""
 
     frames: tuple[Path, ...]
     """Folders with aligned frames, see :func:`training.data.person_crops.places`."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the frames that it is compared on and does not learn from."""
+    """Share of the frames that is held out for the comparison."""
     without: frozenset[str] = frozenset()
-    """Frames that take no part in anything: those of the pairs a network is judged on."""
+    """Frames that are excluded entirely: those of the pairs for the evaluation of a network."""
     per_frame: PositiveInt = 12
-    """Windows drawn in a frame, beside its people where the folder has a ``label``."""
+    """Windows drawn in a frame, besides its people if the folder has a ``label``."""
     size: tuple[PositiveInt, PositiveInt] = (128, 64)
-    """Height and width of a window's picture."""
+    """Height and width of a window in pixels."""
     steps: PositiveInt = 300
     batch: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
     seed: Annotated[int, Field(ge=0)] = 0
 
     def trains_on(self, frame: str) -> bool:
-        """Whether a frame is one that the translator learns from."""
+        """Return whether a frame is used for training."""
         return frame not in self.without and position(frame, self.seed) >= self.held_out
 
     def evaluates_on(self, frame: str) -> bool:
-        """Whether a frame is one that the translator is compared on."""
+        """Return whether a frame is used for the comparison."""
         return frame not in self.without and position(frame, self.seed) < self.held_out
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Likeness of translated windows to their true infrared pictures, means over windows."""
+    """Similarity of translated windows to their real infrared images, means over windows."""
 
     psnr: float
-    """dB."""
+    """Peak signal-to-noise ratio in dB."""
     ssim: float
     windows: int
 
@@ -71,17 +71,17 @@ class Quality:
 def train_translator(config: TranslatorConfig, out: Path, console: Console | None = None) -> None:
     """Train a translator and write it to the file ``out``, for :func:`network.load_network`.
 
-    Aligned windows are flipped at random, the visible picture's gamma and gain drawn; the infrared one is stretched,
-    since a thermal camera's levels follow from its gain and not from what it sees. Half of a batch shows people where
-    frames come with labels. Everything random follows from the seed; the caller's generators are left as they were.
+    Aligned windows are flipped at random, and the visible image gets a random gamma and gain; the infrared image is
+    stretched, since the grey levels of a thermal camera depend on its gain. If the frames have labels, half of a batch
+    shows people. All random numbers depend on the seed; the state of the global generators is restored.
 
     Raises:
-        FileExistsError: ``out`` is there already.
+        FileExistsError: ``out`` exists.
         OSError: frames cannot be read.
-        ValueError: the frames do not fit together, or none is left to learn from.
+        ValueError: the frames are not aligned pairs, or none remains for training.
     """
     if out.exists():
-        raise FileExistsError(f"{out} is there already: choose another file, or delete it")
+        raise FileExistsError(f"{out} already exists: choose another file, or delete it")
     windows = _read(config, config.trains_on)
     people = [window for window in windows if window.person] or windows
     rng = np.random.default_rng(config.seed)
@@ -97,7 +97,7 @@ def train_translator(config: TranslatorConfig, out: Path, console: Console | Non
                 _flipped(pool[int(rng.integers(len(pool)))], flip=rng.random() < 0.5)
                 for pool in islice(cycle((windows, people)), config.batch)
             ]
-            image = _tensor([_retoned(window.visible, rng) for window in drawn])
+            image = _tensor([_with_random_exposure(window.visible, rng) for window in drawn])
             loss = translation_loss(network.parts(image), image, _grey([window.infrared for window in drawn]))
             optimiser.zero_grad()
             loss.backward()
@@ -110,22 +110,22 @@ def train_translator(config: TranslatorConfig, out: Path, console: Console | Non
 
 
 def compare_translators(config: TranslatorConfig, translators: dict[str, Translator]) -> dict[str, Quality]:
-    """How near each translator comes to the true infrared picture on the windows of the held-out frames.
+    """Measure how similar the images of each translator are to real infrared on the windows of the held-out frames.
 
-    Both are stretched to their own percentiles first: what counts is what a picture shows, not a camera's gain.
+    Both images are first stretched to their percentiles, to remove the gain of the camera.
 
     Raises:
         ValueError: no frame was held out.
     """
     windows = _read(config, config.evaluates_on)
-    true = _grey([window.infrared for window in windows])
-    found = {}
+    real = _grey([window.infrared for window in windows])
+    qualities = {}
     for name, translator in translators.items():
         images = [translate_by_name(window.visible, window.name, translator) for window in windows]
-        made = _grey([stretch(image[..., 0]) for image in images])
-        quality = psnr(made, true).mean().item(), ssim(made, true).mean().item()
-        found[name] = Quality(*quality, windows=len(windows))
-    return found
+        translated = _grey([stretch(image[..., 0]) for image in images])
+        quality = psnr(translated, real).mean().item(), ssim(translated, real).mean().item()
+        qualities[name] = Quality(*quality, windows=len(windows))
+    return qualities
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +137,17 @@ class _Window:
     """Grey ``[H, W]``, stretched."""
 
 
-def _read(config: TranslatorConfig, wanted: Callable[[str], bool]) -> list[_Window]:
-    """The aligned windows of the frames wanted."""
+def _read(config: TranslatorConfig, include: Callable[[str], bool]) -> list[_Window]:
+    """Read the aligned windows of the frames that ``include`` accepts."""
     found = []
     for frames in config.frames:
         windows = Windows(per_frame=config.per_frame, people=(frames / "label").is_dir(), jitter=0)
-        for place in places(frames, windows, config.seed, wanted):
+        for place in places(frames, windows, config.seed, include):
             visible, infrared = (place.crop(modality, place.box, config.size) for modality in Modality)
             name = f"{place.frame}-{place.number}"
             found.append(_Window(name, place.person, visible, stretch(infrared[..., 0])))
     if not found:
-        raise ValueError(f"no window in the frames of {', '.join(map(str, config.frames))} that may be used")
+        raise ValueError(f"no window in the frames of {', '.join(map(str, config.frames))} can be used")
     return found
 
 
@@ -157,12 +157,12 @@ def _flipped(window: _Window, flip: bool) -> _Window:
     return replace(window, visible=window.visible[:, ::-1], infrared=window.infrared[:, ::-1])
 
 
-def _retoned(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Another exposure: cameras differ more than the frames at hand show."""
+def _with_random_exposure(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Change gamma and gain: exposures of other cameras vary more than those of the training frames."""
     levels = (np.arange(256) / 255) ** rng.uniform(0.7, 1.4) * rng.uniform(0.8, 1.2)
     table: Pixels = np.rint(levels.clip(0, 1) * 255).astype(np.uint8)
-    retoned: Pixels = table[image]
-    return retoned
+    changed: Pixels = table[image]
+    return changed
 
 
 def _tensor(images: Sequence[Pixels]) -> Tensor:
@@ -170,5 +170,5 @@ def _tensor(images: Sequence[Pixels]) -> Tensor:
 
 
 def _grey(images: Sequence[Pixels]) -> Tensor:
-    """uint8 ``[H, W]`` each → ``[N, 1, H, W]`` in [0, 1]."""
+    """Stack uint8 images ``[H, W]``: ``[N, 1, H, W]`` in [0, 1]."""
     return _tensor(images).unsqueeze(1).float() / 255

@@ -1,4 +1,4 @@
-"""Infrared pictures by the learnt translator: the transition image of level T2."""
+"""Translation by the learnt network: transition images of level T2."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ __all__ = ["LearntTranslation"]
 
 @dataclass(frozen=True)
 class LearntTranslation:
-    """What the network makes of a picture, stretched, then a drawn gamma: cameras differ in what they show as warm.
+    """Translation of an image by the network, stretched, with a random gamma, since thermal cameras differ.
 
-    The network's own part is kept on disk under the translator's hash and the picture's, so it is computed once for
-    all runs and workers.
+    The output of the network is cached on disk by the hashes of translator and image, so it is computed once for all
+    runs and workers.
 
     Raises:
         OSError: the translator cannot be read.
-        ValueError: the file is no translator.
+        ValueError: the file is not a translator.
     """
 
     path: Path
-    """What ``vireid translator train`` wrote."""
+    """File written by ``vireid translator train``."""
     gamma: tuple[float, float] = (0.7, 1.4)
     """Range of the exponent on values in [0, 1]."""
     cache: Path | None = None
-    """Where translations are kept; beside ``path`` by default."""
+    """Folder for cached translations; beside ``path`` by default."""
     _folder: Path = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        load_network(self.path)  # an error belongs here, not in a worker
+        load_network(self.path)  # reports errors here instead of in a worker
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
         object.__setattr__(self, "_folder", (self.cache or self.path.parent / "translated") / digest[:32])
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """uint8 RGB ``[H, W, 3]`` → a new array of that shape with three equal channels; draws the gamma only."""
+        """Translate uint8 RGB ``[H, W, 3]``; return a new array with three equal channels. Draws only the gamma."""
         levels = np.rint((np.arange(256) / 255) ** rng.uniform(*self.gamma) * 255).astype(np.uint8)
         return np.repeat(levels[self._translated(image)][..., None], 3, axis=2)
 
     def _translated(self, image: Pixels) -> Pixels:
-        """Grey ``[H, W]``, from the cache if it is there."""
+        """Return grey ``[H, W]``, from the cache if possible."""
         digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:32]
         file = self._folder / digest[:2] / f"{digest}.png"
         try:
-            with Image.open(file) as picture:
-                return np.array(picture)
+            with Image.open(file) as cached:
+                return np.array(cached)
         except FileNotFoundError:
             grey = self._compute(image)
             _write(file, grey)
@@ -63,8 +63,8 @@ class LearntTranslation:
 
     @torch.inference_mode()
     def _compute(self, image: Pixels) -> Pixels:
-        made = self._network(torch.from_numpy(np.ascontiguousarray(image))[None])
-        grey: Pixels = (made[0, 0] * 255).round().to(torch.uint8).numpy()
+        translated = self._network(torch.from_numpy(np.ascontiguousarray(image))[None])
+        grey: Pixels = (translated[0, 0] * 255).round().to(torch.uint8).numpy()
         return stretch(grey)
 
     @cached_property

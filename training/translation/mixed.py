@@ -1,4 +1,4 @@
-"""Strong random translation from visible to infrared: what survives it does not depend on how a camera sees light."""
+"""Strong random translation from visible to infrared, for features that do not depend on the spectrum."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _LEVELS = np.arange(256) / 255
 
 @dataclass(frozen=True, slots=True)
 class MixedTranslation:
-    """A random mixture of the colour channels, then a gamma, then perhaps the negative.
+    """A random mixture of the colour channels, then a gamma, then a random inversion.
 
-    Thermal radiation has no fixed relation to visible light: a warm face on a cold day is bright, on a hot day dark.
-    The recipe is ours.
+    Thermal radiation has no fixed relation to visible light: a face is bright on a cold day and dark on a hot one. The
+    recipe is ours.
     """
 
     gamma: tuple[float, float] = (0.5, 2.0)
     """Range of the exponent on values in [0, 1], uniform in its logarithm."""
     inversion: float = 0.3
-    """Probability of the negative."""
+    """Probability of inverting the image."""
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """Translate; draws the mixture (uniform over all, Dirichlet), the gamma and the inversion, always all three."""
+        """Translate an image; always draws the mixture (uniform Dirichlet), the gamma and the inversion."""
         shares = rng.dirichlet((1.0, 1.0, 1.0)).astype(np.float32)
         exponent = np.exp(rng.uniform(*np.log(self.gamma)))
         inverted = rng.random() < self.inversion

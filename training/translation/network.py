@@ -1,4 +1,4 @@
-"""The translator's network: it says how bright a place is in infrared, and what of the visible detail shows there."""
+"""Network of the translator: it predicts the infrared level and the gain of the visible detail at each pixel."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.translation.channel import LUMA
-from training.translation.smoothing import FAINT, detail, smooth
+from training.translation.smoothing import NOISE, detail, smooth
 
 __all__ = ["FORMAT", "Parts", "TranslationNetwork", "load_network"]
 
 FORMAT = 2
-"""Of a translator's file; 1 held a plain U-Net."""
+"""Version of a translator's file; version 1 was a plain U-Net."""
 
 
 class Parts(NamedTuple):
@@ -28,19 +28,18 @@ class Parts(NamedTuple):
     level: Tensor
     """Smooth, in [0, 1]."""
     detail: Tensor
-    """About 0 on a local average."""
+    """High frequencies, with a local mean of about 0."""
 
 
 class TranslationNetwork(nn.Module):
-    """Visible in, infrared out, pixel by pixel: uint8 RGB ``[N, H, W, 3]`` → grey in [0, 1] ``[N, 1, H, W]``.
+    """Translates visible to infrared images: uint8 RGB ``[N, H, W, 3]`` → grey in [0, 1] ``[N, 1, H, W]``.
 
-    Any size from 16 × 16 on. A network that makes all of the picture makes a blur, the same for everybody, since how
-    warm a coat is cannot be seen. Here it makes a smooth level, a mixture of the colours, and a gain for the mixture's
-    detail, which is brought to a local deviation of about 1 before: ``t = level + gain · detail``. The gain is never
-    negative: which contrasts turn round cannot be seen either, and a picture in which some have is no longer that of
-    the same person. All maps come from a small U-Net (Ronneberger et al., MICCAI 2015) that ends at quarter resolution,
-    so that no outline can be drawn that the picture does not show; group norm keeps a picture's translation apart from
-    the others of its batch.
+    The minimum size is 16 × 16. A network that predicts the whole image produces a blur, since the temperature of
+    clothes is not visible. This one predicts a smooth level, a mixture of the colours, and a gain for the detail of the
+    mixture, which is normalised to a local standard deviation of about 1: ``t = level + gain · detail``. The gain is
+    not negative, because the sign of a contrast is not visible either and an inverted contrast would change the
+    person's appearance. All maps come from a small U-Net (Ronneberger et al., MICCAI 2015) whose output has a quarter
+    of the resolution, so that it cannot add outlines; group norm makes translations independent of the batch.
 
     Args:
         widths: channels at half, quarter and eighth resolution.
@@ -51,7 +50,7 @@ class TranslationNetwork(nn.Module):
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise((3, *widths)))
         self.up = _block(widths[-2] + widths[-1], widths[-2])
         self.last = nn.Conv2d(widths[-2], 5, 3, padding=1)
-        nn.init.zeros_(self.last.weight)  # it starts as a flat level with the detail of luma
+        nn.init.zeros_(self.last.weight)  # the initial output is a constant level with the detail of luma
         self.last.bias = nn.Parameter(torch.tensor([0.0, -2.0, *map(math.log, LUMA)]))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -59,25 +58,25 @@ class TranslationNetwork(nn.Module):
         return (parts.level + parts.detail).clamp(0, 1)
 
     def parts(self, image: Tensor) -> Parts:
-        """What a translation is the sum of."""
+        """Compute the level and detail of a translation."""
         colours = image.permute(0, 3, 1, 2).float() / 255
-        kept = [2 * colours - 1]
+        features = [2 * colours - 1]
         for block in self.down:
-            kept.append(block(kept[-1]))
-        coarse = F.interpolate(kept[-1], size=kept[-2].shape[2:], mode="bilinear", align_corners=False)
-        maps = self.last(self.up(torch.cat([kept[-2], coarse], 1)))
+            features.append(block(features[-1]))
+        coarse = F.interpolate(features[-1], size=features[-2].shape[2:], mode="bilinear", align_corners=False)
+        maps = self.last(self.up(torch.cat([features[-2], coarse], 1)))
         maps = F.interpolate(maps, size=colours.shape[2:], mode="bilinear", align_corners=False)
         level, gain, shares = maps.split((1, 1, 3), 1)
         high, deviation = detail((shares.softmax(1) * colours).sum(1, keepdim=True))
-        return Parts(smooth(level.sigmoid()), F.softplus(gain) * high / (deviation + FAINT))
+        return Parts(smooth(level.sigmoid()), F.softplus(gain) * high / (deviation + NOISE))
 
 
 def load_network(path: Path) -> tuple[TranslationNetwork, dict[str, Any]]:
-    """A learnt translator in evaluation mode on the CPU, and the fields of the ``TranslatorConfig`` that made it.
+    """Load a translator in evaluation mode on the CPU, and the fields of its ``TranslatorConfig``.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is another kind of file, or one of an earlier version.
+        ValueError: it is not a translator, or one of an earlier version.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Untrained translation with the statistics of real infrared pictures: the transition image of level T1, "stats"."""
+"""Translation without training by the statistics of real infrared images: transition images of level T1, "stats"."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from training.data.images import SUFFIXES, Pixels
 from training.data.translator import Translator
 from training.translation.channel import ChannelTranslation
 
-__all__ = ["StatisticsTranslation", "infrared_pictures"]
+__all__ = ["StatisticsTranslation", "load_infrared_images"]
 
 
 @dataclass(frozen=True, slots=True)
 class StatisticsTranslation:
-    """T0, then the statistics of an infrared picture that is drawn from ``references``.
+    """T0, matched to the statistics of a random infrared image of ``references``.
 
     ``moments``: its mean and standard deviation, ``(x - μ_x) / max(σ_x, 1e-3) · σ_r + μ_r``, clipped. ``amplitude``:
     its low frequencies, ``A ← G·A_r + (1 - G)·A_x`` with the phase kept; G is Gaussian. MTRL's transition image in a
@@ -31,28 +31,28 @@ class StatisticsTranslation:
     """
 
     references: Sequence[Pixels]
-    """Grey, ``[h, w]`` of any size."""
+    """Grey images, ``[h, w]`` of any size."""
     match: Literal["moments", "amplitude"] = "moments"
     frequency: float = 0.05
     """Standard deviation of G in cycles per pixel."""
     base: Translator = field(default_factory=ChannelTranslation)
     share: float = 1.0
-    """Probability that statistics are matched at all."""
+    """Probability that the statistics are matched."""
 
     def __post_init__(self) -> None:
         if not self.references:
-            raise ValueError("expected infrared pictures to take the statistics of, found none")
+            raise ValueError("expected infrared images as references, found none")
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """Translate; draws what the base draws, then the reference."""
-        made = self.base(image, rng)
+        """Translate an image; draws the random numbers of the base, then the reference."""
+        translated = self.base(image, rng)
         if self.share < 1 and rng.random() >= self.share:
-            return made
-        grey = made[..., 0] / 255
+            return translated
+        grey = translated[..., 0] / 255
         reference = self.references[int(rng.integers(len(self.references)))]
         if self.match == "moments":
-            true = reference / 255
-            matched = (grey - grey.mean()) / max(grey.std(), 1e-3) * true.std() + true.mean()
+            real = reference / 255
+            matched = (grey - grey.mean()) / max(grey.std(), 1e-3) * real.std() + real.mean()
         else:
             matched = self._with_amplitude(grey, reference)
         levels = np.rint(matched.clip(0, 1) * 255).astype(np.uint8)
@@ -60,20 +60,20 @@ class StatisticsTranslation:
 
     def _with_amplitude(self, grey: np.ndarray, reference: Pixels) -> np.ndarray:
         height, width = grey.shape
-        true = np.asarray(Image.fromarray(reference).resize((width, height), Image.Resampling.BILINEAR)) / 255
-        spectrum, other = fft.rfft2(grey), fft.rfft2(true)
+        real = np.asarray(Image.fromarray(reference).resize((width, height), Image.Resampling.BILINEAR)) / 255
+        spectrum, other = fft.rfft2(grey), fft.rfft2(real)
         squared = fft.fftfreq(height)[:, None] ** 2 + fft.rfftfreq(width)[None] ** 2
         share = np.exp(-squared / (2 * self.frequency**2))
         amplitude = share * abs(other) + (1 - share) * abs(spectrum)
-        made: np.ndarray = fft.irfft2(amplitude * np.exp(1j * np.angle(spectrum)), s=(height, width))
-        return made
+        matched: np.ndarray = fft.irfft2(amplitude * np.exp(1j * np.angle(spectrum)), s=(height, width))
+        return matched
 
 
-def infrared_pictures(root: Path, count: int = 256) -> list[Pixels]:
-    """Grey pictures ``[h, w]`` spread evenly over the image files anywhere below ``root``, ``count`` at most.
+def load_infrared_images(root: Path, count: int = 256) -> list[Pixels]:
+    """Load at most ``count`` grey images ``[h, w]``, evenly spread over the image files below ``root``.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
+        FileNotFoundError: the folder does not exist or contains no image.
     """
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:

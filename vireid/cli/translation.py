@@ -96,11 +96,11 @@ def _translators(file: Path, infrared: Path | None) -> dict[str, Translator]:
     """Return the translators that need no training, then the learnt one with its gamma fixed."""
     from training.translation.channel import ChannelTranslation
     from training.translation.learnt import LearntTranslation
-    from training.translation.statistics import StatisticsTranslation, infrared_pictures
+    from training.translation.statistics import StatisticsTranslation, load_infrared_images
 
     translators: dict[str, Translator] = {"channel": ChannelTranslation()}
     if infrared:
-        images = infrared_pictures(infrared)
+        images = load_infrared_images(infrared)
         translators["statistics, moments"] = StatisticsTranslation(images, "moments")
         translators["statistics, amplitude"] = StatisticsTranslation(images, "amplitude")
     return translators | {"learnt": LearntTranslation(file, gamma=(1, 1))}

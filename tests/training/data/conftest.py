@@ -11,7 +11,7 @@ from training.data.records import Record
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn identities, five pictures of each modality."""
+    """Six drawn identities, five images of each modality."""
     return write_people(tmp_path_factory.mktemp("people"), range(1, 7), images=5, size=(64, 32))
 
 

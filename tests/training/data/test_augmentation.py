@@ -13,7 +13,7 @@ BARE = Augmentation(erasing=0, infrared_gain=(1, 1), infrared_offset=(0, 0), tra
 
 
 @pytest.fixture(scope="module")
-def picture() -> Pixels:
+def image() -> Pixels:
     return draw_person(3, Modality.VISIBLE, size=(72, 36))
 
 
@@ -22,32 +22,32 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("stream", Stream)
-def test_the_source_stays_as_it_was(picture: Pixels, stream: Stream) -> None:
-    before = picture.copy()
-    frozen = picture.copy()
+def test_the_source_stays_as_it_was(image: Pixels, stream: Stream) -> None:
+    before = image.copy()
+    frozen = image.copy()
     frozen.flags.writeable = False
     for seed in range(20):
         draws = rng(seed)
         aug = Augmentation(erasing=1, transition=ChannelTranslation())
         view = aug.view(frozen, stream, aug.draw_geometry(frozen.shape, draws), draws)
         assert view.dtype == np.uint8
-        assert view.shape == picture.shape
+        assert view.shape == image.shape
         assert not np.shares_memory(view, frozen)
         assert (frozen == before).all()
 
 
-def test_a_crop_out_of_the_black_padding_equals_a_loop(picture: Pixels) -> None:
+def test_a_crop_out_of_the_black_padding_equals_a_loop(image: Pixels) -> None:
     margin = round(10 / 288 * 72)
     for seed in range(10):
         draws = rng(seed)
-        place = BARE.draw_geometry(picture.shape, draws)
-        view = BARE.view(picture, Stream.VISIBLE, place, draws)
+        place = BARE.draw_geometry(image.shape, draws)
+        view = BARE.view(image, Stream.VISIBLE, place, draws)
         for y in range(72):
             for x in range(36):
                 source_y = y + place.top - margin
                 source_x = (35 - x if place.flip else x) + place.left - margin
                 inside = 0 <= source_y < 72 and 0 <= source_x < 36
-                expected = picture[source_y, source_x] if inside else np.zeros(3)
+                expected = image[source_y, source_x] if inside else np.zeros(3)
                 assert (view[y, x] == expected).all()
 
 
@@ -58,25 +58,25 @@ def test_geometry_covers_the_padding_and_flips_half() -> None:
     assert 900 < sum(p.flip for p in places) < 1100
 
 
-def test_exchange_copies_one_channel_into_all(picture: Pixels) -> None:
+def test_exchange_copies_one_channel_into_all(image: Pixels) -> None:
     place = Geometry(3, 1, flip=True)
-    v = BARE.view(picture, Stream.VISIBLE, place, rng())
+    v = BARE.view(image, Stream.VISIBLE, place, rng())
     drawn = set()
     for seed in range(30):
-        exchanged = BARE.view(picture, Stream.EXCHANGED, place, rng(seed))
+        exchanged = BARE.view(image, Stream.EXCHANGED, place, rng(seed))
         match = [c for c in range(3) if (exchanged == v[..., [c]]).all()]
         assert len(match) == 1
         drawn.add(match[0])
     assert drawn == {0, 1, 2}
 
 
-def test_a_transition_is_a_channel_mix_of_v_pixel_by_pixel(picture: Pixels) -> None:
+def test_a_transition_is_a_channel_mix_of_v_pixel_by_pixel(image: Pixels) -> None:
     aug = Augmentation(erasing=0, transition=ChannelTranslation(gamma=(1, 1), percentiles=None))
     for seed in range(20):
         draws = rng(seed)
-        place = aug.draw_geometry(picture.shape, draws)
-        v = aug.view(picture, Stream.VISIBLE, place, draws)
-        t = aug.view(picture, Stream.TRANSITION, place, draws)
+        place = aug.draw_geometry(image.shape, draws)
+        v = aug.view(image, Stream.VISIBLE, place, draws)
+        t = aug.view(image, Stream.TRANSITION, place, draws)
         mixes = [v[..., 0], v[..., 1], v[..., 2], np.rint(v @ np.array(LUMA)).astype(np.uint8)]
         assert any((t == mix[..., None]).all() for mix in mixes)
 
@@ -107,12 +107,10 @@ def test_an_erased_place_is_a_rectangle_of_the_mean_colour(stream: Stream) -> No
         assert 0.25 < len(rows) / len(columns) < 4
 
 
-def test_erasing_has_its_probability(picture: Pixels) -> None:
+def test_erasing_has_its_probability(image: Pixels) -> None:
     draws = rng()
     aug = Augmentation(pad=0, flip=0)
-    same = [
-        (aug.view(picture, Stream.VISIBLE, Geometry(0, 0, flip=False), draws) == picture).all() for _ in range(1000)
-    ]
+    same = [(aug.view(image, Stream.VISIBLE, Geometry(0, 0, flip=False), draws) == image).all() for _ in range(1000)]
     assert 430 < sum(same) < 570
 
 
@@ -121,7 +119,7 @@ def test_roles_and_stems_of_the_streams() -> None:
     assert [*Role] == [0, 1, 2]
 
 
-def test_what_is_cut_off_each_side_stays_below_its_share_and_the_rest_fills_the_picture() -> None:
+def test_what_is_cut_off_each_side_stays_below_its_share_and_the_rest_fills_the_image() -> None:
     rows, columns = np.indices((64, 32))
     ramp = np.stack([4 * rows, 8 * columns, 0 * rows], 2).clip(0, 255).astype(np.uint8)
     aug = Augmentation(erasing=0, pad=0, flip=0, cut=0.25)
@@ -136,13 +134,13 @@ def test_what_is_cut_off_each_side_stays_below_its_share_and_the_rest_fills_the_
     assert (abs(np.corrcoef(cut.T) - np.eye(4)) < 0.3).all()  # each side is drawn on its own
 
 
-def test_a_transition_shares_what_is_cut_off_with_its_source(picture: Pixels) -> None:
+def test_a_transition_shares_what_is_cut_off_with_its_source(image: Pixels) -> None:
     aug = Augmentation(
         erasing=0, pad=0, cut=0.25, transition=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)
     )
     for seed in range(10):
         draws = rng(seed)
-        place = aug.draw_geometry(picture.shape, draws)
-        v = aug.view(picture, Stream.VISIBLE, place, draws)
-        t = aug.view(picture, Stream.TRANSITION, place, draws)
+        place = aug.draw_geometry(image.shape, draws)
+        v = aug.view(image, Stream.VISIBLE, place, draws)
+        t = aug.view(image, Stream.TRANSITION, place, draws)
         assert min(abs(t[..., 0].astype(int) - v[..., c]).max() for c in range(3)) == 0

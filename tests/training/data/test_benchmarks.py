@@ -178,10 +178,10 @@ def test_another_matlab_file_is_refused(tmp_path: Path) -> None:
 def test_a_regdb_trial_halves_the_people(reg: tuple[Path, dict[str, int]], trial: int) -> None:
     root, _ = reg
     learnt = regdb.training_records(root, trial)
-    judged = {m: regdb.evaluation_records(root, trial, m) for m in Modality}
+    evaluated = {m: regdb.evaluation_records(root, trial, m) for m in Modality}
     people = {r.identity for r in learnt}
     assert len(people) == 3
-    for modality, records in judged.items():
+    for modality, records in evaluated.items():
         assert {r.modality for r in records} == {modality}
         assert {r.identity for r in records} == {"1", "2", "3", "4", "5", "6"} - people
         assert Counter(r.modality for r in learnt)[modality] == len(records) == 9

@@ -56,7 +56,7 @@ def epochs(records: list[Record], cache: CropCache, workers: int) -> list[Batch]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-def test_any_number_of_workers_gives_the_same_pictures(records: list[Record], cache: CropCache) -> None:
+def test_any_number_of_workers_gives_the_same_images(records: list[Record], cache: CropCache) -> None:
     alone = epochs(records, cache, 0)
     for workers in (1, 4):
         others = epochs(records, cache, workers)
@@ -68,8 +68,8 @@ def test_any_number_of_workers_gives_the_same_pictures(records: list[Record], ca
 
 def test_epochs_and_repeated_draws_differ(records: list[Record], cache: CropCache) -> None:
     data = crops(records, cache)
-    pictures = {data[Draw(0, epoch, place)][0].image.tobytes() for epoch in range(3) for place in range(3)}
-    assert len(pictures) == 9
+    images = {data[Draw(0, epoch, place)][0].image.tobytes() for epoch in range(3) for place in range(3)}
+    assert len(images) == 9
 
 
 def test_loading_leaves_the_global_generators_alone(records: list[Record], cache: CropCache) -> None:
@@ -79,7 +79,7 @@ def test_loading_leaves_the_global_generators_alone(records: list[Record], cache
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_batch_says_what_each_picture_is(records: list[Record], cache: CropCache) -> None:
+def test_a_batch_says_what_each_image_is(records: list[Record], cache: CropCache) -> None:
     labels = label_of(records)
     sampler = BalancedSampler(records, 4, 2, seed=1)
     draws = next(iter(sampler))

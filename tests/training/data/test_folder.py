@@ -12,7 +12,7 @@ from training.data.folder import read_folder, read_pairs
 from training.data.images import load
 
 
-def test_every_drawn_picture_becomes_a_record(people: Path) -> None:
+def test_every_drawn_image_becomes_a_record(people: Path) -> None:
     records = read_folder(people)
     assert len(records) == 6 * 5 * 2
     first = records[0]

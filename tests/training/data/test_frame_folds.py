@@ -71,7 +71,7 @@ def test_a_frame_is_told_by_the_pairs_name() -> None:
 def test_leaving_out_nothing_is_an_error_since_the_frames_would_have_been_seen(data: Path) -> None:
     windows = {"kind": "folder", "root": data / "windows", "name": "a", "group_pattern": r"(.+)"}
     config = {"data": [windows | {"leave_out": {"pairs": data / "pairs"}}], "validation": {"share": 0}}
-    with pytest.raises(ValueError, match="a: no identity is of a frame to leave out; does group_pattern"):
+    with pytest.raises(ValueError, match="a: no identity belongs to a frame to leave out; check that group_pattern"):
         TrainingConfig.model_validate(config).read_data()
 
 
@@ -91,7 +91,7 @@ def test_shares_of_a_batch_are_given_for_all_data_sets_and_make_a_batch() -> Non
     sources: tuple[Source, ...] = shares(5, 3).data
     assert [source.per_batch for source in sources] == [5, 3]
     assert [source.per_batch for source in shares(None, None).data] == [None, None]
-    with pytest.raises(ValueError, match=r"one for each of 2 data sets, 8 .* found \[5\]"):
+    with pytest.raises(ValueError, match=r"one for each of 2 data sets, with the sum 8 .* found \[5\]"):
         shares(5, None)
     with pytest.raises(ValueError, match=r"found \[5, 4\]"):
         shares(5, 4)
@@ -114,13 +114,13 @@ def test_pools_hold_the_identities_of_their_source_with_their_frames(data: Path)
 def test_sources_cut_from_the_same_frames_keep_the_same_ones_out(data: Path) -> None:
     windows = {"kind": "folder", "root": data / "windows", "group_pattern": r"(.+)-\d+"}
 
-    def kept_out(**changes: object) -> tuple[set[str], set[str]]:
+    def held_out_records(**changes: object) -> tuple[set[str], set[str]]:
         sources = [windows | {"name": "a"}, windows | {"name": "b"} | changes]
         found = TrainingConfig.model_validate({"data": sources, "validation": {"share": 0.4}}).read_data()
         one, other = ({r.identity.split("/")[1] for r in part.records} for part in found.held_out)
         return one, other
 
-    alone, together = kept_out(), kept_out(split_as="a")
+    alone, together = held_out_records(), held_out_records(split_as="a")
     assert alone[0] != alone[1]
     assert together == (alone[0], alone[0])
 

@@ -38,7 +38,7 @@ def test_further_columns_and_an_empty_camera_are_fine(tmp_path: Path) -> None:
         ("b.png,7,visible,1", r"line 3: 'b\.png' is not a file"),
         ("a.png,,visible,1", r"line 3: identity is empty"),
         (",7,visible,1", r"line 3: path is empty"),
-        ("ok.png,7,visible,1", r"line 3: 'ok\.png' was listed on line 2"),
+        ("ok.png,7,visible,1", r"line 3: 'ok\.png' is already listed on line 2"),
         ("a.png", r"line 3: identity is empty"),
     ],
 )

@@ -45,7 +45,7 @@ def test_only_identities_without_infrared_are_translated() -> None:
     assert [(r.path.name, r.identity, r.modality, r.translated) for r in added] == [("a.png", "a", R, True)] * 2
 
 
-def test_visible_pictures_are_never_translated() -> None:
+def test_visible_images_are_never_translated() -> None:
     with pytest.raises(ValueError, match="only infrared"):
         Record(Path("a.png"), "a", "1", V, translated=True)
 

@@ -14,7 +14,7 @@ V, R = Modality.VISIBLE, Modality.INFRARED
 
 
 def make(counts: dict[str, tuple[int, int]]) -> list[Record]:
-    """Records with the given numbers of visible and infrared pictures, interleaved over identities."""
+    """Records with the given numbers of visible and infrared images, interleaved over identities."""
     records = [
         Record(Path(f"{name}/{m}{n}.png"), name, "1", m)
         for name, number in counts.items()
@@ -124,7 +124,7 @@ def test_too_few_identities_are_counted() -> None:
 
 def test_an_identity_with_one_modality_is_named_or_left_out_when_allowed() -> None:
     records = [*PEOPLE, *make({"alone": (5, 0)}), *make({"dark": (0, 5)})]
-    with pytest.raises(ValueError, match="2 identities have one modality only: alone, dark"):
+    with pytest.raises(ValueError, match="2 identities have only one modality: alone, dark"):
         BalancedSampler(records, 4, 2, seed=0)
     sampler = BalancedSampler(records, 4, 2, seed=0, skip_single_modality=True)
     assert list(sampler) == list(BalancedSampler(PEOPLE, 4, 2, seed=0))
@@ -160,7 +160,7 @@ def test_every_batch_holds_each_pools_share() -> None:
         assert sum(name in FRAMES for name in batch) == 5
 
 
-def test_a_pool_has_its_own_number_of_pictures() -> None:
+def test_a_pool_has_its_own_number_of_images() -> None:
     records = PEOPLE + WINDOWS
     pools = [Pool({r.identity: r.identity for r in PEOPLE}, 3, images=2), Pool(FRAMES, 5)]
     for batch in BalancedSampler(records, 8, 1, seed=1, pools=pools):
@@ -184,9 +184,9 @@ def test_neighbours_of_a_group_stand_together() -> None:
 
 def test_pools_that_make_no_batch_are_refused() -> None:
     own = {record.identity: record.identity for record in PEOPLE}
-    with pytest.raises(ValueError, match="a batch holds 8 identities, and its pools 7"):
+    with pytest.raises(ValueError, match="a batch has 8 identities, but its pools have 7"):
         BalancedSampler(PEOPLE, 8, 1, seed=0, pools=[Pool(own, 7)])
-    with pytest.raises(ValueError, match="22 identities are in no pool, first '0003'"):
+    with pytest.raises(ValueError, match="22 identities are not in any pool, first '0003'"):
         BalancedSampler(PEOPLE, 1, 1, seed=0, pools=[Pool({"0010": "0010"}, 1)])
     with pytest.raises(ValueError, match="a batch needs 24 identities with both modalities, found 23"):
         BalancedSampler(PEOPLE, 24, 1, seed=0, pools=[Pool(own, 24)])

@@ -1,4 +1,4 @@
-"""What is judged by which protocol, from the command line to the picture."""
+"""What is evaluated by which protocol, from the command line to the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vireid.cli import app
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_on_people(tmp_path_factory.mktemp("judged"))
+    return run_on_people(tmp_path_factory.mktemp("evaluated"))
 
 
 def vireid(*words: str, code: int = 0) -> str:
@@ -78,8 +78,8 @@ def test_crops_are_judged_by_the_rule_that_training_validates_by(tmp_path: Path)
     source = {"root": tmp_path / "visible", "modality": "visible", "translate": "channel", "camera_pattern": r"no(\d)"}
     data = [{"kind": "folder", "name": "v"} | source]
     config = toy_config(tmp_path, method="baseline", data=data, validation={"share": 0.5})
-    judged = evaluation_set(config.data[0]), *held_out_sets(config)
-    assert [p.exclusion for data in judged for p in data.protocols] == [Exclusion.SAME_ID_SAME_CAM] * 4
+    evaluated = evaluation_set(config.data[0]), *held_out_sets(config)
+    assert [p.exclusion for data in evaluated for p in data.protocols] == [Exclusion.SAME_ID_SAME_CAM] * 4
 
 
 def test_reranking_is_a_row_of_its_own(run: Path) -> None:
@@ -91,10 +91,10 @@ def test_reranking_is_a_row_of_its_own(run: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["ranklist", "heatmap", "embedding-map", "histograms", "curves"])
-def test_every_picture_is_drawn_by_its_command(run: Path, tmp_path: Path, command: str) -> None:
+def test_every_image_is_drawn_by_its_command(run: Path, tmp_path: Path, command: str) -> None:
     cache = [] if command == "curves" else ["--cache", str(run.parent / "cache")]
-    vireid(command, str(run), "--out", str(tmp_path / "picture.png"), *cache)
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    vireid(command, str(run), "--out", str(tmp_path / "image.png"), *cache)
+    assert (tmp_path / "image.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_wrong_data_set_is_one_clear_line(run: Path) -> None:

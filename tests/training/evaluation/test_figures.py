@@ -26,8 +26,8 @@ from training.evaluation.figures.ranklist import Shown, draw_ranklist, find_hits
 
 def pixels_of(figure: Figure, path: Path) -> NDArray[np.uint8]:
     figure.savefig(path, dpi=80)
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def people(count: int, seed: int = 0) -> Embeddings:
@@ -56,13 +56,13 @@ def test_hits_are_those_of_a_sorted_list(exclusion: Exclusion) -> None:
             expected = sorted(kept, key=lambda g: (-scores[q][g], g))[:4]
             assert [hit.row for hit in hits] == expected
             assert [hit.score for hit in hits] == [np.float32(scores[q][g]) for g in expected]
-            assert [hit.right for hit in hits] == [gallery.identities[g] == own[0] for g in expected]
+            assert [hit.correct for hit in hits] == [gallery.identities[g] == own[0] for g in expected]
 
 
 def test_a_rank_list_marks_right_green_and_wrong_red(tmp_path: Path) -> None:
     image = draw_person(1, Modality.INFRARED)
-    right = [Shown(image, "query"), Shown(image, "right", right=True)]
-    wrong = [Shown(image, "query"), Shown(image, "wrong", right=False)]
+    right = [Shown(image, "query"), Shown(image, "right", correct=True)]
+    wrong = [Shown(image, "query"), Shown(image, "wrong", correct=False)]
     for row, channel in ((right, 1), (wrong, 0)):
         colours = pixels_of(draw_ranklist([row]), tmp_path / "list.png").astype(int)
         strong = colours[..., channel] - np.delete(colours, channel, axis=2).max(axis=2)
@@ -77,17 +77,17 @@ def test_a_laid_out_list_says_who_was_found_by_which_camera() -> None:
     rows = lay_out(embeddings.take(slice(0, 2)), embeddings, hits, lambda row: image + row, lambda row: image - row)
     assert [len(row) for row in rows] == [4, 4]
     assert rows[1][0].text == "1\nvisible c1"
-    assert rows[1][0].right is None
+    assert rows[1][0].correct is None
     best = rows[1][1]  # the gallery holds the query itself
     assert best.text == "1\nvisible c1\n1.000"
-    assert best.right
+    assert best.correct
     assert np.array_equal(rows[1][0].image, image + 1)
     assert np.array_equal(best.image, image - 1)
 
 
 def test_rank_lists_of_different_lengths_are_drawn(tmp_path: Path) -> None:
     image = draw_person(1, Modality.VISIBLE)
-    lines = [[Shown(image, "query")], [Shown(image, "query"), *[Shown(image, "hit", right=True)] * 3]]
+    lines = [[Shown(image, "query")], [Shown(image, "query"), *[Shown(image, "hit", correct=True)] * 3]]
     assert pixels_of(draw_ranklist(lines), tmp_path / "list.png").size
     with pytest.raises(ValueError, match="found none"):
         draw_ranklist([])

@@ -1,4 +1,4 @@
-"""Pairs judged by several networks, each on the frames it has not seen."""
+"""Pairs evaluated by several networks, each on the frames it has not seen."""
 
 from __future__ import annotations
 

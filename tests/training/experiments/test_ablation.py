@@ -1,4 +1,4 @@
-"""Rows trained and judged alike: the table says what the runs reached, and nothing is done twice."""
+"""Rows trained and evaluated alike: the table says what the runs reached, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for modality in Modality:
         (root / "pairs" / modality).mkdir(parents=True)
         for number in range(8):
-            picture = Image.fromarray(draw_person(number, modality, size=SIZE))
-            picture.save(root / "pairs" / modality / f"{number:04d}_1.png")
+            image = Image.fromarray(draw_person(number, modality, size=SIZE))
+            image.save(root / "pairs" / modality / f"{number:04d}_1.png")
     config = {
         "backbone": "test_resnet",
         "data": [{"kind": "folder", "root": str(root / "people"), "name": "people", "group_pattern": "(.+)"}],
@@ -83,7 +83,7 @@ def test_the_table_holds_mean_and_deviation_of_what_the_runs_reached_and_nothing
     shown = vireid(*words, "--seeds", "0,1", "--row", "base")
     table = (out / TABLE).read_text("utf-8")
     assert table in shown
-    headings = ["people, kept-out identities", "pairs", "pairs, mirrored and re-cropped"]
+    headings = ["people, held-out identities", "pairs", "pairs, mirrored and re-cropped"]
     assert re.findall("^### (.+)$", table, re.MULTILINE) == headings
     runs = [json.loads((out / "base" / f"seed-{seed}.json").read_text("utf-8")) for seed in (0, 1)]
     for heading in headings:

@@ -32,8 +32,8 @@ def study(tmp_path: Path) -> Path:
         for seed, value in enumerate(maps):
             run = root / row_folder(row) / f"seed-{seed}"
             run.mkdir(parents=True)
-            judged = RowResults(checkpoints=("0",), evaluate=(), results=tuple(reaching(value)))
-            judged.write(run.with_suffix(".json"))
+            evaluated = RowResults(checkpoints=("0",), evaluate=(), results=tuple(reaching(value)))
+            evaluated.write(run.with_suffix(".json"))
             (run / "model.pt").write_bytes(bytes(100_000))
             (run / "tensorboard").mkdir()
             (run / "config.yaml").write_text(f"seed: {seed}\n")
@@ -102,8 +102,8 @@ def test_a_report_is_made_of_what_was_collected_alone(study: Path, tmp_path: Pat
     shutil.rmtree(tmp_path / "runs")
     report = report_on(tmp_path, "../study")
     said = vireid("results", "render", report)
-    picture = tmp_path / "results" / "study" / CURVES
-    assert str(picture) in said
+    image = tmp_path / "results" / "study" / CURVES
+    assert str(image) in said
     text = report.read_text("utf-8")
     assert comparison(read_study(tmp_path / "results" / "study")).strip() in text
     assert f"(../study/{CURVES})" in text
@@ -112,14 +112,14 @@ def test_a_report_is_made_of_what_was_collected_alone(study: Path, tmp_path: Pat
     assert text.endswith("\nThe end.\n")
     assert Report(report).rendered() == text
 
-    drawn = "".join(ElementTree.fromstring(picture.read_text("utf-8")).itertext())
+    drawn = "".join(ElementTree.fromstring(image.read_text("utf-8")).itertext())
     assert all(word in drawn for word in ("baseline", "+ much", "training loss", "mAP, visible to infrared"))
-    scores = "".join(ElementTree.fromstring(picture.with_name(SCORES).read_text("utf-8")).itertext())
+    scores = "".join(ElementTree.fromstring(image.with_name(SCORES).read_text("utf-8")).itertext())
     assert all(word in scores for word in ("baseline", "+ much", "mAP in percent", "infrared → visible"))
     assert f"(../study/{SCORES})" in text
-    first = picture.read_bytes()
+    first = image.read_bytes()
     vireid("results", "render", report)
-    assert picture.read_bytes() == first
+    assert image.read_bytes() == first
 
 
 def test_a_number_changed_by_hand_is_seen(study: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The full-size configurations, over drawn miniatures of the benchmarks: some steps, judged, exported, by command."""
+"""The full-size configurations on synthetic benchmarks: a few training steps, evaluation and export by command."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_int8_graph_keeps_the_version_of_the_file_format(graph: bytes, quantiser
     assert versions == [8, 8]
 
 
-def test_the_picture_enters_as_it_is_and_the_tail_stays_in_float(quantiser: Quantiser) -> None:
+def test_the_image_enters_as_it_is_and_the_tail_stays_in_float(quantiser: Quantiser) -> None:
     model = onnx.load_from_string(quantiser.quantise())
     transpose = next(node for node in model.graph.node if "image" in node.input)
     readers = [node.op_type for node in model.graph.node if transpose.output[0] in node.input]
@@ -226,7 +226,7 @@ def quantise(*words: str | Path, code: int = 0) -> str:
 
 
 def ranks(folder: Path, precision: Precision, cache: Path) -> tuple[float, float]:
-    """Rank-1 and mAP over the kept-out people, both ways, in plain loops."""
+    """Rank-1 and mAP over the held-out people, both ways, in plain loops."""
     loaded = load_model(folder, precision)
     records = loaded.config.read_data().held_out[0].records
     crops = PlainCrops(records, CropCache.open(records, cache, (48, 24), loaded.preprocessing.resize))

@@ -216,7 +216,7 @@ def test_values_and_gradients_stay_finite_also_in_half_precision(name: str, kind
         rows[labels == 1] = rows[labels == 0][0]
     elif kind == "long":
         rows = 100 * rows
-    elif kind == "strangers":  # every role has people of its own, and no picture a transition
+    elif kind == "strangers":  # every role has people of its own, and no image a transition
         labels, pairs = labels + 10 * roles, torch.where(roles == T, pairs, -1)
     given = rows.to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):

@@ -64,7 +64,7 @@ def test_every_method_has_it(name: str) -> None:
 
 def test_retention_compares_embeddings_with_those_of_the_start() -> None:
     method = build_method("baseline", {"retention_weight": 2.0, "identity_weight": 0, "triplet_weight": 0})
-    assert method.retains
+    assert method.needs_targets
     targets = torch.zeros(7, 5)
     targets[0], targets[3] = output().embedding[0] * 3, -output().embedding[3]
     terms = method(output(), replace(batch(), targets=targets))

@@ -98,7 +98,7 @@ def test_a_transition_goes_through_the_stem_its_option_names(stem: Modality) -> 
 
 
 def test_the_queries_agree_when_a_transition_is_its_source_in_the_same_stem() -> None:
-    """No erasing, no translation, the visible stem: v and t are one picture, so one ranking."""
+    """No erasing, no translation, the visible stem: v and t are one image, so one ranking."""
     same = Augmentation(erasing=0, transition=lambda image, rng: image.copy())
     batch = drawn(3, 2, augmentation=same)
     for stem, agrees in ((Modality.VISIBLE, True), (Modality.INFRARED, False)):

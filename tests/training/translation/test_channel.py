@@ -13,51 +13,51 @@ from training.translation.channel import LUMA, ChannelTranslation
 
 
 @pytest.fixture(scope="module")
-def picture() -> Pixels:
+def image() -> Pixels:
     return draw_person(3, Modality.VISIBLE, size=(64, 32))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_picture_equals_the_published_steps(picture: Pixels, seed: int) -> None:
-    result = ChannelTranslation()(picture, np.random.default_rng(seed))
+def test_the_image_equals_the_published_steps(image: Pixels, seed: int) -> None:
+    result = ChannelTranslation()(image, np.random.default_rng(seed))
     draws = np.random.default_rng(seed)
     luma, channel, gamma = draws.random() < 0.25, int(draws.integers(3)), draws.uniform(0.7, 1.4)
-    x = np.rint(picture @ np.array(LUMA)) if luma else picture[..., channel].astype(float)
+    x = np.rint(image @ np.array(LUMA)) if luma else image[..., channel].astype(float)
     x = (x / 255) ** gamma
     low, high = np.percentile(x, (2, 98), method="inverted_cdf")
     x = np.clip((x - low) / max(high - low, 1e-3), 0, 1)
     assert (result == np.rint(x * 255)[..., None]).all()
 
 
-def test_every_channel_and_luma_are_drawn(picture: Pixels) -> None:
+def test_every_channel_and_luma_are_drawn(image: Pixels) -> None:
     plain = ChannelTranslation(gamma=(1, 1), percentiles=None)
     rng = np.random.default_rng(0)
-    grey = {plain(picture, rng)[..., 0].tobytes() for _ in range(60)}
-    expected = {picture[..., c].tobytes() for c in range(3)}
-    expected.add(np.rint(picture @ np.array(LUMA)).astype(np.uint8).tobytes())
+    grey = {plain(image, rng)[..., 0].tobytes() for _ in range(60)}
+    expected = {image[..., c].tobytes() for c in range(3)}
+    expected.add(np.rint(image @ np.array(LUMA)).astype(np.uint8).tobytes())
     assert grey == expected
 
 
-def test_a_flat_picture_stays_finite() -> None:
+def test_a_flat_image_stays_finite() -> None:
     flat = np.full((8, 4, 3), 90, np.uint8)
     assert (ChannelTranslation()(flat, np.random.default_rng(0)) == 0).all()
 
 
-def test_by_name_every_run_sees_the_same_and_names_differ(picture: Pixels) -> None:
+def test_by_name_every_run_sees_the_same_and_names_differ(image: Pixels) -> None:
     translator = ChannelTranslation()
-    one, again, other = (translate_by_name(picture, name, translator) for name in ("a.png", "a.png", "b.png"))
+    one, again, other = (translate_by_name(image, name, translator) for name in ("a.png", "a.png", "b.png"))
     assert (one == again).all()
     assert (one != other).any()
     assert generator_of("a").integers(1 << 30) != generator_of("a", seed=1).integers(1 << 30)
 
 
-def test_mirror_and_recrop_is_fixed_by_the_name_and_keeps_the_shape(picture: Pixels) -> None:
-    before = picture.copy()
-    one, again, other = (mirror_and_recrop(picture, name) for name in ("a.png", "a.png", "b.png"))
-    assert one.shape == picture.shape
+def test_mirror_and_recrop_is_fixed_by_the_name_and_keeps_the_shape(image: Pixels) -> None:
+    before = image.copy()
+    one, again, other = (mirror_and_recrop(image, name) for name in ("a.png", "a.png", "b.png"))
+    assert one.shape == image.shape
     assert (one == again).all()
     assert (one != other).any()
-    assert (picture == before).all()
+    assert (image == before).all()
 
 
 def test_mirror_and_recrop_mirrors_and_cuts_at_most_12_percent_a_side() -> None:

@@ -10,13 +10,13 @@ from models.card import Modality
 from tests.drawing import draw_person
 from training.data.images import Pixels
 from training.translation.channel import ChannelTranslation
-from training.translation.statistics import StatisticsTranslation, infrared_pictures
+from training.translation.statistics import StatisticsTranslation, load_infrared_images
 
 PLAIN = ChannelTranslation(luma=1, gamma=(1, 1), percentiles=None)
 
 
 @pytest.fixture(scope="module")
-def picture() -> Pixels:
+def image() -> Pixels:
     return draw_person(3, Modality.VISIBLE, size=(64, 32))
 
 
@@ -24,24 +24,24 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_moments_are_those_of_the_reference(picture: Pixels) -> None:
+def test_moments_are_those_of_the_reference(image: Pixels) -> None:
     reference = np.random.default_rng(1).normal(110, 9, (40, 30)).clip(0, 255).astype(np.uint8)
-    made = StatisticsTranslation([reference], base=PLAIN)(picture, rng())
-    assert made.shape == picture.shape
+    made = StatisticsTranslation([reference], base=PLAIN)(image, rng())
+    assert made.shape == image.shape
     assert (made == made[..., :1]).all()
     assert abs(made.mean() - reference.mean()) < 0.6
     assert abs(made[..., 0].std() - reference.std()) < 0.6
-    grey = PLAIN(picture, rng())[..., 0].astype(float)
+    grey = PLAIN(image, rng())[..., 0].astype(float)
     assert np.corrcoef(grey.ravel(), made[..., 0].ravel())[0, 1] > 0.99  # nothing moved
 
 
-def test_low_frequencies_are_the_references_and_high_ones_the_pictures(picture: Pixels) -> None:
+def test_low_frequencies_are_the_references_and_high_ones_the_images(image: Pixels) -> None:
     reference = draw_person(5, Modality.INFRARED, size=(64, 32))[..., 0]
     frequency = 0.05
     made = StatisticsTranslation([reference], "amplitude", frequency, PLAIN)._with_amplitude(
-        PLAIN(picture, rng())[..., 0] / 255, reference
+        PLAIN(image, rng())[..., 0] / 255, reference
     )
-    spectra = [np.fft.fft2(x) for x in (made, PLAIN(picture, rng())[..., 0] / 255, reference / 255)]
+    spectra = [np.fft.fft2(x) for x in (made, PLAIN(image, rng())[..., 0] / 255, reference / 255)]
     for row in range(64):
         for column in range(32):
             fy, fx = min(row, 64 - row) / 64, min(column, 32 - column) / 32
@@ -53,7 +53,7 @@ def test_low_frequencies_are_the_references_and_high_ones_the_pictures(picture: 
 
 
 @pytest.mark.parametrize("match", ["moments", "amplitude"])
-def test_all_references_are_drawn_and_a_flat_picture_stays_finite(match: str) -> None:
+def test_all_references_are_drawn_and_a_flat_image_stays_finite(match: str) -> None:
     references = [np.full((8, 8), level, np.uint8) for level in (40, 200)]
     references = [r + np.arange(8, dtype=np.uint8) for r in references]
     translate = StatisticsTranslation(references, match)  # type: ignore[arg-type]
@@ -67,9 +67,9 @@ def test_references_are_spread_over_a_folder(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / str(number)).mkdir()
         Image.fromarray(np.full((4, 4), number, np.uint8)).save(tmp_path / str(number) / "x.png")
-    assert [int(p[0, 0]) for p in infrared_pictures(tmp_path, 4)] == [0, 3, 6, 9]
-    assert len(infrared_pictures(tmp_path)) == 10
+    assert [int(p[0, 0]) for p in load_infrared_images(tmp_path, 4)] == [0, 3, 6, 9]
+    assert len(load_infrared_images(tmp_path)) == 10
     with pytest.raises(FileNotFoundError, match="no image below it"):
-        infrared_pictures(tmp_path / "none")
+        load_infrared_images(tmp_path / "none")
     with pytest.raises(ValueError, match="found none"):
         StatisticsTranslation([])

@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(fra
 
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 21)])
-def test_every_size_is_translated_each_picture_on_its_own(size: tuple[int, int]) -> None:
+def test_every_size_is_translated_each_image_on_its_own(size: tuple[int, int]) -> None:
     network = TranslationNetwork()
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8))
     made = network(batch)
@@ -97,40 +97,40 @@ def test_every_size_is_translated_each_picture_on_its_own(size: tuple[int, int])
 
 
 @pytest.fixture
-def picture() -> Pixels:
+def image() -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
 
 
-def test_a_picture_is_translated_once_for_all(learnt: Path, picture: Pixels, tmp_path: Path) -> None:
+def test_an_image_is_translated_once_for_all(learnt: Path, image: Pixels, tmp_path: Path) -> None:
     one = LearntTranslation(learnt, cache=tmp_path)
-    made = one(picture, np.random.default_rng(1))
-    assert made.shape == picture.shape
+    made = one(image, np.random.default_rng(1))
+    assert made.shape == image.shape
     assert (made == made[..., :1]).all()
     files = list(tmp_path.rglob("*.png"))
     assert len(files) == 1
     Image.fromarray(np.full((32, 16), 255, np.uint8)).save(files[0])  # whoever comes next reads what is there
     other = pickle.loads(pickle.dumps(LearntTranslation(learnt, cache=tmp_path)))  # as a worker gets it
-    assert (other(picture, np.random.default_rng(1)) == 255).all()
-    assert (other(picture[:, ::-1], np.random.default_rng(1)) != 255).any()
+    assert (other(image, np.random.default_rng(1)) == 255).all()
+    assert (other(image[:, ::-1], np.random.default_rng(1)) != 255).any()
 
 
-def test_only_the_gamma_is_drawn(learnt: Path, picture: Pixels, tmp_path: Path) -> None:
-    plain = LearntTranslation(learnt, gamma=(1, 1), cache=tmp_path)(picture, np.random.default_rng(0))
+def test_only_the_gamma_is_drawn(learnt: Path, image: Pixels, tmp_path: Path) -> None:
+    plain = LearntTranslation(learnt, gamma=(1, 1), cache=tmp_path)(image, np.random.default_rng(0))
     with torch.inference_mode():
-        expected = (load_network(learnt)[0](torch.from_numpy(picture)[None])[0, 0].numpy() * 255).round()
+        expected = (load_network(learnt)[0](torch.from_numpy(image)[None])[0, 0].numpy() * 255).round()
     low, high = np.percentile(expected, (2, 98), method="inverted_cdf")
     assert abs(plain[..., 0] - (255 * (expected - low) / (high - low)).clip(0, 255)).max() <= 0.51
-    drawn = [LearntTranslation(learnt, cache=tmp_path)(picture, np.random.default_rng(n)) for n in range(5)]
+    drawn = [LearntTranslation(learnt, cache=tmp_path)(image, np.random.default_rng(n)) for n in range(5)]
     for n, image in enumerate(drawn):
         gamma = np.random.default_rng(n).uniform(0.7, 1.4)
         assert abs(image[..., 0] - (plain[..., 0] / 255) ** gamma * 255).max() <= 0.51
 
 
-def test_another_translator_has_another_cache(learnt: Path, frames: Path, picture: Pixels, tmp_path: Path) -> None:
+def test_another_translator_has_another_cache(learnt: Path, frames: Path, image: Pixels, tmp_path: Path) -> None:
     config = TranslatorConfig.model_validate({"frames": [frames], "steps": 1, **SMALL})
     train_translator(config, tmp_path / "other.pt", Console(file=io.StringIO()))
     for file in (learnt, tmp_path / "other.pt"):
-        LearntTranslation(file, cache=tmp_path / "cache")(picture, np.random.default_rng(0))
+        LearntTranslation(file, cache=tmp_path / "cache")(image, np.random.default_rng(0))
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -145,7 +145,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         LearntTranslation(tmp_path / "none.pt")
 
 
-def test_a_translation_keeps_the_detail_of_the_picture_and_draws_none_of_its_own() -> None:
+def test_a_translation_keeps_the_detail_of_the_image_and_draws_none_of_its_own() -> None:
     rng = np.random.default_rng(0)
     texture = np.kron(rng.integers(60, 200, (32, 16, 1)), np.ones((4, 4, 3))).astype(np.uint8)
     texture[:64] = 128  # nothing to see here
@@ -235,10 +235,10 @@ def test_the_commands_train_and_compare(frames: Path, tmp_path: Path) -> None:
     kept = TranslatorComparison.read(tmp_path / QUALITIES)
     assert kept.learning.steps == 1
     assert all(f"{quality.psnr:.2f}" in done.output for quality in kept.qualities.values())
-    picture = tmp_path / "people.png"
-    shown = CliRunner().invoke(app, ["translator", "show", str(out), *infrared, "--people", "2", "--out", str(picture)])
+    image = tmp_path / "people.png"
+    shown = CliRunner().invoke(app, ["translator", "show", str(out), *infrared, "--people", "2", "--out", str(image)])
     assert shown.exit_code == 0, shown.output
-    assert np.asarray(Image.open(picture).convert("L")).std() > 5
+    assert np.asarray(Image.open(image).convert("L")).std() > 5
     assert all(name in done.output for name in ("channel", "statistics, moments", "statistics, amplitude", "learnt"))
     done = CliRunner().invoke(app, ["translator", "compare", str(frames / "visible" / "00.png")])
     assert done.exit_code == 2

@@ -1,1 +1,1 @@
-"""Pictures of an evaluation. Every function gives a matplotlib ``Figure``; ``figure.savefig("x.png")`` writes it."""
+"""Figures of an evaluation. Every function returns a matplotlib ``Figure``; ``figure.savefig("x.png")`` writes it."""

@@ -1,4 +1,4 @@
-"""Training curves of several rows in one picture, the runs of a row as a band."""
+"""Training curves of several rows in one figure, with the runs of a row as a band."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _COLUMNS = 3
 
 
 def draw_bands(rows: Mapping[str, Sequence[Log]]) -> Figure:
-    """A panel for the loss and one for each validation mAP, over the epochs; all rows in each of them.
+    """Draw the loss and each validation mAP over the epochs in separate panels, each with all rows.
 
-    A line joins the means of a row's runs, its band reaches from the lowest to the highest.
+    A line is the mean of a row's runs, its band the range from the lowest to the highest.
 
     Args:
-        rows: the logs of every run by row. Columns other than ``loss`` and ``…/map`` are not drawn.
+        rows: the logs of all runs by row. Only the columns ``loss`` and ``…/map`` are drawn.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -41,7 +41,7 @@ def draw_bands(rows: Mapping[str, Sequence[Log]]) -> Figure:
             _draw(axes, row, [log for log in logs if column in log], column, colour)
         axes.set_title(_title(column), fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
-        axes.set_xlim(left=min(0, axes.get_xlim()[0]))  # also where there is one epoch
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))  # also with a single epoch
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
@@ -62,7 +62,7 @@ def _draw(axes: Axes, row: str, logs: Sequence[Log], column: str, colour: tuple[
     axes.plot(epochs, mean, marker=".", linewidth=1.4, color=colour, label=row)
     if low != high:
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.vlines(epochs, low, high, color=colour, alpha=0.6, linewidth=1)  # a band of one epoch has no width
+        axes.vlines(epochs, low, high, color=colour, alpha=0.6, linewidth=1)  # the band of a single epoch has no width
 
 
 def _colours(count: int) -> list[tuple[float, ...]]:

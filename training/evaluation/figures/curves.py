@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 __all__ = ["Log", "draw_curves", "read_log"]
 
 Log = Mapping[str, NDArray[np.float64]]
-"""Columns of equal length, ``epoch`` among them; NaN where a cell is empty."""
+"""Columns of equal length, one of them ``epoch``; NaN for empty cells."""
 
 _COLUMNS = 3
 
 
 def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read the numeric columns of a log; ``epoch`` is one of them.
+    """Read the numeric columns of a log, one of which is ``epoch``.
 
     Raises:
         OSError: the file cannot be read.
@@ -42,10 +42,10 @@ def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def draw_curves(logs: Mapping[str, Log]) -> Figure:
-    """A panel for each kind of number over the epochs.
+    """Draw a panel for each quantity over the epochs.
 
     Args:
-        logs: by name (``training``, ``validation``). Columns called ``DATA SET/DIRECTION/map`` share the panel ``map``.
+        logs: by name (``training``, ``validation``). Columns named ``DATA SET/DIRECTION/map`` share the panel ``map``.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -56,7 +56,7 @@ def draw_curves(logs: Mapping[str, Log]) -> Figure:
             series, _, kind = column.rpartition("/")
             panels.setdefault(f"{log_name}: {kind}", {})[series] = log["epoch"], log[column]
     if not panels:
-        raise ValueError(f"expected columns besides epoch and step, found none in {list(logs)}")
+        raise ValueError(f"expected columns other than epoch and step, found none in {list(logs)}")
     lines = ceil(len(panels) / _COLUMNS)
     figure = Figure(figsize=(4.4 * min(len(panels), _COLUMNS), 2.9 * lines), layout="constrained")
     grid = figure.subplots(lines, min(len(panels), _COLUMNS), squeeze=False).ravel()

@@ -1,4 +1,4 @@
-"""Embeddings in the plane, by identity and modality."""
+"""Two-dimensional map of embeddings by identity and modality."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MARKERS = {Modality.VISIBLE: "o", Modality.INFRARED: "^"}
 
 
 def project(embeddings: Embeddings, *, seed: int = 0, perplexity: float = 20.0) -> NDArray[np.float32]:
-    """t-SNE by cosine distance (van der Maaten and Hinton, JMLR 2008); float32 ``[N, 2]``.
+    """Project embeddings by t-SNE with cosine distance (van der Maaten and Hinton, JMLR 2008); float32 ``[N, 2]``.
 
-    The perplexity is lowered to what N allows. Distances in the plane mean little beyond who is near whom.
+    The perplexity is reduced if N is small. Only neighbourhoods in the plane are meaningful, not distances.
 
     Raises:
         ValueError: fewer than four images.
@@ -33,10 +33,10 @@ def project(embeddings: Embeddings, *, seed: int = 0, perplexity: float = 20.0) 
 
 
 def draw_embedding_map(embeddings: Embeddings, points: NDArray[np.float32]) -> Figure:
-    """Colour is the identity, the mark the modality (dot: visible, triangle: infrared).
+    """Draw projected embeddings: the colour is the identity, the marker the modality (triangle: infrared).
 
     Args:
-        embeddings: N images; with more than 20 identities colours come round again.
+        embeddings: N images; with more than 20 identities the colours repeat.
         points: float32 ``[N, 2]`` from :func:`project`.
     """
     figure = Figure(figsize=(8, 6.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Where a network looks: the share of each place in the embedding (HiResCAM, Draelos and Carin, 2020)."""
+"""Heat maps of the contribution of each position to an embedding (HiResCAM, Draelos and Carin, 2020)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Attention = NDArray[np.float32]
 
 
 def attention(network: nn.Module, image: Tensor, modality: Tensor, target: Tensor | None = None) -> Attention:
-    """How much each place of an image adds to its likeness with a target.
+    """Compute the contribution of each position of an image to its similarity with a target.
 
-    The likeness is the inner product of the embedding, before normalisation, with the target. A place counts with
-    the product of the last feature map and its gradient there; since pooling is homogeneous, these products add up
-    to the likeness but for the neck's constant. What speaks against the target is cut off.
+    The similarity is the inner product of the embedding, before normalisation, and the target. The contribution of a
+    position is the product of the last feature map and its gradient; since pooling is homogeneous, the contributions
+    add up to the similarity, except for the constant of the neck. Negative contributions are set to 0.
 
     Args:
-        network: has a ``pool`` over its last feature map and an output with an ``embedding``, as every network of
-            ``models`` has. Its mode is the caller's again afterwards.
+        network: has a ``pool`` over its last feature map and an output with an ``embedding``, like every network of
+            ``models``. Its training mode is restored.
         image: uint8 ``[N, H, W, 3]``.
         modality: int64 ``[N]``.
-        target: unit vectors ``[N, D]`` to be like; None: each image's own direction.
+        target: unit vectors ``[N, D]``; None: each image's own embedding.
 
-    Returns float32 ``[N, H, W]``, the largest value of each image 1 (all 0 where nothing speaks for the target).
+    Returns float32 ``[N, H, W]`` with the maximum 1 in each image (0 everywhere without a positive contribution).
     """
     found: list[Tensor] = []
 
@@ -59,7 +59,7 @@ def attention(network: nn.Module, image: Tensor, modality: Tensor, target: Tenso
 
 
 def draw_heatmaps(rows: Sequence[Sequence[tuple[Pixels, Attention, str]]]) -> Figure:
-    """One line a group (for instance a modality): each image, its title, and beside it the image under its attention.
+    """Draw a row of panels for each group, such as a modality: each image and beside it the image with its heat map.
 
     Raises:
         ValueError: there is nothing to draw.

@@ -1,4 +1,4 @@
-"""Cosine distances of genuine and impostor pairs, for each pair of modalities."""
+"""Histograms of the cosine distances of genuine and impostor pairs for each modality pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {"same identity": "#0969da", "other identity": "#bc4c00"}
 
 
 def count_by_modality(embeddings: Embeddings) -> dict[tuple[Modality, Modality], PairCounts]:
-    """Scores of all pairs of different images, unit vectors, for visible–visible, visible–infrared, infrared–infrared.
+    """Count the scores of all pairs of different images for each modality pair; the embeddings are unit vectors.
 
     Raises:
         ValueError: a score is outside [-1, 1].
@@ -29,7 +29,7 @@ def count_by_modality(embeddings: Embeddings) -> dict[tuple[Modality, Modality],
 
 
 def draw_histograms(counts: dict[tuple[Modality, Modality], PairCounts]) -> Figure:
-    """A panel a modality pair; each histogram has area 1, so that few genuine pairs are seen beside many impostors."""
+    """Draw a panel for each modality pair; each histogram has area 1, so few genuine pairs are visible too."""
     figure = Figure(figsize=(4.2 * len(counts), 3.3), layout="constrained")
     grid = figure.subplots(1, len(counts), squeeze=False, sharex=True)[0]
     farthest = max((_farthest(scores) for p in counts.values() for scores in (p.genuine, p.impostor)), default=2.0)
@@ -52,6 +52,6 @@ def _draw(axes: Axes, scores: ScoreCounts, label: str, colour: str) -> None:
 
 
 def _farthest(scores: ScoreCounts) -> float:
-    """Distance up to which there are scores."""
+    """Return the largest distance with a count above 0."""
     filled = np.flatnonzero(scores.histogram(_EDGES))
     return float(1 - _EDGES[filled[0]]) if len(filled) else 0.0

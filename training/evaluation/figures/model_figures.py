@@ -1,4 +1,4 @@
-"""Pictures of a network on a set of crops: its rankings, where it looks, how its embeddings and scores lie."""
+"""Figures of a network on a set of crops: rankings, heat maps, embedding map and score histograms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["plot_curves", "plot_embedding_map", "plot_heatmaps", "plot_histogram
 def plot_ranklists(
     model: LoadedModel, data: EvaluationSet, cache: Path, queries: int, hits: int, seed: int = 0
 ) -> Figure:
-    """The first hits of a few queries, drawn by ``seed``, under the set's first protocol."""
+    """Plot the first hits of random queries under the set's first protocol."""
     protocol = data.protocols[0]
     crops = open_crops(model, data, cache)
     images = Embeddings.of(embed(model, data, cache), data.records)
@@ -43,7 +43,7 @@ def plot_ranklists(
 def plot_heatmaps(
     network: Baseline, model: LoadedModel, data: EvaluationSet, cache: Path, images: int, seed: int = 0
 ) -> Figure:
-    """A line of crops for each modality, each beside the places that make its embedding."""
+    """Plot crops of each modality with heat maps of their embeddings."""
     crops = open_crops(model, data, cache)
     rows = []
     for modality in Modality:
@@ -57,7 +57,7 @@ def plot_heatmaps(
 
 
 def plot_embedding_map(model: LoadedModel, data: EvaluationSet, cache: Path, identities: int, seed: int = 0) -> Figure:
-    """t-SNE of a few identities, in both modalities."""
+    """Plot a t-SNE map of random identities in both modalities."""
     images = Embeddings.of(embed(model, data, cache), data.records)
     names = np.unique(images.identities)
     shown = names[_some(len(names), identities, seed)]
@@ -66,12 +66,12 @@ def plot_embedding_map(model: LoadedModel, data: EvaluationSet, cache: Path, ide
 
 
 def plot_histograms(model: LoadedModel, data: EvaluationSet, cache: Path) -> Figure:
-    """Distances of genuine and impostor pairs for each pair of modalities."""
+    """Plot histograms of the distances of genuine and impostor pairs for each modality pair."""
     return draw_histograms(count_by_modality(Embeddings.of(embed(model, data, cache), data.records)))
 
 
 def plot_curves(run: Path) -> Figure:
-    """Losses, rates and validation over the epochs of a run.
+    """Plot losses, learning rate and validation metrics over the epochs of a run.
 
     Raises:
         OSError: the run has no logs.
@@ -81,5 +81,5 @@ def plot_curves(run: Path) -> Figure:
 
 
 def _some(available: int, count: int, seed: int) -> NDArray[np.int64]:
-    """At most ``count`` of ``available`` places, rising."""
+    """Draw at most ``count`` of ``available`` indices, in ascending order."""
     return np.sort(np.random.default_rng(seed).permutation(available)[:count])

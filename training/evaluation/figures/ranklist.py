@@ -1,4 +1,4 @@
-"""Queries and their first hits, right and wrong marked."""
+"""Rank lists: queries and their first hits, with correct and wrong ones marked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Hit", "Shown", "draw_ranklist", "find_hits", "lay_out"]
 
 Pixels = NDArray[np.uint8]
 
-_RIGHT, _WRONG, _QUERY = "#1a7f37", "#cf222e", "#57606a"
+_CORRECT, _WRONG, _QUERY = "#1a7f37", "#cf222e", "#57606a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +28,24 @@ class Hit:
     """A gallery image in a query's ranking."""
 
     row: int
-    """In the gallery."""
+    """Index in the gallery."""
     score: float
-    right: bool
+    correct: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Shown:
-    """An image of a rank list: uint8 ``[H, W, 3]``, the line above it, and whether it is right (None: a query)."""
+    """An image of a rank list: uint8 ``[H, W, 3]``, its label, and whether it is a correct hit (None: a query)."""
 
     image: Pixels
     text: str
-    right: bool | None = None
+    correct: bool | None = None
 
 
 def find_hits(
     query: Embeddings, gallery: Embeddings, count: int, exclusion: Exclusion = Exclusion.NONE
 ) -> list[list[Hit]]:
-    """The first ``count`` hits of each query, ranked as :func:`metrics.evaluate` ranks; fewer if fewer are left."""
+    """Return up to ``count`` first hits of each query after exclusion, in the order of :func:`metrics.evaluate`."""
     scores = Similarity(query.vectors, gallery.vectors)(slice(0, len(query)))
     columns = nearest(scores, min(count, len(gallery)), excluded(exclusion, query, gallery))
     return [
@@ -59,7 +59,7 @@ def find_hits(
 
 
 def draw_ranklist(rows: Sequence[Sequence[Shown]]) -> Figure:
-    """One line a query: the query first, then its hits from the best on; green is right, red is wrong.
+    """Draw a row for each query, followed by its hits from the best; green marks correct hits, red wrong ones.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -84,17 +84,17 @@ def lay_out(
     query_image: Callable[[int], Pixels],
     gallery_image: Callable[[int], Pixels],
 ) -> list[list[Shown]]:
-    """Each query and its hits from :func:`find_hits`, ready to draw.
+    """Prepare each query and its hits from :func:`find_hits` for drawing.
 
     Args:
-        query, gallery: what the hits were found with.
-        hits: of each query.
-        query_image, gallery_image: give the image of a row, uint8 ``[H, W, 3]``.
+        query, gallery: arguments of :func:`find_hits`.
+        hits: hits of each query.
+        query_image, gallery_image: functions that return the image of a row, uint8 ``[H, W, 3]``.
     """
     return [
         [
             Shown(query_image(row), _describe(query, row)),
-            *(Shown(gallery_image(h.row), f"{_describe(gallery, h.row)}\n{h.score:.3f}", h.right) for h in found),
+            *(Shown(gallery_image(h.row), f"{_describe(gallery, h.row)}\n{h.score:.3f}", h.correct) for h in found),
         ]
         for row, found in enumerate(hits)
     ]
@@ -106,8 +106,8 @@ def _describe(images: Embeddings, row: int) -> str:
 
 
 def _draw(axes: Axes, shown: Shown, place: str) -> None:
-    colour = {None: _QUERY, True: _RIGHT, False: _WRONG}[shown.right]
-    mark = {None: "", True: " ✓", False: " ✗"}[shown.right]
+    colour = {None: _QUERY, True: _CORRECT, False: _WRONG}[shown.correct]
+    mark = {None: "", True: " ✓", False: " ✗"}[shown.correct]
     axes.imshow(shown.image)
     axes.set_title(f"{place}{mark}", fontsize=9, color=colour, fontweight="bold", pad=3)
     axes.set_xlabel(shown.text, fontsize=7, color="#24292f", labelpad=3)

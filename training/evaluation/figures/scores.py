@@ -1,4 +1,4 @@
-"""Chart of the mAP that the rows of a study reach, with the spread of their runs."""
+"""Chart of the mAP of the rows of a study, with the spread of their runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DIRECTIONS = (
 
 
 def draw_scores(rows: Mapping[str, Sequence[Result]]) -> Figure:
-    """Draw one group of bars for each data set and direction, one bar for each row: mean mAP ± standard deviation.
+    """Draw a group of bars for each data set and direction, with a bar for each row: mean mAP ± standard deviation.
 
     Args:
-        rows: the results of every run, by the name of its row.
+        rows: the results of all runs, by the name of their row.
 
     Raises:
         ValueError: there is no result.
