@@ -36,9 +36,9 @@ def test_an_embedding_has_unit_length_and_depends_on_its_own_crop_alone(method: 
     images, modality = batch(5)
     with torch.inference_mode():
         together = network.embed(images, modality)
-        alone = torch.cat([network.embed(images[i : i + 1], modality[i : i + 1]) for i in range(5)])
+        single = torch.cat([network.embed(images[i : i + 1], modality[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
 
 
 def test_both_parameter_groups_together_hold_every_trainable_parameter_once() -> None:
@@ -47,6 +47,6 @@ def test_both_parameter_groups_together_hold_every_trainable_parameter_once() ->
     assert sorted(grouped) == sorted(id(p) for p in network.parameters() if p.requires_grad)
 
 
-def test_an_unknown_method_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_method_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="baseline"):
         build("nothing", "resnet18", 3)

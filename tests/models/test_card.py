@@ -41,7 +41,7 @@ def test_a_card_survives_the_disk(tmp_path: Path) -> None:
     "changes",
     [{"surprise": 1}, {"fingerprint": "short"}, {"name": "../up"}, {"dimension": 0}, {"schema_version": 2}],
 )
-def test_a_card_that_is_not_one_is_refused(changes: dict[str, object]) -> None:
+def test_a_card_that_is_not_one_is_rejected(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         card(**changes)
 
@@ -64,7 +64,7 @@ def test_no_score_claims_less_than_one_pair_could_show() -> None:
     "changes",
     [{"rates": (0.1, 0.2), "scores": (0.1, 0.2)}, {"rates": (0.2, 0.1), "scores": (0.2, 0.1)}, {"rates": (0.2, 0.1)}],
 )
-def test_a_calibration_that_is_not_monotone_is_refused(changes: dict[str, object]) -> None:
+def test_a_calibration_that_is_not_monotone_is_rejected(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         calibration(**changes)
 
@@ -72,7 +72,7 @@ def test_a_calibration_that_is_not_monotone_is_refused(changes: dict[str, object
 @pytest.mark.parametrize(
     "intervals", [((0.9, 1.0),), ((0.9, 1.0), (0.2, 0.1), (0.0, 0.1), (0.0, 0.01)), ((0.9, 1.1),) * 4]
 )
-def test_intervals_that_do_not_fit_the_rates_are_refused(intervals: object) -> None:
+def test_intervals_that_do_not_fit_the_rates_are_rejected(intervals: object) -> None:
     with pytest.raises(ValidationError):
         calibration(intervals=intervals)
 

@@ -33,7 +33,7 @@ def test_a_fused_vector_is_the_scaled_concatenation_at_unit_length() -> None:
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf], [1.0, 1.0, 1.0]])
-def test_weights_that_do_not_fit_are_refused(weights: list[float]) -> None:
+def test_weights_that_do_not_fit_are_rejected(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weight above 0"):
         Fused([build("baseline", "test_resnet", 3) for _ in range(2)], weights)
 

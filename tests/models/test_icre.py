@@ -14,8 +14,8 @@ from models.icre import Icre, IcreOutput, Refinement, attention_heads, deep_widt
 
 ROWS: dict[str, dict[str, Any]] = {
     "all": {},
-    "MPFR alone": {"sdce": False},
-    "SDCE alone": {"mpfr": False},
+    "only MPFR": {"sdce": False},
+    "only SDCE": {"mpfr": False},
     "neither": {"mpfr": False, "sdce": False},
 }
 
@@ -169,8 +169,8 @@ def test_evaluation_has_no_dropout_and_no_other_image() -> None:
     with torch.inference_mode():
         together = network.embed(images, modality)
         assert torch.equal(network.embed(images, modality), together)
-        alone = torch.cat([network.embed(images[i : i + 1], modality[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+        single = torch.cat([network.embed(images[i : i + 1], modality[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
     training = opened(icre()).train()
     assert not torch.equal(training(images, modality).pooled, training(images, modality).pooled)
 
@@ -201,7 +201,7 @@ def test_the_gradient_from_mpfr_into_the_trunk_is_scaled_and_the_values_are_not(
     torch.testing.assert_close(values[1], values[0])
 
 
-def test_taps_that_are_no_stages_are_refused() -> None:
+def test_taps_that_are_no_stages_are_rejected() -> None:
     for taps in ((), (0, 1), (3, 5)):
         with pytest.raises(ValueError, match="stages 1 to 4"):
             icre(taps=taps)

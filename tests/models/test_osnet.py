@@ -138,7 +138,7 @@ def test_a_drawn_network_embeds_as_openvino_runs_its_file(drawn_file: Path) -> N
         assert torch.nn.functional.cosine_similarity(network(pixels), expected.reshape(1, -1)).item() >= 0.9999
 
 
-def test_the_weights_of_another_network_are_refused(drawn_file: Path) -> None:
+def test_the_weights_of_another_network_are_rejected(drawn_file: Path) -> None:
     with pytest.raises(ValueError, match="not the weights of osnet_x1_0"):
         load_osnet("osnet_x1_0", drawn_file)
 

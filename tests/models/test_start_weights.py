@@ -24,13 +24,13 @@ def test_missing_and_other_files_are_told_from_the_right_ones(tmp_path: Path) ->
         (tmp_path / f"drawn{suffix}").write_text(suffix)
     assert entry.state(tmp_path) == "complete"
     (tmp_path / "drawn.bin").write_text("another")
-    assert "drawn.bin is another file" in entry.state(tmp_path)
+    assert "drawn.bin is a different file" in entry.state(tmp_path)
 
 
 def test_the_command_names_publisher_licence_and_checksums_and_refuses_other_files(tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["weights", str(tmp_path)])
-    assert told.exit_code == 0
+    output = CliRunner().invoke(app, ["weights", str(tmp_path)])
+    assert output.exit_code == 0
     for word in ("Open Model Zoo", "Apache-2.0", START_WEIGHTS[0].name, START_WEIGHTS[0].sha256[".bin"]):
-        assert word in told.output
+        assert word in output.output
     (tmp_path / f"{START_WEIGHTS[0].name}.xml").write_text("another")
     assert CliRunner().invoke(app, ["weights", str(tmp_path)]).exit_code == 1

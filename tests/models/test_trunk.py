@@ -76,7 +76,7 @@ def test_packaged_weights_load_and_bring_their_own_normalisation() -> None:
     assert float(trunk.stems["visible"][1].running_var.std()) > 0  # random ones would be all 1
 
 
-def test_a_saved_state_dict_loads_and_a_wrong_one_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_saved_state_dict_loads_and_a_wrong_one_is_rejected(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import timm
 
     state = timm.create_model("resnet18").state_dict()
@@ -91,7 +91,7 @@ def test_a_saved_state_dict_loads_and_a_wrong_one_is_refused(tmp_path) -> None: 
     ("backbone", "weights", "message"),
     [
         ("no_such_net", None, "unknown backbone"),
-        ("vit_tiny_patch16_224", None, "staged families"),
+        ("vit_tiny_patch16_224", None, "one of the families"),
         ("resnet50", "imagenet", "no packaged weights"),
         ("efficientnet_lite0", "imagenet", "no packaged weights"),
     ],

@@ -1,4 +1,4 @@
-"""Miniature data sets with the published layouts, drawn: for tests and for trying a configuration."""
+"""Small synthetic data sets with the published layouts, for tests and for trying a configuration."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["DrawPerson", "write_llcm", "write_regdb", "write_sysu_mm01"]
 
 
 class DrawPerson(Protocol):
-    """Draws a made-up person; ``vireid.drawing.draw_person`` is one."""
+    """Draws a synthetic person."""
 
     def __call__(
         self, identity: int, modality: Modality, *, seed: int = 0, size: tuple[int, int] = (128, 64)
     ) -> Pixels:
-        """uint8 RGB ``[H, W, 3]`` of shape ``size``; another seed is another image of the same person."""
+        """uint8 RGB ``[H, W, 3]`` of shape ``size``; another seed gives another image of the same person."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The configuration says what is wrong with it, and overrides reach every part of it."""
+"""Training configurations: clear errors and overrides of every key."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_there_is_a_configuration_for_every_data_set() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_shipped_configuration_is_valid_and_survives_being_written_down(path: Path) -> None:
+def test_a_packaged_configuration_is_valid_and_read_as_written(path: Path) -> None:
     config = read_config(path)
     assert config.method == path.parent.name
     assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
     assert TrainingConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-def test_the_full_size_recipe_is_that_of_the_field() -> None:
+def test_the_full_size_recipe_has_the_usual_values() -> None:
     config = read_config(next(path for path in CONFIGS if path.stem == "sysu_mm01"))
     assert (config.input.height, config.input.width) == (288, 144)
     assert (config.batch.identities, config.batch.images, len(config.batch.streams)) == (8, 4, 3)
@@ -117,13 +117,13 @@ def test_overrides_are_yaml_values_at_dotted_keys(file: Path) -> None:
         ("batch.streams=[visible, thermal]", "streams"),
     ],
 )
-def test_a_bad_override_is_an_error_that_says_why(file: Path, override: str, message: str) -> None:
+def test_the_error_for_an_invalid_override_says_why(file: Path, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_config(file, [override])
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "3"])
-def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_rejected(file: Path, text: str) -> None:
     file.write_text(text, "utf-8")
     with pytest.raises(ValueError, match=r"not YAML|expected a mapping"):
         read_config(file)
@@ -168,13 +168,13 @@ def test_the_former_name_of_translate_is_still_accepted(kind: str) -> None:
     assert "imitate" not in data.model_dump()
 
 
-def test_an_unknown_key_is_answered_with_the_nearest_and_all_keys(file: Path) -> None:
+def test_the_error_for_an_unknown_key_suggests_the_closest_and_lists_all(file: Path) -> None:
     file.write_text(MINIMAL + "batch: {identites: 4}\n", "utf-8")
     message = r"(?s)batch.*'identites', did you mean 'identities'\? expected one of.*streams"
     with pytest.raises(ValidationError, match=message):
         read_config(file)
 
 
-def test_an_unknown_configuration_is_answered_with_the_nearest_and_all() -> None:
+def test_the_error_for_an_unknown_configuration_suggests_the_closest_and_lists_all() -> None:
     with pytest.raises(FileNotFoundError, match=r"'baseline/ligth', did you mean 'baseline/light'\?.*emi/light"):
         find_config("baseline/ligth")

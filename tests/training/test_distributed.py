@@ -1,4 +1,4 @@
-"""Two processes on the CPU learn what one would from the joint batch."""
+"""Training in two CPU processes equals training in one with the joint batch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def network_of(name: str) -> tuple[nn.Module, Method]:
     method = build_method(method_name, options)
     torch.manual_seed(0)
     network = build(method_name, "test_resnet", 4, **method.structure()).eval()
-    with torch.no_grad():  # what starts at zero would hide what is behind it
+    with torch.no_grad():  # zero weights would hide the gradients of later layers
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return network, method
@@ -182,7 +182,7 @@ def test_terms_and_gradients_of_every_method_are_those_of_the_joint_batch(tmp_pa
         assert all(value > 0 for value in expected.values()), name
 
 
-def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(
+def test_two_processes_train_the_same_network_as_one_with_the_joint_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(models.registry.METHODS, "toy-together", Toy)
@@ -219,7 +219,7 @@ def test_two_processes_train_the_network_that_one_would_with_the_joint_batch(
     assert (tmp_path / "run" / "training.csv").read_text("utf-8").count("\n") == 3, "one process writes"
 
 
-def test_alone_nothing_is_gathered_or_replicated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_gathers_and_replicates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     rows, layer = torch.ones(2, 3), nn.Linear(3, 3)
     with join_processes() as process:
@@ -230,7 +230,7 @@ def test_alone_nothing_is_gathered_or_replicated(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "efficientnet_lite0"])
-def test_norms_over_all_processes_change_nothing_but_the_statistics(backbone: str) -> None:
+def test_synchronised_norms_change_only_the_statistics(backbone: str) -> None:
     network = build("baseline", backbone, 4).eval()
     image = torch.randint(0, 256, (4, 64, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     modality = torch.tensor([0, 1, 0, 1])

@@ -1,4 +1,4 @@
-"""The loop does what a plain loop does, goes on where it stopped, and stops when something is wrong."""
+"""The training loop: equality with a plain loop, resuming, validation and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models.baseline import Output
 from models.card import Modality
 from models.registry import build
 from tests.drawing import draw_person, write_people
-from tests.training import synthetic_datasets as miniature
+from tests.training import synthetic_datasets as synthetic
 from tests.training.trainer_toys import (
     SIZE,
     Classification,
@@ -52,7 +52,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(training.methods.METHODS, name, method)
     monkeypatch.setattr(Fragile, "seen", 0)
     monkeypatch.setattr(Fragile, "fails_at", None)
-    monkeypatch.setattr(Fragile, "sick_at", None)
+    monkeypatch.setattr(Fragile, "nan_at", None)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality of nested states, tensors bit for bit."""
+    """Compare nested states, with tensors bit by bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -82,7 +82,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def states_differ(one: Path, other: Path) -> list[str]:
-    """Parts of two checkpoints that are not bit for bit the same."""
+    """Return the parts of two checkpoints that are not bit-identical."""
     a, b = (torch.load(out / "last.pt", weights_only=True) for out in (one, other))
     return [key for key in a.keys() | b.keys() if not same(a[key], b[key])]
 
@@ -91,7 +91,7 @@ def states_differ(one: Path, other: Path) -> list[str]:
 
 
 def learnt_by_hand(config: TrainingConfig, cache: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Weights and averaged weights after the loop as one would write it down, groups as one large batch."""
+    """Weights and averaged weights after a plain loop, with an accumulation group as one large batch."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = Toy(config.backbone, 10)
@@ -126,9 +126,7 @@ def learnt_by_hand(config: TrainingConfig, cache: Path) -> tuple[dict[str, torch
     [{}, {"accumulation": 2}, {"accumulation": 3}, {"clip": 0.1}, {"ema": 0.8}, {"epochs": 3, "ema": 0.5}],
     ids=str,
 )
-def test_the_engine_learns_what_a_plain_loop_learns(
-    people: Path, cache: Path, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_the_trainer_equals_a_plain_loop(people: Path, cache: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     config = toy_config(people, **changes)
     plain, average = learnt_by_hand(config, cache)
     trained = load_trained(run(config, tmp_path / "out", cache=cache))
@@ -171,13 +169,13 @@ def test_mixed_precision_stays_finite_and_near_full_precision(
     assert all(np.isfinite(float(row["loss"])) for row in rows(tmp_path / precision / "training.csv"))
 
 
-def test_the_number_of_workers_changes_nothing(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_affect_the_result(people: Path, cache: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         run(toy_config(people, workers=workers), tmp_path / str(workers), cache=cache)
     assert states_differ(tmp_path / "0", tmp_path / "2") == ["config"]
 
 
-def test_the_generators_of_the_caller_are_left_alone(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_global_generators_are_restored(people: Path, cache: Path, tmp_path: Path) -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     run(toy_config(people, backbone="toy-dropout"), tmp_path / "out", cache=cache)
     assert torch.equal(torch_state, torch.get_rng_state())
@@ -185,7 +183,7 @@ def test_the_generators_of_the_caller_are_left_alone(people: Path, cache: Path, 
     assert np.array_equal(numpy_state[1], np.random.get_state()[1])  # type: ignore[index]
 
 
-def test_a_method_whose_streams_are_not_drawn_is_refused(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_method_without_its_streams_is_rejected(people: Path, cache: Path, tmp_path: Path) -> None:
     config = toy_config(people, batch={"streams": ["exchanged", "infrared"]})
     with pytest.raises(ValueError, match=r"toy needs the streams .*visible"):
         run(config, tmp_path / "out", cache=cache)
@@ -200,7 +198,7 @@ def test_a_method_whose_streams_are_not_drawn_is_refused(people: Path, cache: Pa
     ids=["plain", "everything"],
 )
 @pytest.mark.parametrize("interrupted_at", [4, 7, 8, 18], ids=["inside", "last", "first", "epoch 3"])
-def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     people: Path,
     cache: Path,
     tmp_path: Path,
@@ -224,7 +222,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     assert same(whole.network.state_dict(), parts.network.state_dict())
 
 
-def test_two_epochs_are_one_and_a_resumed_one(
+def test_two_epochs_equal_one_epoch_and_a_resumed_one(
     people: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy_config(people, method="fragile", backbone="toy-dropout")
@@ -268,7 +266,7 @@ def test_a_finished_run_can_be_resumed_without_effect(people: Path, cache: Path,
     assert result.read_bytes() == before
 
 
-def test_resume_starts_a_run_that_had_not_begun(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_resume_starts_a_new_run(people: Path, cache: Path, tmp_path: Path) -> None:
     assert run(toy_config(people), tmp_path / "out", resume=True, cache=cache).is_file()
 
 
@@ -278,7 +276,9 @@ def test_a_run_is_not_overwritten(people: Path, cache: Path, tmp_path: Path) -> 
         run(toy_config(people), tmp_path / "out", cache=cache)
 
 
-def test_resume_refuses_another_configuration_and_names_the_keys(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_resume_with_another_configuration_is_an_error_that_names_the_keys(
+    people: Path, cache: Path, tmp_path: Path
+) -> None:
     run(toy_config(people), tmp_path / "out", cache=cache)
     other = toy_config(people, epochs=5, clip=1.0, workers=1, optimiser={"learning_rate": 0.2})
     with pytest.raises(ValueError, match="cannot be resumed") as refusal:
@@ -287,7 +287,7 @@ def test_resume_refuses_another_configuration_and_names_the_keys(people: Path, c
     assert named == ["clip", "epochs", "optimiser.learning_rate"]
 
 
-def test_resume_refuses_other_data(tmp_path: Path) -> None:
+def test_resume_with_other_data_is_an_error(tmp_path: Path) -> None:
     people = write_people(tmp_path / "people", range(4), images=2, size=SIZE)
     run(toy_config(people), tmp_path / "out")
     next(people.rglob("*.png")).unlink()
@@ -298,12 +298,12 @@ def test_resume_refuses_other_data(tmp_path: Path) -> None:
 # --- stopping
 
 
-def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_batch(
+def test_a_non_finite_loss_stops_the_run_and_names_the_batch(
     people: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy_config(people, method="fragile")
     steps = drawn_batches(config, cache)
-    monkeypatch.setattr(Fragile, "sick_at", len(steps[0]) + 3)
+    monkeypatch.setattr(Fragile, "nan_at", len(steps[0]) + 3)
     with pytest.raises(NonFiniteLossError, match=r"epoch 2, step 3: .*'wrt': nan") as stop:
         run(config, tmp_path / "out", cache=cache)
     assert Fragile.seen == len(steps[0]) + 3
@@ -317,7 +317,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_batch(
 # --- evaluation
 
 
-def test_validation_identities_take_no_part_in_training(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_validation_identities_are_not_trained_on(people: Path, cache: Path, tmp_path: Path) -> None:
     seen: set[str] = set()
 
     def note(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
@@ -352,7 +352,7 @@ def test_the_released_network_is_the_one_selected(
     assert [row["epoch"] for row in rows(tmp_path / "out" / "validation.csv")] == ["0", "1", "2", "3", "4"]
 
 
-def test_a_validation_share_that_leaves_nobody_is_refused(tmp_path: Path) -> None:
+def test_a_validation_share_without_identities_is_rejected(tmp_path: Path) -> None:
     people = write_people(tmp_path / "people", range(3), images=1, size=SIZE)
     with pytest.raises(ValueError, match=r"raise validation\.share"):
         run(toy_config(people, validation={"share": 0.01}), tmp_path / "out")
@@ -375,7 +375,7 @@ def test_equal_names_in_two_data_sets_are_two_people(people: Path, cache: Path, 
         run(toy_config(people, data=[data[0], data[0]]), tmp_path / "again", cache=cache)
 
 
-def test_a_data_set_that_is_not_classified_takes_no_class(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_data_set_without_classification_has_no_classes(people: Path, cache: Path, tmp_path: Path) -> None:
     other = write_people(tmp_path / "other", range(3), images=2, size=SIZE)
     data = [
         {"kind": "folder", "root": other, "name": "a", "classify": False},
@@ -389,7 +389,7 @@ def test_a_data_set_that_is_not_classified_takes_no_class(people: Path, cache: P
         toy_config(people, data=data[:1]).read_data()
 
 
-def test_a_run_starts_from_the_network_of_another(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_run_starts_from_the_weights_of_another_run(people: Path, cache: Path, tmp_path: Path) -> None:
     first = run(toy_config(people), tmp_path / "first", cache=cache)
     still = toy_config(people, method="toy-baseline", start=first, optimiser={"learning_rate": 1e-12})
     assert same(
@@ -407,7 +407,7 @@ def test_a_run_starts_from_the_network_of_another(people: Path, cache: Path, tmp
         run(toy_config(people, start=tmp_path / "none.pt"), tmp_path / "fourth", cache=cache)
 
 
-def test_visible_people_take_part_with_translated_infrared(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_visible_people_are_trained_on_with_translated_infrared(people: Path, cache: Path, tmp_path: Path) -> None:
     source = {"kind": "folder", "root": people / "visible", "name": "v", "modality": "visible"}
     with pytest.raises(ValueError, match="one modality only"):
         run(toy_config(people, data=[source]), tmp_path / "refused", cache=cache)
@@ -418,7 +418,7 @@ def test_visible_people_take_part_with_translated_infrared(people: Path, cache: 
     assert {name.rsplit("/", 1)[1] for name in trained.metrics} >= {"rank1", "map", "minp", "chance_rank1"}
 
 
-def test_a_image_is_not_found_by_its_own_translation(people: Path, cache: Path, tmp_path: Path) -> None:
+def test_an_image_is_not_matched_with_its_own_translation(people: Path, cache: Path, tmp_path: Path) -> None:
     rules = set()
 
     def note(query: Embeddings, gallery: Embeddings, exclusion: Exclusion) -> Mapping[str, float]:
@@ -430,7 +430,7 @@ def test_a_image_is_not_found_by_its_own_translation(people: Path, cache: Path, 
     assert rules == {Exclusion.SAME_ID_SAME_CAM}
 
 
-def test_aligned_pairs_are_judged_in_the_misaligned_form(tmp_path: Path) -> None:
+def test_aligned_pairs_are_validated_misaligned(tmp_path: Path) -> None:
     for identity in range(6):
         for modality in Modality:
             file = tmp_path / "pairs" / modality / f"{identity}.png"
@@ -446,15 +446,15 @@ def test_aligned_pairs_are_judged_in_the_misaligned_form(tmp_path: Path) -> None
 
 
 def benchmark_config(name: str, root: Path, *overrides: str) -> TrainingConfig:
-    """The shipped configuration over a drawn miniature, one epoch long."""
-    getattr(miniature, f"write_{name}")(root, draw_person)
+    """The packaged configuration over a drawn synthetic, one epoch long."""
+    getattr(synthetic, f"write_{name}")(root, draw_person)
     short = ["epochs=1", "schedule.warmup_epochs=0", "weights=none", "workers=0"]
     file = Path(training.__file__).parent / "configs" / "baseline" / f"{name}.yaml"
     return read_config(file, [f"data.0.root={root}", *short, *overrides])
 
 
 @pytest.mark.parametrize(("name", "people"), [("sysu_mm01", 6), ("regdb", 3), ("llcm", 4)])
-def test_the_configuration_of_a_benchmark_trains_on_its_miniature(tmp_path: Path, name: str, people: int) -> None:
+def test_the_configuration_of_a_benchmark_trains_on_a_synthetic_one(tmp_path: Path, name: str, people: int) -> None:
     small = ["backbone=test_resnet", "input={height: 48, width: 24}", "batch={identities: 2, images: 8}"]
     trained = load_trained(run(benchmark_config(name, tmp_path / name, *small), tmp_path / "out"))
     assert len(trained.labels) == people
@@ -481,7 +481,7 @@ def screen() -> Iterator[io.StringIO]:
         yield text
 
 
-def test_without_a_terminal_every_epoch_leaves_a_plain_line(
+def test_without_a_terminal_every_epoch_prints_a_plain_line(
     people: Path, cache: Path, tmp_path: Path, screen: io.StringIO
 ) -> None:
     train(toy_config(people), tmp_path / "out", cache=cache, console=Console(file=screen))
@@ -498,7 +498,7 @@ def test_on_a_terminal_the_bar_shows_loss_and_speed(
     assert re.search(r"epoch 1/2 .*10/10.* loss \d+\.\d+ .*images/s", screen.getvalue())
 
 
-def test_the_logs_hold_the_terms_the_rate_and_the_speed_of_every_epoch(
+def test_the_logs_contain_terms_learning_rate_and_speed_of_every_epoch(
     people: Path, cache: Path, tmp_path: Path
 ) -> None:
     run(toy_config(people, method="toy-baseline", epochs=3), tmp_path / "out", cache=cache)
@@ -522,7 +522,7 @@ def falling(scores: list[float]) -> Measure:
 @pytest.mark.parametrize(
     ("scores", "warned"), [([0.5, 0.5, 0.5, 0.3, 0.4, 0.6], True), ([0.5, 0.5, 0.5, 0.6, 0.5, 0.5], False)]
 )
-def test_a_run_that_ends_below_its_start_says_so(
+def test_a_run_that_is_worse_than_its_initial_weights_warns(
     people: Path, cache: Path, tmp_path: Path, scores: list[float], warned: bool
 ) -> None:
     screen = io.StringIO()
@@ -531,7 +531,7 @@ def test_a_run_that_ends_below_its_start_says_so(
     assert ("is worse than its initial weights" in screen.getvalue()) is warned
 
 
-def test_a_method_that_retains_gets_the_embeddings_of_the_network_at_the_start(
+def test_a_method_with_targets_gets_the_embeddings_of_the_initial_network(
     people: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Batch] = []

@@ -16,7 +16,7 @@ PER_EPOCH = 7
     ("epoch", "factor"),
     [(0, 0.1), (1, 0.2), (8, 0.9), (9, 1), (10, 1), (19, 1), (20, 0.1), (49, 0.1), (50, 0.01), (80, 0.01)],
 )
-def test_steps_follow_the_table_of_the_field(epoch: int, factor: float, within: int) -> None:
+def test_the_step_schedule_is_the_usual_one(epoch: int, factor: float, within: int) -> None:
     found = learning_rate_factor(Steps(), epoch * PER_EPOCH + within, PER_EPOCH, 81)
     assert found == pytest.approx(factor)
 

@@ -1,4 +1,4 @@
-"""A network and methods small enough to train in a blink, entered in the registries by the tests that use them."""
+"""A tiny network and methods, which the tests register."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Toy(Baseline):
 
 
 class Classification(Method):
-    """Cross-entropy alone, whose mean over two batches is that of the joint batch."""
+    """Only cross-entropy, whose mean over two batches is that of the joint batch."""
 
     streams: ClassVar[frozenset[Stream]] = frozenset({Stream.VISIBLE})
 
@@ -61,14 +61,14 @@ class Classification(Method):
 
 
 class Interrupted(Exception):
-    """Stands for whatever ends a process."""
+    """Represents any failure of a process."""
 
 
 class Fragile(BaselineMethod):
-    """The baseline until its ``fails_at``-th batch, which raises; from ``sick_at`` on its loss is not a number."""
+    """The baseline until its ``fails_at``-th batch, which raises; from ``nan_at`` on its loss is NaN."""
 
     fails_at: ClassVar[int | None] = None
-    sick_at: ClassVar[int | None] = None
+    nan_at: ClassVar[int | None] = None
     seen: ClassVar[int] = 0
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ class Fragile(BaselineMethod):
         if Fragile.seen == Fragile.fails_at:
             raise Interrupted
         terms = super().forward(output, batch)
-        if Fragile.seen == Fragile.sick_at:
+        if Fragile.seen == Fragile.nan_at:
             terms["wrt"] = terms["wrt"] * torch.nan
         return terms
 
@@ -99,12 +99,12 @@ def toy_config(root: Path, **changes: Any) -> TrainingConfig:
 
 
 def run(config: TrainingConfig, out: Path, **options: Any) -> Path:
-    """``train`` in silence."""
+    """Run ``train`` without output."""
     return train(config, out, console=Console(file=io.StringIO()), **options)
 
 
 def run_on_people(root: Path) -> Path:
-    """The run, under ``root``, of a network that learnt next to nothing from drawn people, some of them kept out."""
+    """The run, under ``root``, of a barely trained network on drawn people, some of them held out."""
     config = toy_config(
         write_people(root / "people", range(12), images=2, size=(48, 24)),
         method="baseline",
@@ -119,7 +119,7 @@ def run_on_people(root: Path) -> Path:
 
 
 def drawn_batches(config: TrainingConfig, cache: Path, world_size: int = 1) -> list[list[list[Batch]]]:
-    """The batches of the configuration by epoch, step and rank, made without the engine."""
+    """The batches of the configuration by epoch, step and rank, computed without the trainer."""
     records = read_folder(config.data[0].root)
     size = (config.input.height, config.input.width)
     crops = TrainingCrops(
@@ -149,6 +149,6 @@ def drawn_batches(config: TrainingConfig, cache: Path, world_size: int = 1) -> l
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """One batch with the rows of all."""
+    """Join the rows of all batches."""
     names = ("images", "identities", "modalities", "roles", "pairs")
     return Batch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in names))

@@ -10,13 +10,13 @@ import typer
 if TYPE_CHECKING:
     from training.data.sources import Source
 
-__all__ = ["CACHE", "Cache", "DataModality", "Imitate", "Misaligned", "On", "RunArgument", "source_from_options"]
+__all__ = ["CACHE", "Cache", "DataModality", "Translate", "Misaligned", "On", "RunArgument", "source_from_options"]
 
 CACHE = Path("runs/cache")
 
 Cache = Annotated[Path, typer.Option(help="Folder for decoded crops; runs share it.")]
 DataModality = Annotated[str | None, typer.Option(help="Modality of all crops in a folder ROOT/IDENTITY/*.")]
-Imitate = Annotated[bool, typer.Option(help="Translate visible crops of identities that have no infrared crop.")]
+Translate = Annotated[bool, typer.Option(help="Translate visible crops of identities that have no infrared crop.")]
 Misaligned = Annotated[bool, typer.Option(help="Mirror and crop infrared differently, for aligned pairs.")]
 On = Annotated[
     str | None,
@@ -28,7 +28,7 @@ On = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or of an exported model.")]
 
 
-def source_from_options(on: str, modality: str | None = None, imitate: bool = False, trial: int = 1) -> Source:
+def source_from_options(on: str, modality: str | None = None, translate: bool = False, trial: int = 1) -> Source:
     """Return the data set that ``KIND:PATH`` and the options describe, validated as in a configuration.
 
     Raises:
@@ -44,7 +44,7 @@ def source_from_options(on: str, modality: str | None = None, imitate: bool = Fa
     fields: dict[str, object] = {"kind": kind, "root": path, "name": Path(path).name}
     if modality:
         fields["modality"] = modality
-    if imitate:
+    if translate:
         fields["translate"] = "channel"
     if kind == "regdb":
         fields["trial"] = trial

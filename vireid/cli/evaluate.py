@@ -13,7 +13,7 @@ from vireid.cli.data_options import (
     CACHE,
     Cache,
     DataModality,
-    Imitate,
+    Translate,
     Misaligned,
     On,
     RunArgument,
@@ -46,7 +46,7 @@ def evaluate(
     run: RunArgument,
     on: On = None,
     modality: DataModality = None,
-    imitate: Imitate = False,
+    translate: Translate = False,
     misaligned: Misaligned = False,
     trial: Trial = 1,
     preset: Preset = None,
@@ -66,13 +66,13 @@ def evaluate(
         from training.evaluation.rerank import KReciprocal
         from training.export.release import write_calibrations
 
-        data_options = {"--modality": modality, "--imitate": imitate, "--misaligned": misaligned, "--preset": preset}
+        data_options = {"--modality": modality, "--translate": translate, "--misaligned": misaligned, "--preset": preset}
         if not on and (given := [option for option, value in data_options.items() if value]):
             raise ValueError(f"{', '.join(given)}: needs a data set; name it with --on")
         model = load_model(run)
         sets: list[EvaluationSet]
         if on:
-            source = source_from_options(on, modality, imitate, trial)
+            source = source_from_options(on, modality, translate, trial)
             sets = [evaluation_set(source, misaligned=misaligned, presets=preset or ())]
         else:  # needs the data of the training, which may not be at hand
             sets = held_out_sets(model.config)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vireid.cli.console import TRAINING, one_line_errors, typed_command
-from vireid.cli.data_options import CACHE, Cache, DataModality, Imitate, Misaligned, On, source_from_options
+from vireid.cli.data_options import CACHE, Cache, DataModality, Translate, Misaligned, On, source_from_options
 
 __all__ = ["app"]
 
@@ -66,7 +66,7 @@ def quantise(
     precision: Annotated[str, typer.Option(help="int8 or bf16, for CPUs, or fp16, for GPUs.")] = "int8",
     on: On = None,
     modality: DataModality = None,
-    imitate: Imitate = False,
+    translate: Translate = False,
     misaligned: Misaligned = False,
     cache: Cache = CACHE,
 ) -> None:
@@ -82,7 +82,7 @@ def quantise(
 
         if precision not in {Precision.INT8, Precision.BF16, Precision.FP16}:
             raise ValueError(f"--precision {precision}: expected int8, bf16 or fp16")
-        sets = [evaluation_set(source_from_options(on, modality, imitate), misaligned=misaligned)] if on else []
+        sets = [evaluation_set(source_from_options(on, modality, translate), misaligned=misaligned)] if on else []
         variant = add_variant(model, Precision(precision), cache, sets, typer.echo)
         use = "where it is faster" if variant.accepted else f"only on request: it loses more than {MAX_LOSS}"
         typer.echo(f"{model / variant.file}: used {use}")

@@ -22,7 +22,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("stream", Stream)
-def test_the_source_stays_as_it_was(image: Pixels, stream: Stream) -> None:
+def test_the_source_image_is_not_modified(image: Pixels, stream: Stream) -> None:
     before = image.copy()
     frozen = image.copy()
     frozen.flags.writeable = False
@@ -36,7 +36,7 @@ def test_the_source_stays_as_it_was(image: Pixels, stream: Stream) -> None:
         assert (frozen == before).all()
 
 
-def test_a_crop_out_of_the_black_padding_equals_a_loop(image: Pixels) -> None:
+def test_a_crop_of_the_padded_image_equals_a_loop(image: Pixels) -> None:
     margin = round(10 / 288 * 72)
     for seed in range(10):
         draws = rng(seed)
@@ -94,7 +94,7 @@ def test_infrared_changes_gain_and_offset_within_the_range() -> None:
 
 
 @pytest.mark.parametrize("stream", Stream)
-def test_an_erased_place_is_a_rectangle_of_the_mean_colour(stream: Stream) -> None:
+def test_an_erased_region_is_a_rectangle_of_the_mean_colour(stream: Stream) -> None:
     bright = np.full((100, 50, 3), 250, np.uint8)
     aug = Augmentation(pad=0, erasing=1, infrared_offset=(0, 0), transition=lambda image, rng: image.copy())
     for seed in range(50):
@@ -119,7 +119,7 @@ def test_roles_and_stems_of_the_streams() -> None:
     assert [*Role] == [0, 1, 2]
 
 
-def test_what_is_cut_off_each_side_stays_below_its_share_and_the_rest_fills_the_image() -> None:
+def test_cuts_are_below_their_maximum_and_the_rest_fills_the_image() -> None:
     rows, columns = np.indices((64, 32))
     ramp = np.stack([4 * rows, 8 * columns, 0 * rows], 2).clip(0, 255).astype(np.uint8)
     aug = Augmentation(erasing=0, pad=0, flip=0, cut=0.25)
@@ -131,10 +131,10 @@ def test_what_is_cut_off_each_side_stays_below_its_share_and_the_rest_fills_the_
     cut = np.array(edges)
     assert cut.max() <= 0.25 * 64 + 0.5
     assert (cut.max(0) > 12).all()
-    assert (abs(np.corrcoef(cut.T) - np.eye(4)) < 0.3).all()  # each side is drawn on its own
+    assert (abs(np.corrcoef(cut.T) - np.eye(4)) < 0.3).all()  # the sides are drawn independently
 
 
-def test_a_transition_shares_what_is_cut_off_with_its_source(image: Pixels) -> None:
+def test_a_transition_has_the_same_cuts_as_its_source(image: Pixels) -> None:
     aug = Augmentation(
         erasing=0, pad=0, cut=0.25, transition=ChannelTranslation(luma=0, gamma=(1, 1), percentiles=None)
     )

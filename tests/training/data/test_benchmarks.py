@@ -1,4 +1,4 @@
-"""The readers of SYSU-MM01, RegDB and LLCM on drawn miniatures, and what is known of the real ones."""
+"""The readers of SYSU-MM01, RegDB and LLCM on synthetic data sets, and the published counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PUBLISHED_PERMUTATION = Path(__file__).parents[4] / "shared/data/sysu-mm01-split
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root that would fool readers which look for letters or offsets in a path."""
+    """A root with misleading names, for readers that search the whole path."""
     return tmp_path_factory.mktemp("x") / "cameras" / "cam3_c7_" / "visible"
 
 
@@ -54,7 +54,7 @@ def test_a_complete_copy_has_every_count(
         assert {c.what: c.found for c in report.counts} == counts
 
 
-def test_an_incomplete_copy_is_told_expected_and_found(sysu: tuple[Path, dict[str, int]]) -> None:
+def test_the_report_of_an_incomplete_copy_has_expected_and_found_counts(sysu: tuple[Path, dict[str, int]]) -> None:
     report = check(sysu[0])
     assert not report.ok
     assert "train identities: expected 296, found 4" in report.problems()
@@ -74,7 +74,7 @@ def test_published_counts_add_up() -> None:
     assert sum(number for what, number in c.items() if what.endswith("images")) == 46_767
 
 
-def test_sysu_training_takes_the_validation_people_in_or_leaves_them_out(
+def test_sysu_training_includes_the_validation_split_or_not(
     sysu: tuple[Path, dict[str, int]],
 ) -> None:
     root, counts = sysu
@@ -96,7 +96,7 @@ def test_sysu_records_come_from_path_components(sysu: tuple[Path, dict[str, int]
             assert record.modality is modality is sysu_mm01.CAMERAS[record.camera]
 
 
-def test_sysu_pools_are_one_list_a_camera(sysu: tuple[Path, dict[str, int]]) -> None:
+def test_sysu_records_are_grouped_by_camera(sysu: tuple[Path, dict[str, int]]) -> None:
     root, counts = sysu
     gallery = by_camera(sysu_mm01.evaluation_records(root, V))
     assert list(gallery) == ["1", "2", "4", "5"]
@@ -108,12 +108,12 @@ def test_sysu_pools_are_one_list_a_camera(sysu: tuple[Path, dict[str, int]]) -> 
     assert len(queries) == counts["test infrared images"]
 
 
-def test_sysu_validation_people_are_seen_in_cameras_3_4_and_5_only(sysu: tuple[Path, dict[str, int]]) -> None:
+def test_sysu_validation_people_are_only_in_cameras_3_4_and_5(sysu: tuple[Path, dict[str, int]]) -> None:
     records = [r for m in Modality for r in sysu_mm01.evaluation_records(sysu[0], m, sysu_mm01.Split.VALIDATION)]
     assert {r.camera for r in records} == {"3", "4", "5"}
 
 
-def test_a_drawn_permutation_has_the_published_form(sysu: tuple[Path, dict[str, int]]) -> None:
+def test_the_synthetic_permutation_has_the_published_form(sysu: tuple[Path, dict[str, int]]) -> None:
     root, counts = sysu
     cells = sysu_mm01.permutation(root / "exp" / "rand_perm_cam.mat")
     assert len(cells) == counts["camera and identity cells as in rand_perm_cam.mat"]
@@ -166,7 +166,7 @@ def test_the_published_permutation_confirms_every_count() -> None:
     assert found == sysu_mm01.COUNTS
 
 
-def test_another_matlab_file_is_refused(tmp_path: Path) -> None:
+def test_another_matlab_file_is_rejected(tmp_path: Path) -> None:
     from scipy.io import savemat
 
     savemat(tmp_path / "other.mat", {"id": np.arange(3)})
@@ -175,7 +175,7 @@ def test_another_matlab_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trial", regdb.TRIALS)
-def test_a_regdb_trial_halves_the_people(reg: tuple[Path, dict[str, int]], trial: int) -> None:
+def test_a_regdb_trial_splits_the_people_in_half(reg: tuple[Path, dict[str, int]], trial: int) -> None:
     root, _ = reg
     learnt = regdb.training_records(root, trial)
     evaluated = {m: regdb.evaluation_records(root, trial, m) for m in Modality}
@@ -187,7 +187,7 @@ def test_a_regdb_trial_halves_the_people(reg: tuple[Path, dict[str, int]], trial
         assert Counter(r.modality for r in learnt)[modality] == len(records) == 9
 
 
-def test_regdb_trials_differ_and_others_do_not_exist(reg: tuple[Path, dict[str, int]]) -> None:
+def test_regdb_trials_differ_and_unknown_ones_are_rejected(reg: tuple[Path, dict[str, int]]) -> None:
     trials = {tuple(sorted({r.identity for r in regdb.training_records(reg[0], t)})) for t in regdb.TRIALS}
     assert len(trials) > 1
     for trial in (0, 11):
@@ -223,7 +223,7 @@ def test_llcm_cameras_come_from_folders_and_names(low_light: tuple[Path, dict[st
         (Kind.LLCM, "test_nir/cam9"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_files_and_folders_are_named(
     kind: Kind,
     lost: str,
     sysu: tuple[Path, dict[str, int]],
@@ -234,12 +234,12 @@ def test_what_is_missing_is_named(
     root = {Kind.SYSU_MM01: sysu, Kind.REGDB: reg, Kind.LLCM: low_light}[kind][0]
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    gone = copy / lost
-    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    missing = copy / lost
+    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
     report = check(copy, kind)
     assert not report.ok
     assert report.problem is not None
-    assert report.problem.startswith(f"{gone}: missing")
+    assert report.problem.startswith(f"{missing}: missing")
 
 
 def test_a_renumbered_image_disagrees_with_the_permutation(sysu: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_renumbered_image_disagrees_with_the_permutation(sysu: tuple[Path, dic
     assert sysu_mm01.check(root, counts).problems() == [f"{cells}: expected {counts[cells]}, found {counts[cells] - 1}"]
 
 
-def test_stray_files_are_named_and_passed_over(sysu: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
+def test_stray_files_are_reported_and_ignored(sysu: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
     root, counts = tmp_path / "copy", sysu[1]
     shutil.copytree(sysu[0], root)
     stray = sorted([root / "cam1" / "0002" / "Thumbs.db", root / "cam6" / "0002" / "0001 (copy).jpg"])
@@ -270,7 +270,7 @@ def test_stray_files_are_named_and_passed_over(sysu: tuple[Path, dict[str, int]]
         ("exp/rand_perm_cam.mat", "no matlab", "rand_perm_cam.mat"),
     ],
 )
-def test_a_malformed_file_is_the_problem(
+def test_a_malformed_file_is_reported_as_the_problem(
     sysu: tuple[Path, dict[str, int]], tmp_path: Path, file: str, content: str, message: str
 ) -> None:
     root = tmp_path / "copy"
@@ -291,7 +291,7 @@ def test_a_malformed_image_list_is_named_with_its_line(reg: tuple[Path, dict[str
         regdb.training_records(root, 1)
 
 
-def test_the_kind_is_found_from_the_folders(
+def test_the_kind_is_detected_from_the_folders(
     sysu: tuple[Path, dict[str, int]],
     reg: tuple[Path, dict[str, int]],
     low_light: tuple[Path, dict[str, int]],
@@ -324,7 +324,7 @@ def test_own_folders_and_manifests_are_counted(people: Path, tmp_path: Path) -> 
     assert counts(tmp_path / "m.csv")["visible images"] == 1
 
 
-def test_a_wrong_manifest_or_kind_or_path_is_told(tmp_path: Path) -> None:
+def test_a_wrong_manifest_kind_or_path_is_reported(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,identity,modality,camera\na.png,7,visible,1\n")
     assert "'a.png' is not a file" in check(tmp_path / "m.csv").problems()[0]
     assert not check(tmp_path).ok

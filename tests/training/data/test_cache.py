@@ -21,7 +21,7 @@ SIZE = (48, 24)
 def test_a_cached_crop_equals_the_decoded_one(people_records: list[Record], tmp_path: Path) -> None:
     records = [
         *people_records,
-        *with_translations([replace(r, identity="alone") for r in people_records if r.modality.index == 0]),
+        *with_translations([replace(r, identity="visible-only") for r in people_records if r.modality.index == 0]),
     ]
     cache = CropCache.open(records, tmp_path, SIZE, "lanczos")
     for record in reversed(records):
@@ -83,7 +83,7 @@ def test_a_broken_image_is_named_and_leaves_no_cache(people: Path, tmp_path: Pat
     assert not list((tmp_path / "caches").iterdir())
 
 
-def test_a_cache_travels_to_another_process_without_its_array(people_records: list[Record], tmp_path: Path) -> None:
+def test_a_pickled_cache_does_not_contain_its_array(people_records: list[Record], tmp_path: Path) -> None:
     cache = CropCache.open(people_records, tmp_path, SIZE)
     crop = cache[people_records[3]]
     packed = pickle.dumps(cache)

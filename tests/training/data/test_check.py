@@ -1,4 +1,4 @@
-"""Checking data sets on disk: every file is opened, and nothing is passed over in silence."""
+"""Checks of data sets on disk: every file is decoded, and skipped files are reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_an_image_that_cannot_be_decoded_fails_the_check(tmp_path: Path) -> None
     assert any(path.name in problem for problem in report.problems())
 
 
-def test_everything_that_is_not_read_is_counted_with_its_reason(tmp_path: Path) -> None:
+def test_skipped_files_are_counted_by_reason(tmp_path: Path) -> None:
     write_people(tmp_path, [1], images=2)
     folder = tmp_path / "visible" / "0001"
     for name in ("Thumbs.db", "notes.txt", "more.txt", ".hidden.png"):
@@ -52,7 +52,7 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     assert check(tmp_path).ok
 
 
-def test_files_are_counted_by_type_where_there_are_several(tmp_path: Path) -> None:
+def test_files_of_several_types_are_counted_by_type(tmp_path: Path) -> None:
     paths = [*(write_people(tmp_path, [1], images=2) / "infrared" / "0001").iterdir()]
     for path in paths:
         with Image.open(path) as image:

@@ -57,11 +57,11 @@ def epochs(records: list[Record], cache: CropCache, workers: int) -> list[Batch]
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_any_number_of_workers_gives_the_same_images(records: list[Record], cache: CropCache) -> None:
-    alone = epochs(records, cache, 0)
+    single = epochs(records, cache, 0)
     for workers in (1, 4):
         others = epochs(records, cache, workers)
-        assert len(others) == len(alone) > 2
-        for a, b in zip(alone, others, strict=True):
+        assert len(others) == len(single) > 2
+        for a, b in zip(single, others, strict=True):
             for name in ("images", "identities", "modalities", "roles", "pairs"):
                 assert torch.equal(getattr(a, name), getattr(b, name))
 
@@ -72,14 +72,14 @@ def test_epochs_and_repeated_draws_differ(records: list[Record], cache: CropCach
     assert len(images) == 9
 
 
-def test_loading_leaves_the_global_generators_alone(records: list[Record], cache: CropCache) -> None:
+def test_loading_does_not_use_the_global_generators(records: list[Record], cache: CropCache) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     epochs(records, cache, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_batch_says_what_each_image_is(records: list[Record], cache: CropCache) -> None:
+def test_a_batch_has_the_labels_of_each_image(records: list[Record], cache: CropCache) -> None:
     labels = label_of(records)
     sampler = BalancedSampler(records, 4, 2, seed=1)
     draws = next(iter(sampler))
@@ -140,7 +140,7 @@ def test_translated_infrared_is_grey(records: list[Record], cache: CropCache) ->
 
 
 @pytest.mark.parametrize("streams", [(Stream.INFRARED,), (Stream.TRANSITION,), ()])
-def test_impossible_streams_are_refused(records: list[Record], cache: CropCache, streams: tuple[Stream, ...]) -> None:
+def test_impossible_streams_are_rejected(records: list[Record], cache: CropCache, streams: tuple[Stream, ...]) -> None:
     with pytest.raises(ValueError, match="stream"):
         TrainingCrops(records, cache, label_of(records), seed=0, visible_streams=streams)
 
@@ -150,7 +150,7 @@ def test_an_identity_without_a_label_is_named(records: list[Record], cache: Crop
         TrainingCrops(records, cache, label_of(records[:25]), seed=0)
 
 
-def test_plain_crops_are_what_the_file_says(records: list[Record], cache: CropCache) -> None:
+def test_plain_crops_equal_the_decoded_files(records: list[Record], cache: CropCache) -> None:
     plain = PlainCrops(records, cache, translator=TRANSLATOR)
     moved = PlainCrops(records, cache, misaligned=True, translator=TRANSLATOR)
     assert len(plain) == len(records)
@@ -166,7 +166,7 @@ def test_plain_crops_are_what_the_file_says(records: list[Record], cache: CropCa
         assert (moved[row][0] == expected).all()
 
 
-def test_plain_crops_do_not_depend_on_where_they_lie(records: list[Record], cache: CropCache, tmp_path: Path) -> None:
+def test_plain_crops_do_not_depend_on_their_folder(records: list[Record], cache: CropCache, tmp_path: Path) -> None:
     translated = next(r for r in records if r.translated)
     copy = tmp_path / translated.path.name
     copy.write_bytes(translated.path.read_bytes())

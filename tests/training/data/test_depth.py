@@ -1,4 +1,4 @@
-"""Images deeper than 8 bits: the shared vectors, and what the rule leaves alone."""
+"""Images deeper than 8 bits: the shared test vectors, and unchanged 8-bit images."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def test_deep_images_become_the_levels_of_the_shared_vectors(case: dict[str, Any
     assert levels.ravel().tolist() == case["expected"]
 
 
-def test_eight_bit_images_stay_as_they_are() -> None:
+def test_eight_bit_images_are_unchanged() -> None:
     image = np.arange(100, 148, dtype=np.uint8).reshape(8, 6)
     assert (to_eight_bits(image) == image).all()

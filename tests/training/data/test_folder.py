@@ -43,7 +43,7 @@ def test_the_camera_comes_from_the_pattern_and_is_0_without_a_match(people: Path
     assert {r.camera for r in read_folder(people, camera_pattern=r"_camera(\d)")} == {"0"}
 
 
-def test_a_root_called_cameras_changes_nothing(tmp_path: Path) -> None:
+def test_camera_names_in_the_root_path_are_ignored(tmp_path: Path) -> None:
     records = read_folder(write_people(tmp_path / "_c9_cameras", [1], images=1))
     assert [r.camera for r in records] == ["1", "3"]
 
@@ -54,7 +54,7 @@ def test_a_camera_pattern_must_have_a_group(people: Path, pattern: str) -> None:
         read_folder(people, camera_pattern=pattern)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="'visible' or 'infrared'"):

@@ -45,14 +45,14 @@ def frames(found: TrainingData, source: str) -> set[str]:
     return {r.identity.split("/")[1].rpartition("-")[0] for r in found.train if r.identity.startswith(f"{source}/")}
 
 
-def test_the_frames_of_the_pairs_take_no_part_where_they_are_left_out(data: Path) -> None:
+def test_left_out_frames_of_the_pairs_are_not_read(data: Path) -> None:
     found = read(data)
     assert frames(found, "a") == set(FRAMES[1::2])
     assert frames(found, "b") == set(FRAMES)
     assert found.sources[0].identities == 2 * len(FRAMES[1::2])
 
 
-def test_folds_leave_every_frame_of_a_pair_out_once_and_no_other(data: Path) -> None:
+def test_folds_leave_out_every_frame_of_a_pair_exactly_once(data: Path) -> None:
     out = [set(FRAMES) - frames(read(data, fold=k, folds=3), "a") for k in range(3)]
     assert all(out)
     assert sum(map(len, out)) == len(set.union(*out)) == 12
@@ -60,7 +60,7 @@ def test_folds_leave_every_frame_of_a_pair_out_once_and_no_other(data: Path) -> 
     assert frames_of_pairs(data / "pairs", 1, 3) == out[1] == {f for f in FRAMES[::2] if fold_of(f, 3) == 1}
 
 
-def test_a_frame_is_told_by_the_pairs_name() -> None:
+def test_the_frame_comes_from_the_name_of_the_pair() -> None:
     assert frame_of("00036N_3") == "00036N"
     assert frame_of("a_b_10") == "a_b"
     assert frame_of("x7y", r"x(\d)y") == "7"
@@ -68,14 +68,14 @@ def test_a_frame_is_told_by_the_pairs_name() -> None:
         frame_of("00036N")
 
 
-def test_leaving_out_nothing_is_an_error_since_the_frames_would_have_been_seen(data: Path) -> None:
+def test_leave_out_without_a_matching_frame_is_an_error(data: Path) -> None:
     windows = {"kind": "folder", "root": data / "windows", "name": "a", "group_pattern": r"(.+)"}
     config = {"data": [windows | {"leave_out": {"pairs": data / "pairs"}}], "validation": {"share": 0}}
     with pytest.raises(ValueError, match="a: no identity belongs to a frame to leave out; check that group_pattern"):
         TrainingConfig.model_validate(config).read_data()
 
 
-def test_what_cannot_be_left_out_is_refused(data: Path) -> None:
+def test_invalid_leave_out_settings_are_rejected(data: Path) -> None:
     with pytest.raises(ValueError, match="leave_out needs a group_pattern"):
         Folder(kind="folder", root=data, name="a", leave_out=LeftOut(pairs=data / "pairs"))
     with pytest.raises(ValueError, match="expected a fold below 2, found 2"):
@@ -87,7 +87,7 @@ def shares(*per_batch: int | None) -> TrainingConfig:
     return TrainingConfig.model_validate({"data": data, "batch": {"identities": 8}})
 
 
-def test_shares_of_a_batch_are_given_for_all_data_sets_and_make_a_batch() -> None:
+def test_shares_of_a_batch_must_be_given_for_all_data_sets_and_add_up() -> None:
     sources: tuple[Source, ...] = shares(5, 3).data
     assert [source.per_batch for source in sources] == [5, 3]
     assert [source.per_batch for source in shares(None, None).data] == [None, None]
@@ -97,7 +97,7 @@ def test_shares_of_a_batch_are_given_for_all_data_sets_and_make_a_batch() -> Non
         shares(5, 4)
 
 
-def test_pools_hold_the_identities_of_their_source_with_their_frames(data: Path) -> None:
+def test_pools_contain_the_identities_of_their_source_with_their_frames(data: Path) -> None:
     windows = {"kind": "folder", "root": data / "windows", "group_pattern": r"(.+)-\d+"}
     sources = [windows | {"name": "a", "per_batch": 5}, windows | {"name": "b", "per_batch": 3}]
     config = {"data": sources, "validation": {"share": 0.3}, "batch": {"identities": 8}}
@@ -111,7 +111,7 @@ def test_pools_hold_the_identities_of_their_source_with_their_frames(data: Path)
     assert together[0].groups.keys() == {r.identity for r in read(data).train}
 
 
-def test_sources_cut_from_the_same_frames_keep_the_same_ones_out(data: Path) -> None:
+def test_sources_of_the_same_frames_hold_out_the_same_ones(data: Path) -> None:
     windows = {"kind": "folder", "root": data / "windows", "group_pattern": r"(.+)-\d+"}
 
     def held_out_records(**changes: object) -> tuple[set[str], set[str]]:
@@ -120,12 +120,12 @@ def test_sources_cut_from_the_same_frames_keep_the_same_ones_out(data: Path) -> 
         one, other = ({r.identity.split("/")[1] for r in part.records} for part in found.held_out)
         return one, other
 
-    alone, together = held_out_records(), held_out_records(split_as="a")
-    assert alone[0] != alone[1]
-    assert together == (alone[0], alone[0])
+    separate, together = held_out_records(), held_out_records(split_as="a")
+    assert separate[0] != separate[1]
+    assert together == (separate[0], separate[0])
 
 
-def test_a_source_split_as_none_of_the_others_is_refused() -> None:
+def test_split_as_with_an_unknown_source_is_rejected() -> None:
     data = [{"kind": "pairs", "root": "x", "name": "x", "split_as": "y"}]
     with pytest.raises(ValueError, match=r"x: split_as 'y' is none of the data sets \['x'\]"):
         TrainingConfig.model_validate({"data": data})

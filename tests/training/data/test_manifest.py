@@ -20,12 +20,12 @@ def write_manifest(manifest: Path, records: Iterable[Record]) -> None:
             lines.writerow((path, record.identity, record.modality.value, record.camera))
 
 
-def test_what_is_written_is_read_back(people: Path, people_records: list[Record]) -> None:
+def test_a_manifest_is_read_as_written(people: Path, people_records: list[Record]) -> None:
     write_manifest(people / "manifest.csv", people_records)
     assert read_manifest(people / "manifest.csv") == people_records
 
 
-def test_further_columns_and_an_empty_camera_are_fine(tmp_path: Path) -> None:
+def test_further_columns_and_an_empty_camera_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "m.csv").write_text("camera,note,modality,identity,path\n,x,infrared,7,a.png\n")
     assert read_manifest(tmp_path / "m.csv") == [Record(tmp_path / "a.png", "7", "0", Modality.INFRARED)]

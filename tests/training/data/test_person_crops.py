@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 96, 120
 
 
 def write_frames(root: Path, *names: str, flat: Modality | None = None) -> Path:
-    """Visible pixels tell their place, twice the row in red, twice the column in green; infrared is row + column."""
+    """Write frames whose pixels encode their position: red 2 × row, green 2 × column; infrared row + column."""
     rows, columns = np.indices((HEIGHT, WIDTH)).astype(np.uint8)
     for modality in Modality:
         (root / modality).mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def test_without_jitter_both_modalities_show_the_same_pixels(tmp_path: Path) -> 
             assert abs(crop[..., :2].sum(2) / 2 - crops[name, Modality.INFRARED][..., 0]).max() <= 2
 
 
-def test_a_frames_windows_depend_on_the_seed_and_its_name_only(tmp_path: Path) -> None:
+def test_windows_of_a_frame_depend_only_on_the_seed_and_its_name(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a")
     one = [load(r) for r in cut(frames, tmp_path / "one", seed=1)]
     other = [load(r) for r in cut(frames, tmp_path / "other", seed=2)]
@@ -93,12 +93,12 @@ def test_a_frames_windows_depend_on_the_seed_and_its_name_only(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("flat", Modality)
-def test_frames_without_texture_are_refused(tmp_path: Path, flat: Modality) -> None:
+def test_frames_without_texture_are_rejected(tmp_path: Path, flat: Modality) -> None:
     with pytest.raises(ValueError, match="no window in its frames"):
         cut_windows(write_frames(tmp_path / "frames", "a", flat=flat), tmp_path / "out", SMOOTH)
 
 
-def test_an_output_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_output_folder_is_not_changed(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a")
     cut_windows(frames, tmp_path / "out", SMOOTH)
     before = sorted((tmp_path / "out").rglob("*"))
@@ -107,7 +107,7 @@ def test_an_output_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert sorted((tmp_path / "out").rglob("*")) == before
 
 
-def test_places_of_a_frame_can_be_kept_on_one_side_of_a_split(tmp_path: Path) -> None:
+def test_places_of_a_frame_are_on_the_same_side_of_a_split(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", *(f"{n:03d}" for n in range(12)))
     train, held_out = split_identities(cut(frames, tmp_path / "out"), 0.5, 1, group_of=frame_of)
     sides = [{frame_of(r.identity) for r in side} for side in (train, held_out)]
@@ -115,10 +115,10 @@ def test_places_of_a_frame_can_be_kept_on_one_side_of_a_split(tmp_path: Path) ->
     assert not sides[0] & sides[1]
 
 
-def test_frames_of_unequal_size_are_refused(tmp_path: Path) -> None:
+def test_frames_of_unequal_size_are_rejected(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a")
     Image.new("L", (9, 9)).save(frames / "infrared" / "a.png")
-    with pytest.raises(ValueError, match="a: expected one size"):
+    with pytest.raises(ValueError, match="a: expected images of one size"):
         cut_windows(frames, tmp_path / "out")
 
 
@@ -131,7 +131,7 @@ def write_label(frames: Path, name: str, *boxes: tuple[int, int, int, int]) -> N
     Image.fromarray(label).save(frames / "label" / f"{name}.png")
 
 
-def test_people_that_a_label_marks_are_places_before_those_that_are_drawn(tmp_path: Path) -> None:
+def test_labelled_people_precede_drawn_places(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a", "b")
     people = [(10, 20, 25, 60), (100, 2, 120, 30)]
     too_low, too_thin = (50, 50, 55, 60), (60, 5, 62, 60)
@@ -149,7 +149,7 @@ def test_people_that_a_label_marks_are_places_before_those_that_are_drawn(tmp_pa
     assert abs(pixels[..., 1].astype(int) - 2 * np.arange(10, 25)).max() <= 2
 
 
-def test_people_alone(tmp_path: Path) -> None:
+def test_only_people_are_cut_without_drawn_windows(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a")
     write_label(frames, "a", (10, 20, 25, 60))
     assert [place.box for place in places(frames, Windows(people=True, per_frame=0))] == [(10, 20, 25, 60)]
@@ -157,7 +157,7 @@ def test_people_alone(tmp_path: Path) -> None:
         Windows(per_frame=0)
 
 
-def test_a_missing_label_and_unwanted_frames(tmp_path: Path) -> None:
+def test_excluded_frames_are_skipped_and_a_missing_label_is_an_error(tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", "a", "b")
     assert {place.frame for place in places(frames, SMOOTH, include=lambda name: name == "b")} == {"b"}
     with pytest.raises(FileNotFoundError, match=r"a\.png: missing; it marks the people of the frame"):

@@ -76,12 +76,12 @@ def test_a_group_stays_on_one_side() -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_an_impossible_share_is_refused(share: float) -> None:
+def test_an_impossible_share_is_rejected(share: float) -> None:
     with pytest.raises(ValueError, match=str(share)):
         split_identities(records("a"), share, seed=0)
 
 
-def test_at_most_so_many_crops_of_an_identity_in_a_modality_are_chosen_evenly() -> None:
+def test_a_limited_number_of_crops_per_identity_and_modality_is_chosen_evenly() -> None:
     records = [
         Record(Path(f"{identity}_{n}.png"), identity, "1", modality)
         for identity, count in (("a", 7), ("b", 2))

@@ -37,7 +37,7 @@ def test_a_batch_holds_p_identities_with_k_images_of_each_modality(identities: i
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize(("visible", "infrared"), [(9, 4), (4, 9), (6, 6)])
-def test_the_length_is_what_is_yielded_and_what_the_recipe_says(visible: int, infrared: int, world_size: int) -> None:
+def test_the_length_is_the_number_of_yielded_batches(visible: int, infrared: int, world_size: int) -> None:
     records = make({str(n): (visible, infrared) for n in range(13)})
     for rank in range(world_size):
         sampler = BalancedSampler(records, 3, 2, seed=0, rank=rank, world_size=world_size)
@@ -46,7 +46,7 @@ def test_the_length_is_what_is_yielded_and_what_the_recipe_says(visible: int, in
 
 
 @pytest.mark.parametrize(("world_size", "expected"), [(1, 7), (2, 3), (9, 1)])
-def test_an_epoch_has_as_many_batches_as_asked_for(world_size: int, expected: int) -> None:
+def test_an_epoch_has_the_given_number_of_batches(world_size: int, expected: int) -> None:
     samplers = [
         BalancedSampler(PEOPLE, 3, 2, seed=0, rank=rank, world_size=world_size, per_epoch=7)
         for rank in range(world_size)
@@ -68,7 +68,7 @@ def test_images_repeat_only_when_an_identity_has_too_few() -> None:
             assert times == 1 or many < 4
 
 
-def test_all_identities_come_before_one_comes_again() -> None:
+def test_all_identities_are_drawn_before_one_is_repeated() -> None:
     records = make({str(n): (50, 50) for n in range(9)})
     sampler = list(BalancedSampler(records, 3, 1, seed=0))
     for start in range(0, len(sampler) - 2, 3):
@@ -87,7 +87,7 @@ def test_the_same_seed_and_epoch_give_the_same_batches_and_epochs_differ() -> No
     assert {d.epoch for d in chain(*one)} == {1}
 
 
-def test_the_order_of_records_does_not_change_who_is_drawn() -> None:
+def test_the_drawn_identities_do_not_depend_on_the_order_of_records() -> None:
     def people(records: list[Record]) -> list[list[str]]:
         return [sorted({records[d.row].identity for d in batch}) for batch in BalancedSampler(records, 4, 2, seed=1)]
 
@@ -112,7 +112,7 @@ def test_a_restored_sampler_continues() -> None:
         BalancedSampler(PEOPLE, 4, 2, seed=2).load_state_dict(one.state_dict())
 
 
-def test_a_tiny_set_still_gives_a_batch() -> None:
+def test_a_tiny_data_set_has_a_batch() -> None:
     records = make({"a": (1, 1), "b": (1, 2)})
     assert len(list(BalancedSampler(records, 2, 4, seed=0))) == 1
 
@@ -122,21 +122,21 @@ def test_too_few_identities_are_counted() -> None:
         BalancedSampler(PEOPLE, 24, 1, seed=0)
 
 
-def test_an_identity_with_one_modality_is_named_or_left_out_when_allowed() -> None:
-    records = [*PEOPLE, *make({"alone": (5, 0)}), *make({"dark": (0, 5)})]
-    with pytest.raises(ValueError, match="2 identities have only one modality: alone, dark"):
+def test_an_identity_with_one_modality_is_an_error_or_ignored_on_request() -> None:
+    records = [*PEOPLE, *make({"bright": (5, 0)}), *make({"dark": (0, 5)})]
+    with pytest.raises(ValueError, match="2 identities have only one modality: bright, dark"):
         BalancedSampler(records, 4, 2, seed=0)
     sampler = BalancedSampler(records, 4, 2, seed=0, skip_single_modality=True)
     assert list(sampler) == list(BalancedSampler(PEOPLE, 4, 2, seed=0))
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(1, 1), (-1, 2), (0, 0)])
-def test_a_rank_outside_the_world_is_refused(rank: int, world_size: int) -> None:
+def test_an_invalid_rank_is_rejected(rank: int, world_size: int) -> None:
     with pytest.raises(ValueError, match="rank"):
         BalancedSampler(PEOPLE, 4, 2, seed=0, rank=rank, world_size=world_size)
 
 
-def test_batch_counts_below_one_are_refused() -> None:
+def test_batch_counts_below_one_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BalancedSampler(PEOPLE, 0, 2, seed=0)
 
@@ -149,7 +149,7 @@ def drawn(sampler: BalancedSampler, records: list[Record]) -> list[list[str]]:
     return [list(dict.fromkeys(records[d.row].identity for d in batch)) for batch in sampler]
 
 
-def test_every_batch_holds_each_pools_share() -> None:
+def test_every_batch_has_the_share_of_each_pool() -> None:
     records = PEOPLE + WINDOWS
     pools = [Pool({r.identity: r.identity for r in PEOPLE}, 3), Pool(FRAMES, 5)]
     sampler = BalancedSampler(records, 8, 2, seed=1, pools=pools)
@@ -170,19 +170,19 @@ def test_a_pool_has_its_own_number_of_images() -> None:
 
 
 def frames_shared(neighbours: int) -> list[int]:
-    """How many frames show in several windows of each batch of 12, over an epoch that draws every window once."""
+    """Count the frames with several windows in each batch of 12 of an epoch."""
     sampler = BalancedSampler(WINDOWS, 12, 1, seed=4, pools=[Pool(FRAMES, 12)], neighbours=neighbours)
     batches = drawn(sampler, WINDOWS)
     assert Counter(name for batch in batches for name in batch) == Counter(dict.fromkeys(FRAMES, 1))
     return [sum(n > 1 for n in Counter(FRAMES[name] for name in batch).values()) for batch in batches]
 
 
-def test_neighbours_of_a_group_stand_together() -> None:
-    assert frames_shared(3) == [4] * 5  # three windows a frame: four whole frames a batch
+def test_neighbours_of_a_group_are_in_the_same_batch() -> None:
+    assert frames_shared(3) == [4] * 5  # three windows per frame: four whole frames per batch
     assert sum(frames_shared(1)) < sum(frames_shared(2)) < sum(frames_shared(3)) + 1
 
 
-def test_pools_that_make_no_batch_are_refused() -> None:
+def test_pools_that_do_not_add_up_to_a_batch_are_rejected() -> None:
     own = {record.identity: record.identity for record in PEOPLE}
     with pytest.raises(ValueError, match="a batch has 8 identities, but its pools have 7"):
         BalancedSampler(PEOPLE, 8, 1, seed=0, pools=[Pool(own, 7)])

@@ -1,4 +1,4 @@
-"""The metrics once more, in plain loops over lists, and random cases to try them on."""
+"""Reference implementation of the metrics in plain loops, and random cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows side by side: gains and what is said of them follow from the results alone."""
+"""Comparison of rows: gains and their summary depend only on the results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cells(table: str, row: str) -> dict[str, str]:
     return dict(zip(names, found, strict=True))
 
 
-def test_a_gain_is_told_with_the_spread_and_whether_it_is_larger() -> None:
+def test_a_gain_is_shown_with_the_spread_and_whether_it_exceeds_it() -> None:
     base, near, far = (40.0, 42.0, 44.0), (43.0, 44.0, 45.0), (50.0, 51.0, 55.0)
     table = comparison({"base": reaching(*base), "near": reaching(*near), "far": reaching(*far)})
     for row, values, word in (("near", near, "within"), ("far", far, "beyond")):
@@ -54,7 +54,7 @@ def test_a_gain_is_told_with_the_spread_and_whether_it_is_larger() -> None:
     assert cells(table, "base")[f"{TO_VISIBLE.id} mAP gain"] == "–"
 
 
-def test_what_is_said_of_a_row_holds_for_both_directions() -> None:
+def test_the_summary_of_a_row_is_valid_for_both_directions() -> None:
     rows = {
         "base": reaching(40, 41),
         "up": reaching(50, 51),
@@ -75,7 +75,7 @@ def test_one_run_shows_a_gain_and_no_spread() -> None:
     assert "not known: once." in table
 
 
-def test_chance_stands_under_the_rows_and_counts_under_the_table() -> None:
+def test_chance_is_the_last_row_and_counts_are_below_the_table() -> None:
     results = reaching(40, 41)
     table = comparison({"base": results})
     chance = {r.protocol_id: 100 * r.metrics["chance_rank1"].mean for r in results}
@@ -90,17 +90,17 @@ def test_chance_stands_under_the_rows_and_counts_under_the_table() -> None:
     assert "against" not in table
 
 
-def test_runs_judged_on_different_numbers_of_images_are_seen_to_be() -> None:
+def test_different_numbers_of_evaluated_images_are_shown() -> None:
     one, other = reaching(40, 41, other=())
     fewer = other.counts[0].model_copy(update={"queries": 7, "valid_queries": 5})
     table = comparison({"base": [one, other.model_copy(update={"counts": (fewer,)})]})
-    told = [f"{c.valid_queries} valid of {c.queries} queries" for c in (one.counts[0], fewer)]
+    queries = [f"{c.valid_queries} valid of {c.queries} queries" for c in (one.counts[0], fewer)]
     line = table.strip().splitlines()[-1]
-    assert all(count in line for count in told)
+    assert all(count in line for count in queries)
     assert line.count(" or ") == 1
 
 
-def test_each_data_set_has_a_table_of_its_own() -> None:
+def test_each_data_set_has_a_separate_table() -> None:
     elsewhere = [
         r.model_copy(update={"data": r.data.model_copy(update={"name": "elsewhere"})}) for r in reaching(80, 81)
     ]

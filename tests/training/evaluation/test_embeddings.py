@@ -13,7 +13,7 @@ from training.evaluation.flip import join_mirrored
 RECORDS: list[Labelled] = [VirtualRecord(Path(f"{n}.png"), f"p{n % 3}", "1", list(Modality)[n % 2]) for n in range(7)]
 
 
-def test_rows_are_taken_in_the_order_asked_for() -> None:
+def test_rows_are_taken_in_the_given_order() -> None:
     found = Embeddings.of(np.array([[n, n % 2] for n in range(7)], np.float32), RECORDS)
     taken = found.take(np.array([5, 0]))
     assert isinstance(taken, Embeddings)
@@ -33,7 +33,7 @@ def test_the_flip_test_ignores_the_length_of_its_vectors() -> None:
         np.testing.assert_allclose(joined[row], half / np.linalg.norm(half), atol=1e-6)
 
 
-def test_vectors_without_length_or_partner_are_refused() -> None:
+def test_zero_vectors_and_missing_mirrored_vectors_are_rejected() -> None:
     ones = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match="length 0"):
         join_mirrored(ones, np.zeros_like(ones))

@@ -1,4 +1,4 @@
-"""What is evaluated by which protocol, from the command line to the image."""
+"""Choice of protocols and evaluation from the command line to the figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from models.card import Modality
 from tests.drawing import draw_person, write_people
-from tests.training import synthetic_datasets as miniature
+from tests.training import synthetic_datasets as synthetic
 from tests.training.trainer_toys import run_on_people, toy_config
 from training.data.records import Record
 from training.data.sources import LLCM, Folder, SysuMM01
@@ -30,8 +30,8 @@ def vireid(*words: str, code: int = 0) -> str:
     return done.output
 
 
-def test_a_published_set_brings_its_usual_protocols_and_takes_any_of_its_presets(tmp_path: Path) -> None:
-    miniature.write_sysu_mm01(tmp_path / "sysu", draw_person)
+def test_a_published_data_set_has_usual_protocols_and_accepts_its_presets(tmp_path: Path) -> None:
+    synthetic.write_sysu_mm01(tmp_path / "sysu", draw_person)
     source = SysuMM01(kind="sysu_mm01", root=tmp_path / "sysu", identities=296)
     usual = evaluation_set(source)
     assert [p.id for p in usual.protocols] == [
@@ -46,13 +46,13 @@ def test_a_published_set_brings_its_usual_protocols_and_takes_any_of_its_presets
     assert chosen.records == usual.records
 
 
-def test_a_preset_of_another_data_set_is_refused_with_those_that_fit(tmp_path: Path) -> None:
-    miniature.write_llcm(tmp_path / "llcm", draw_person)
+def test_the_error_for_a_preset_of_another_data_set_lists_the_valid_ones(tmp_path: Path) -> None:
+    synthetic.write_llcm(tmp_path / "llcm", draw_person)
     with pytest.raises(ValueError, match="llcm-vis_to_ir-deen_release"):
         evaluation_set(LLCM(kind="llcm", root=tmp_path / "llcm"), presets=["sysu-all-1shot-agw_seed"])
 
 
-def test_without_cameras_nothing_is_left_out(tmp_path: Path) -> None:
+def test_without_cameras_nothing_is_excluded(tmp_path: Path) -> None:
     write_people(tmp_path, range(3), images=1)
     source = Folder(kind="folder", root=tmp_path, name="people", camera_pattern=r"nothing(\d)")
     assert {protocol.exclusion.value for protocol in evaluation_set(source).protocols} == {"none"}
@@ -67,13 +67,15 @@ def test_without_cameras_nothing_is_left_out(tmp_path: Path) -> None:
         (("1", "2"), True, "same_id_same_cam"),
     ],
 )
-def test_one_rule_says_what_a_query_may_not_meet(cameras: tuple[str, str], translated: bool, rule: str) -> None:
+def test_the_usual_exclusion_depends_on_cameras_and_translations(
+    cameras: tuple[str, str], translated: bool, rule: str
+) -> None:
     visible = Record(Path("a.png"), "a", cameras[0], Modality.VISIBLE)
     infrared = Record(Path("b.png"), "a", cameras[1], Modality.INFRARED, translated)
     assert usual_exclusion([visible, infrared]) == rule
 
 
-def test_crops_are_judged_by_the_rule_that_training_validates_by(tmp_path: Path) -> None:
+def test_evaluation_and_validation_use_the_same_exclusion(tmp_path: Path) -> None:
     write_people(tmp_path, range(6), images=1, modalities=[Modality.VISIBLE])
     source = {"root": tmp_path / "visible", "modality": "visible", "translate": "channel", "camera_pattern": r"no(\d)"}
     data = [{"kind": "folder", "name": "v"} | source]
@@ -82,7 +84,7 @@ def test_crops_are_judged_by_the_rule_that_training_validates_by(tmp_path: Path)
     assert [p.exclusion for data in evaluated for p in data.protocols] == [Exclusion.SAME_ID_SAME_CAM] * 4
 
 
-def test_reranking_is_a_row_of_its_own(run: Path) -> None:
+def test_reranking_adds_a_separate_row(run: Path) -> None:
     vireid("evaluate", str(run), "--rerank", "--cache", str(run.parent / "cache"))
     found = read_results(run)
     assert sorted(result.flags.rerank is not None for result in found) == [False] * 3 + [True] * 3
@@ -91,14 +93,14 @@ def test_reranking_is_a_row_of_its_own(run: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["ranklist", "heatmap", "embedding-map", "histograms", "curves"])
-def test_every_image_is_drawn_by_its_command(run: Path, tmp_path: Path, command: str) -> None:
+def test_every_figure_command_writes_its_file(run: Path, tmp_path: Path, command: str) -> None:
     cache = [] if command == "curves" else ["--cache", str(run.parent / "cache")]
     vireid(command, str(run), "--out", str(tmp_path / "image.png"), *cache)
     assert (tmp_path / "image.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_wrong_data_set_is_one_clear_line(run: Path) -> None:
+def test_the_error_for_a_wrong_data_set_is_one_line(run: Path) -> None:
     assert "expected KIND:PATH" in vireid("evaluate", str(run), "--on", "nonsense", code=2)
     assert "no such folder" in vireid("evaluate", str(run), "--on", "folder:missing", code=2)
-    told = vireid("evaluate", str(run), "--misaligned", "--imitate", code=2)
-    assert "--imitate, --misaligned: needs a data set" in told
+    output = vireid("evaluate", str(run), "--misaligned", "--translate", code=2)
+    assert "--translate, --misaligned: needs a data set" in output

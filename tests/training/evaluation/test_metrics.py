@@ -112,7 +112,7 @@ def test_a_cam3_query_ignores_cam2_images_of_every_identity() -> None:
     assert evaluate(query, gallery, Exclusion.CAM3_CAM2).rank1 == 1.0
 
 
-def test_same_id_same_cam_excludes_only_where_both_agree() -> None:
+def test_same_id_same_cam_excludes_only_images_with_both_equal() -> None:
     query = labelled([[1]], "A", "1")
     gallery = falling("AABB", "1212")  # same and other identity × same and other camera
     metrics = evaluate(query, gallery, Exclusion.SAME_ID_SAME_CAM)
@@ -121,14 +121,14 @@ def test_same_id_same_cam_excludes_only_where_both_agree() -> None:
     assert evaluate(labelled([[1]], "B", "1"), gallery, Exclusion.SAME_ID_SAME_CAM).mean_ap == 1 / 3
 
 
-def test_queries_without_positives_leave_numerator_and_denominator() -> None:
+def test_queries_without_positives_are_not_counted() -> None:
     query = labelled([[1], [1], [1]], "AXB")
     metrics = evaluate(query, falling("AB"))
     assert (metrics.rank1, metrics.cmc[1], metrics.mean_ap) == (0.5, 1.0, 0.75)
     assert (metrics.queries, metrics.valid_queries) == (3, 2)
 
 
-def test_equal_scores_rank_by_gallery_index() -> None:
+def test_equal_scores_are_ranked_by_gallery_index() -> None:
     gallery = labelled(np.ones((4, 3)), "BCAA")
     metrics = evaluate(labelled(np.ones((1, 3)), "A"), gallery, cmc=Cmc.IMAGE, max_rank=4)
     assert metrics.cmc == (0.0, 0.0, 1.0, 1.0)
@@ -151,7 +151,7 @@ def random_embeddings(count: int, seed: int, people: int = 30, dimension: int = 
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 199, None])
-def test_the_result_is_the_same_to_the_last_bit_for_every_chunk(chunk: int | None) -> None:
+def test_the_result_is_bit_identical_for_every_chunk_size(chunk: int | None) -> None:
     query, gallery = random_embeddings(200, seed=1), random_embeddings(333, seed=2)
     whole = evaluate(query, gallery, Exclusion.CAM3_CAM2, chunk=200)
     assert evaluate(query, gallery, Exclusion.CAM3_CAM2, chunk=chunk) == whole
@@ -174,7 +174,7 @@ def test_a_positive_scaling_of_the_scores_does_not_matter(factor: float) -> None
     assert evaluate(query, gallery, scores=scaled) == evaluate(query, gallery, scores=lambda rows: scores[rows])
 
 
-def test_random_subsets_of_gallery_and_queries_evaluate() -> None:
+def test_random_subsets_of_gallery_and_queries_are_evaluated() -> None:
     query, gallery = random_embeddings(40, seed=8), random_embeddings(90, seed=9)
     rng = np.random.default_rng(10)
     for _ in range(20):
@@ -183,7 +183,7 @@ def test_random_subsets_of_gallery_and_queries_evaluate() -> None:
         assert list(metrics.cmc) == sorted(metrics.cmc)
 
 
-def test_evaluating_leaves_its_inputs_alone_and_repeats_itself() -> None:
+def test_evaluation_is_repeatable_and_does_not_change_its_inputs() -> None:
     query, gallery = random_embeddings(30, seed=11), random_embeddings(60, seed=12)
     before = [a.copy() for e in (query, gallery) for a in (e.vectors, e.identities, e.cameras, e.modalities)]
     for embeddings in (query, gallery):
@@ -201,7 +201,7 @@ def test_the_curve_stays_at_its_last_value_when_the_gallery_is_small() -> None:
     assert set(metrics.values()) >= {"rank1", "rank20", "map", "minp", "chance_rank1"}
 
 
-def test_a_perfect_and_a_random_ranking_frame_the_scale() -> None:
+def test_perfect_and_random_rankings_have_the_expected_metrics() -> None:
     shape = random_embeddings(300, seed=13)
     everyone = Embeddings(shape.vectors, np.arange(300).astype(np.str_), shape.cameras, shape.modalities)
     perfect = evaluate(everyone, everyone)
@@ -215,24 +215,24 @@ def test_a_perfect_and_a_random_ranking_frame_the_scale() -> None:
     ("query", "place", "identity_place", "kept", "message"),
     [
         ([1, 0], [1, 1], [1, 1], [2, 2], "sorted"),
-        ([0, 0], [2, 2], [1], [3], "differ"),
-        ([0, 0], [3, 2], [1], [3], "rise"),
+        ([0, 0], [2, 2], [1], [3], "strictly increasing"),
+        ([0, 0], [3, 2], [1], [3], "strictly increasing"),
         ([0], [4], [1], [3], "between 1"),
         ([0], [0], [1], [3], "between 1"),
         ([1], [1], [1], [3], r"0\.\.0"),
-        ([0], [1], [0], [3], "exactly where"),
+        ([0], [1], [0], [3], "if and only if"),
         ([0], [1], [4], [3], "within"),
         ([0], [1, 2], [1], [3], "lengths"),
     ],
 )
-def test_a_ranking_refuses_inconsistent_places(
+def test_inconsistent_places_of_a_ranking_are_rejected(
     query: list[int], place: list[int], identity_place: list[int], kept: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Ranking(*(np.array(column, dtype=np.int64) for column in (query, place, identity_place, kept)))
 
 
-def test_per_query_metrics_are_nan_where_no_positive_is_left() -> None:
+def test_per_query_metrics_are_nan_without_a_positive() -> None:
     ranking = rank(np.array([[1, 2], [1, 2]], np.float32), np.array(["A", "X"]), np.array(["A", "B"]))
     assert average_precision(ranking).tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
     assert inverse_negative_penalty(ranking).tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
@@ -240,12 +240,12 @@ def test_per_query_metrics_are_nan_where_no_positive_is_left() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_score_that_is_no_number_is_refused(bad: float) -> None:
+def test_scores_that_are_not_finite_are_rejected(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         rank(np.array([[1, bad]], np.float32), np.array(["A"]), np.array(["A", "B"]))
 
 
-def test_wrong_input_is_refused_with_what_was_found() -> None:
+def test_the_error_for_wrong_input_shows_what_was_found() -> None:
     query, gallery = labelled([[1, 0]], "A"), labelled([[1]], "A")
     with pytest.raises(ValueError, match=r"\(1, 2\) and \(1, 1\)"):
         evaluate(query, gallery)
@@ -259,5 +259,5 @@ def test_wrong_input_is_refused_with_what_was_found() -> None:
         labelled([[1], [1]], "A")
 
 
-def test_metrics_are_values() -> None:
+def test_metrics_have_their_result_names() -> None:
     assert hash(Metrics((1.0,), 1.0, 1.0, 0.5, 1, 1, 1, 1))

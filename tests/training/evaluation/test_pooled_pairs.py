@@ -1,4 +1,4 @@
-"""Pairs evaluated by several networks, each on the frames it has not seen."""
+"""Evaluation of pairs by several networks, each on its left-out frames."""
 
 from __future__ import annotations
 
@@ -87,16 +87,16 @@ def reciprocal_ranks(models: list[LoadedModel], pairs: Pairs, query: Modality, o
     for row, record in enumerate(records):
         if record.modality is query:
             own = vectors[folds[row]]
-            likeness = {
+            similarity = {
                 other.identity: float(own[column] @ own[row])
                 for column, other in enumerate(records)
                 if other.modality is not query and (not own_fold or folds[column] == folds[row])
             }
-            found.append(1 / sum(value >= likeness[record.identity] for value in likeness.values()))
+            found.append(1 / sum(value >= similarity[record.identity] for value in similarity.values()))
     return found
 
 
-def test_every_pair_is_ranked_by_the_network_that_has_not_seen_its_frame(
+def test_every_pair_is_ranked_by_the_network_that_left_out_its_frame(
     root: Path, models: list[LoadedModel], pairs: Pairs
 ) -> None:
     results = evaluate_pooled(models, pairs, "toys", root / "cache", "test")
@@ -117,9 +117,7 @@ def test_every_pair_is_ranked_by_the_network_that_has_not_seen_its_frame(
     }
 
 
-def test_one_network_that_left_all_frames_out_is_judged_as_by_itself(
-    root: Path, pairs: Pairs, models: list[LoadedModel]
-) -> None:
+def test_pooling_a_single_network_equals_its_evaluation(root: Path, pairs: Pairs, models: list[LoadedModel]) -> None:
     source = (
         models[0]
         .config.data[0]
@@ -127,9 +125,9 @@ def test_one_network_that_left_all_frames_out_is_judged_as_by_itself(
             update={"leave_out": models[0].config.data[0].leave_out.model_copy(update={"fold": 0, "folds": 1})}  # type: ignore[union-attr]
         )
     )
-    alone = replace(models[0], config=models[0].config.model_copy(update={"data": (source,)}))
-    pooled = evaluate_pooled([alone], pairs, "toy", root / "cache", "test", misaligned=True)
-    single = evaluate_model(alone, evaluation_set(pairs, misaligned=True), root / "cache", "test")
+    model = replace(models[0], config=models[0].config.model_copy(update={"data": (source,)}))
+    pooled = evaluate_pooled([model], pairs, "toy", root / "cache", "test", misaligned=True)
+    single = evaluate_model(model, evaluation_set(pairs, misaligned=True), root / "cache", "test")
     assert [r.data for r in pooled] == [r.data for r in single]
     for one, other in zip(pooled, single, strict=True):
         assert {k: m.mean for k, m in one.metrics.items()} == pytest.approx(
@@ -137,7 +135,7 @@ def test_one_network_that_left_all_frames_out_is_judged_as_by_itself(
         )
 
 
-def test_a_frame_that_no_network_or_several_left_out_is_refused(
+def test_a_frame_that_no_network_or_several_left_out_is_rejected(
     root: Path, models: list[LoadedModel], pairs: Pairs
 ) -> None:
     for wrong, count in ((models[:1], "0 of 1"), ([*models, models[0]], "2 of 3")):

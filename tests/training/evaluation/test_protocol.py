@@ -32,7 +32,7 @@ LLCM = llcm(Direction.VIS_TO_IR)
 
 
 def legal_combinations() -> list[Protocol]:
-    """Every protocol that the fields with few values allow, found by trying all of them."""
+    """Return every valid protocol over the fields with few values, by trying all combinations."""
     combinations = itertools.product(
         Dataset,
         Direction,
@@ -86,7 +86,7 @@ def test_equal_protocols_have_equal_ids_and_hashes() -> None:
 
 
 @pytest.mark.parametrize("protocol", presets().values(), ids=lambda protocol: protocol.id)
-def test_every_preset_survives_json(protocol: Protocol) -> None:
+def test_every_preset_is_preserved_in_json(protocol: Protocol) -> None:
     flipped = protocol.changed(flip=True, rerank=KReciprocal(k1=4, k2=1))
     for one in (protocol, flipped):
         assert Protocol.model_validate_json(one.model_dump_json()) == one
@@ -127,7 +127,7 @@ def test_every_preset_survives_json(protocol: Protocol) -> None:
         (custom(Direction.VIS_TO_IR), {"trials": (1,)}, "trials"),
     ],
 )
-def test_an_impossible_combination_is_refused_by_name(
+def test_an_impossible_combination_is_rejected_by_name(
     protocol: Protocol, changes: dict[str, object], named: str
 ) -> None:
     with pytest.raises(ValidationError, match=named):
@@ -139,7 +139,7 @@ def test_a_protocol_cannot_be_changed_in_place() -> None:
         sysu().flip = True  # type: ignore[misc]
 
 
-def test_nothing_unusual_is_on_by_default() -> None:
+def test_defaults_are_the_usual_choices() -> None:
     for protocol in presets().values():
         assert not protocol.flip
         assert protocol.rerank is None
@@ -157,7 +157,7 @@ def test_only_deen_release_from_visible_to_infrared_swaps_the_roles() -> None:
     assert swapped == ["llcm-vis_to_ir-deen_release"]
 
 
-def test_a_regdb_model_of_another_split_is_refused() -> None:
+def test_a_regdb_model_of_another_split_is_rejected() -> None:
     protocol = regdb(Direction.IR_TO_VIS, 4)
     check_training(protocol, 4)
     for other in (1, None):
@@ -165,7 +165,7 @@ def test_a_regdb_model_of_another_split_is_refused() -> None:
             check_training(protocol, other)
 
 
-def test_a_sysu_model_trained_on_other_identities_is_refused() -> None:
+def test_a_sysu_model_trained_on_other_identities_is_rejected() -> None:
     check_training(sysu(train_ids=296), 296)
     with pytest.raises(ProtocolError, match="395 identities, found 296"):
         check_training(sysu(), 296)

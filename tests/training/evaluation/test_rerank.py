@@ -21,7 +21,7 @@ def unit_vectors(count: int, seed: int, people: int = 6, noise: float = 0.6) -> 
 def rerank_by_loops(
     query: NDArray[np.float32], gallery: NDArray[np.float32], k1: int, k2: int, weight: float
 ) -> NDArray[np.float64]:
-    """The published procedure over dense distances, sets and loops."""
+    """Re-rank by the published procedure with dense distances, sets and loops."""
     everyone = np.concatenate((query, gallery)).astype(np.float64)
     count = len(everyone)
     distance = np.maximum(2 - 2 * everyone @ everyone.T, 0)
@@ -81,7 +81,7 @@ def test_reranking_does_not_depend_on_the_slice() -> None:
     assert np.array_equal(np.concatenate([reranked(slice(i, i + 4)) for i in (0, 4, 8)]), whole)
 
 
-def test_reranking_helps_where_neighbours_agree() -> None:
+def test_reranking_improves_scores_of_agreeing_neighbours() -> None:
     query, gallery = unit_vectors(60, seed=5, noise=1.4), unit_vectors(180, seed=6, noise=1.4)
 
     def labelled(vectors: NDArray[np.float32]) -> Embeddings:
@@ -101,6 +101,6 @@ def test_a_gallery_smaller_than_the_neighbourhood_is_reranked() -> None:
     )
 
 
-def test_vectors_that_are_not_of_unit_length_are_refused() -> None:
+def test_vectors_without_unit_length_are_rejected() -> None:
     with pytest.raises(ValueError, match="unit"):
         Reranked(2 * unit_vectors(3, seed=0), unit_vectors(3, seed=1), KReciprocal())

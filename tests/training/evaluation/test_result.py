@@ -102,7 +102,7 @@ def labelled_pairs() -> list[Labelled]:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_run_measures_every_trial_as_the_evaluator_does(mode: Mode) -> None:
+def test_a_run_evaluates_every_trial(mode: Mode) -> None:
     protocol, vectors = sysu(mode), unit_vectors(RECORDS)
     images = Embeddings.of(vectors, RECORDS)
     outcome = run(protocol, RECORDS, vectors, permutation=PERMUTATION)
@@ -116,11 +116,11 @@ def test_a_run_measures_every_trial_as_the_evaluator_does(mode: Mode) -> None:
         assert set(counts.gallery_of_camera) <= set("1245" if mode is Mode.ALL else "12")
 
 
-def test_the_flip_test_needs_both_vectors_and_nothing_else_takes_them() -> None:
+def test_mirrored_vectors_are_required_only_for_the_flip_test() -> None:
     vectors, mirrored = unit_vectors(RECORDS), unit_vectors(RECORDS, seed=2)
-    with pytest.raises(ProtocolError, match="exactly where"):
+    with pytest.raises(ProtocolError, match="if and only if"):
         run(sysu().changed(flip=True), RECORDS, vectors, permutation=PERMUTATION)
-    with pytest.raises(ProtocolError, match="exactly where"):
+    with pytest.raises(ProtocolError, match="if and only if"):
         run(sysu(), RECORDS, vectors, mirrored=mirrored, permutation=PERMUTATION)
     flipped = sysu().changed(flip=True)
     one = run(flipped, RECORDS, vectors, mirrored=mirrored, permutation=PERMUTATION)
@@ -128,13 +128,13 @@ def test_the_flip_test_needs_both_vectors_and_nothing_else_takes_them() -> None:
     assert one.metrics == other.metrics
 
 
-def test_one_norm_for_the_whole_matrix_is_noticed() -> None:
+def test_vectors_normalised_as_a_whole_matrix_are_rejected() -> None:
     vectors = unit_vectors(RECORDS)
     with pytest.raises(ProtocolError, match="unit length"):
         run(sysu(), RECORDS, vectors / np.linalg.norm(vectors), permutation=PERMUTATION)
 
 
-def test_reranking_happens_exactly_where_the_protocol_says_so() -> None:
+def test_reranking_is_applied_only_if_the_protocol_has_it() -> None:
     vectors = unit_vectors(RECORDS)
     plain = run(sysu(), RECORDS, vectors, permutation=PERMUTATION)
     again = run(sysu().changed(rerank=KReciprocal(k1=3, k2=2)), RECORDS, vectors, permutation=PERMUTATION)
@@ -152,7 +152,7 @@ def test_open_set_rates_are_measured_over_all_pairs_and_in_every_trial() -> None
     assert [len(of_rate) for of_rate in found.identification] == [10, 10]
 
 
-def test_a_result_survives_its_file(tmp_path: Path) -> None:
+def test_a_result_is_read_as_written(tmp_path: Path) -> None:
     result = result_of(sysu().changed(flip=True, rerank=KReciprocal(k1=3)))
     result.write(tmp_path / "result.json")
     assert Result.read(tmp_path / "result.json") == result
@@ -184,14 +184,14 @@ def test_mean_and_deviation_are_those_of_the_trials() -> None:
         (lambda content: content["model"].update(name="icre"), "wording"),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(change: Callable[[dict[str, object]], object], message: str) -> None:
+def test_an_inconsistent_result_file_is_rejected(change: Callable[[dict[str, object]], object], message: str) -> None:
     content = result_of(sysu()).model_dump(mode="json")
     change(content)
     with pytest.raises(ValidationError, match=message):
         Result.model_validate(content)
 
 
-def test_ten_regdb_trials_join_into_their_mean() -> None:
+def test_ten_regdb_trials_are_joined_to_their_mean() -> None:
     parts = [result_of(regdb(Direction.VIS_TO_IR, trial), seed=trial) for trial in range(1, 11)]
     (joined,) = join_trials(reversed(parts), "agw")
     assert joined.model.name == "agw"
@@ -205,7 +205,7 @@ def test_ten_regdb_trials_join_into_their_mean() -> None:
     assert Result.model_validate(named.model_dump()) == named  # with the wording that such a name needs
 
 
-def test_each_protocol_is_joined_on_its_own() -> None:
+def test_protocols_are_joined_separately() -> None:
     protocols = [
         regdb(direction, trial).changed(flip=f)
         for direction in CROSS_MODALITY
@@ -249,7 +249,7 @@ def test_the_command_prints_the_trials_as_one_row(tmp_path: Path) -> None:
     assert "only RegDB has a model for each trial" in table("--join", "agw").output
 
 
-def test_the_card_gets_the_numbers_and_the_protocol() -> None:
+def test_the_card_gets_the_metrics_and_the_protocol() -> None:
     result = result_of(sysu())
     evaluation = result.for_card()
     assert Protocol.model_validate(evaluation.protocol) == sysu()
@@ -257,7 +257,7 @@ def test_the_card_gets_the_numbers_and_the_protocol() -> None:
     assert evaluation.counts["queries"] == result.counts[0].queries
 
 
-def test_a_table_refuses_to_mix_protocols_unless_told() -> None:
+def test_a_table_mixes_protocols_only_on_request() -> None:
     rows = [result_of(sysu()), result_of(sysu().changed(flip=True))]
     for write in (markdown, latex):
         with pytest.raises(ProtocolError, match="sysu-all-1shot-official_perm-flip on drawn"):
@@ -267,7 +267,7 @@ def test_a_table_refuses_to_mix_protocols_unless_told() -> None:
         markdown([])
 
 
-def test_a_table_refuses_to_mix_data_sets_of_one_protocol() -> None:
+def test_a_table_does_not_mix_data_sets_by_default() -> None:
     one = result_of(sysu())
     other = one.model_copy(update={"data": one.data.model_copy(update={"name": "other"})})
     with pytest.raises(ProtocolError, match="on other"):
@@ -290,7 +290,7 @@ def test_a_table_shows_flip_reranking_convention_and_swapped_roles() -> None:
     assert table[0]["mAP"] == f"{100 * measure.mean:.2f} ± {100 * measure.std:.2f}"
 
 
-def test_a_table_that_names_a_method_of_others_says_whose_details_they_are() -> None:
+def test_a_table_with_a_published_method_has_the_required_statement() -> None:
     ours, theirs = result_of(sysu()), result_of(sysu(), name="emi-lite", wording=WORDING)
     for write in (markdown, latex):
         assert WORDING not in write([ours])
@@ -303,14 +303,14 @@ def test_a_table_that_names_a_method_of_others_says_whose_details_they_are() -> 
     ]
 
 
-def test_latex_escapes_what_latex_would_read() -> None:
+def test_special_characters_are_escaped_in_latex() -> None:
     text = latex([result_of(sysu(), name="a_b & 50%")])
     assert r"a\_b \& 50\%" in text
     assert r"$\pm$" in text
     assert text.count(r"\\") == 2
 
 
-def test_the_fingerprint_of_a_data_set_follows_names_and_sizes(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_data_set_depends_on_names_and_sizes(tmp_path: Path) -> None:
     for name in ("b/2.png", "a/1.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"12")
@@ -321,12 +321,12 @@ def test_the_fingerprint_of_a_data_set_follows_names_and_sizes(tmp_path: Path) -
     assert data_fingerprint(tmp_path, files) != before
 
 
-def test_flags_follow_the_protocol() -> None:
+def test_flags_are_those_of_the_protocol() -> None:
     assert Flags.of(llcm(Direction.VIS_TO_IR, Convention.DEEN_RELEASE)).swapped_roles
     assert not Flags.of(llcm(Direction.IR_TO_VIS, Convention.DEEN_RELEASE)).swapped_roles
 
 
-def test_the_drawn_miniature_is_evaluated_from_its_folders(tmp_path: Path) -> None:
+def test_the_synthetic_sysu_mm01_is_evaluated_from_its_folders(tmp_path: Path) -> None:
     write_sysu_mm01(tmp_path / "mini", draw_person)
     records: list[Labelled] = [
         record for modality in Modality for record in sysu_mm01.evaluation_records(tmp_path / "mini", modality)
@@ -346,9 +346,7 @@ def test_the_drawn_miniature_is_evaluated_from_its_folders(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("direction", CROSS_MODALITY)
-def test_the_drawn_miniatures_of_regdb_and_llcm_are_evaluated_from_their_folders(
-    direction: Direction, tmp_path: Path
-) -> None:
+def test_the_synthetic_regdb_and_llcm_are_evaluated_from_their_folders(direction: Direction, tmp_path: Path) -> None:
     write_regdb(tmp_path / "regdb", draw_person)
     write_llcm(tmp_path / "llcm", draw_person)
     split: list[Labelled] = [r for m in Modality for r in regdb_reader.evaluation_records(tmp_path / "regdb", 3, m)]
@@ -366,7 +364,7 @@ def test_the_drawn_miniatures_of_regdb_and_llcm_are_evaluated_from_their_folders
         assert {counts.gallery for counts in outcome.counts} == {gallery}
 
 
-def test_results_of_a_run_are_one_file_and_replaced_when_measured_again(tmp_path: Path) -> None:
+def test_results_of_a_run_are_in_one_file_and_replaced_by_newer_ones(tmp_path: Path) -> None:
     assert read_results(tmp_path) == []
     first, other = result_of(sysu(), seed=1), result_of(sysu().changed(flip=True))
     update_results(tmp_path, [first, other])

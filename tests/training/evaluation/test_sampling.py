@@ -210,7 +210,7 @@ def mask_of(
 
 
 @needs_official
-def test_validation_is_all_search_only() -> None:
+def test_the_validation_split_has_only_all_search() -> None:
     records = sysu_records(official(), VALIDATION_IDS)
     trial = next(trials(sysu(), records, official()))
     images = random_embeddings(records, seed=1)
@@ -263,7 +263,7 @@ def test_a_stray_file_is_named_before_it_changes_a_draw() -> None:
             next(trials(sysu(sampler=sampler), [*records, stray], permutation))
 
 
-def test_official_draws_without_the_permutation_are_refused() -> None:
+def test_official_draws_without_the_permutation_are_rejected() -> None:
     records = sysu_records(drawn_permutation(seed=6, identities=[1]), [1])
     with pytest.raises(ProtocolError, match=r"rand_perm_cam\.mat"):
         next(trials(sysu(), records))
@@ -313,7 +313,7 @@ def described(records: list[Labelled], trial: Trial) -> tuple[Counter[Modality],
         (Direction.IR_TO_VIS, Convention.IDKL_FULL, 1, (Modality.INFRARED, 10), (Modality.VISIBLE, 9)),
     ],
 )
-def test_llcm_conventions_decide_who_asks_whom(
+def test_llcm_conventions_determine_queries_and_gallery(
     direction: Direction,
     convention: Convention,
     count: int,
@@ -340,7 +340,7 @@ def test_both_llcm_conventions_draw_the_same_images() -> None:
 @pytest.mark.parametrize(
     ("convention", "rank1", "mean_ap", "valid"),
     [
-        # visible queries at 0° (own camera left out: no positive), 35°, 24° (both see r2 first) and 32°
+        # visible queries at 0° (own camera excluded: no positive), 35°, 24° (r2 first for both) and 32°
         (Convention.PAPER, 1 / 3, (1 / 2 + 1 / 2 + 1) / 3, 3),
         # r1 ranks 24°, 32° and 35°; r2 ranks 32° first
         (Convention.DEEN_RELEASE, 1.0, (1 + (1 + 2 / 3) / 2) / 2, 2),
@@ -371,13 +371,13 @@ def test_llcm_conventions_give_three_hand_computed_results(
 
 
 @pytest.mark.parametrize("protocol", [regdb(Direction.VIS_TO_IR, 1), custom(Direction.VIS_TO_IR)], ids=lambda p: p.id)
-def test_full_galleries_hold_every_image_of_the_other_modality(protocol: Protocol) -> None:
+def test_full_galleries_contain_every_image_of_the_other_modality(protocol: Protocol) -> None:
     records = llcm_records()
     (trial,) = trials(protocol, records)
     assert described(records, trial) == ({Modality.VISIBLE: 9}, 9, {Modality.INFRARED: 10}, 10)
 
 
-def test_a_side_without_images_is_named() -> None:
+def test_a_missing_modality_is_named() -> None:
     visible = [record for record in llcm_records() if record.modality is Modality.VISIBLE]
     empty: list[Callable[[], object]] = [
         lambda: next(trials(custom(Direction.VIS_TO_IR), visible)),

@@ -42,7 +42,7 @@ def test_a_score_does_not_depend_on_its_neighbours(dimension: int) -> None:
     assert np.array_equal(Similarity(query, gallery[order])(slice(0, 40)), whole[:, order])
 
 
-def test_equal_images_score_equal_wherever_they_stand() -> None:
+def test_equal_images_have_equal_scores_at_every_position() -> None:
     query, gallery = unit_vectors(3, 700, seed=5), unit_vectors(100, 700, seed=6)
     gallery[[13, 57, 99]] = gallery[2]
     scores = Similarity(query, gallery)(slice(0, 3))
@@ -56,7 +56,7 @@ def test_vectors_of_any_length_keep_their_order(scale: float) -> None:
     np.testing.assert_allclose(scores, scale * (query @ gallery.T), atol=1e-7 * scale)
 
 
-def test_zeros_and_empty_galleries_are_scored() -> None:
+def test_zero_vectors_and_empty_galleries_are_scored() -> None:
     nothing = np.zeros((2, 3), np.float32)
     assert not Similarity(nothing, nothing)(slice(0, 2)).any()
     assert Similarity(nothing, np.zeros((0, 3), np.float32))(slice(0, 2)).shape == (2, 0)

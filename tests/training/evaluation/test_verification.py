@@ -47,7 +47,7 @@ def test_fnmr_at_fmr_in_closed_form() -> None:
     assert (result.genuine_pairs, result.impostor_pairs) == (500, 1000)
 
 
-def test_tied_impostors_at_the_threshold_are_all_kept_out() -> None:
+def test_the_threshold_is_above_tied_impostor_scores() -> None:
     impostor = np.array([0.5] * 990 + [0.75] * 20 + [0.25] * 990)
     result = verify(PairCounts(counted([0.75, 0.8]), counted(impostor)), 0.005)
     assert result.threshold == 0.75 + STEP
@@ -56,14 +56,14 @@ def test_tied_impostors_at_the_threshold_are_all_kept_out() -> None:
 
 
 @pytest.mark.parametrize(("impostors", "known"), [(999, False), (1000, True)])
-def test_too_few_impostor_pairs_give_null_instead_of_a_number(impostors: int, known: bool) -> None:
+def test_too_few_impostor_pairs_give_none_instead_of_a_rate(impostors: int, known: bool) -> None:
     pairs = PairCounts(counted([0.9]), counted(np.linspace(-1, 1, impostors)))
     result = verify(pairs, 0.01)
     assert (result.threshold is not None) == (result.fnmr is not None) == (result.fmr is not None) == known
     assert verify(pairs, 1e-4).fnmr is None
 
 
-def test_a_threshold_chosen_elsewhere_is_only_measured() -> None:
+def test_a_given_threshold_is_used() -> None:
     pairs = PairCounts(counted([0.2, 0.4, 0.6, 0.8]), counted(np.linspace(-1, 1, 2001)))
     result = verify(pairs, 0.01, threshold=0.5)
     assert (result.threshold, result.fnmr) == (0.5, 0.5)
@@ -165,7 +165,7 @@ def test_a_probe_without_any_gallery_is_unmated_and_never_a_false_positive() -> 
 
 
 @pytest.mark.parametrize("count", [200, 5000, 300_000])
-def test_calibration_tells_the_share_of_impostors_at_a_score(count: int) -> None:
+def test_calibration_gives_the_share_of_impostors_at_a_score(count: int) -> None:
     scores = np.random.default_rng(count).normal(0.1, 0.15, count).clip(-1, 1).astype(np.float32)
     card = calibrate(counted(scores), Modality.VISIBLE, Modality.INFRARED, "drawn")
     assert card.impostor_pairs == count
@@ -189,17 +189,17 @@ def test_calibration_tells_the_share_of_impostors_at_a_score(count: int) -> None
 def test_calibration_needs_different_scores() -> None:
     with pytest.raises(ValueError, match="found 0"):
         calibrate(counted([]), Modality.VISIBLE, Modality.INFRARED, "drawn")
-    with pytest.raises(ValueError, match="one score"):
+    with pytest.raises(ValueError, match=r"expected different scores .* 100 impostor pairs with one"):
         calibrate(counted([0.5] * 100), Modality.VISIBLE, Modality.INFRARED, "drawn")
 
 
-def test_scores_that_are_no_cosines_are_refused() -> None:
+def test_scores_outside_the_range_of_cosines_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"-3\.0 to 0\.5"):
         counted([0.5, -3])
     assert counted([1 + 1e-6, -1 - 1e-6]).total == 2
 
 
-def test_intervals_over_people_hold_the_rate_and_are_wider_than_over_pairs() -> None:
+def test_intervals_over_people_contain_the_rate_and_are_wider_than_over_pairs() -> None:
     crops = people(120, 3, identities=12)
     counts = count_pairs(crops, crops).impostor
     measured = calibrate(

@@ -1,4 +1,4 @@
-"""Records of a SYSU-MM01 that exists only as its permutation file, and where that file is."""
+"""Records of SYSU-MM01 made from its permutation file, and the path of that file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class VirtualRecord:
 
 def sysu_records(permutation: Permutation, identities: Iterable[int]) -> list[Labelled]:
     """Every image of those identities: files numbered 1…n in the published layout."""
-    wanted = set(identities)
+    chosen = set(identities)
     return [
         VirtualRecord(
             Path(f"cam{camera}/{identity:04d}/{number:04d}.jpg"),
@@ -35,7 +35,7 @@ def sysu_records(permutation: Permutation, identities: Iterable[int]) -> list[La
             Modality.INFRARED if camera in INFRARED_CAMERAS else Modality.VISIBLE,
         )
         for (camera, identity), rows in permutation.items()
-        if identity in wanted
+        if identity in chosen
         for number in range(1, rows.shape[1] + 1)
     ]
 

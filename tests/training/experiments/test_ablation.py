@@ -1,4 +1,4 @@
-"""Rows trained and evaluated alike: the table says what the runs reached, and nothing is done twice."""
+"""Ablation: the table has the results of the runs, and finished work is not repeated."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "base": {},
         "+ t": {"method": "mtrl", "batch.streams": ["visible", "transition", "infrared"]},
     }
-    judge = [{"kind": "pairs", "root": str(root / "pairs"), "name": "pairs"}]
+    data_sets = [{"kind": "pairs", "root": str(root / "pairs"), "name": "pairs"}]
     (root / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    described = {"config": str(root / "config.yaml"), "rows": rows, "evaluate": judge}
+    described = {"config": str(root / "config.yaml"), "rows": rows, "evaluate": data_sets}
     (root / "plan.yaml").write_text(yaml.safe_dump(described), "utf-8")
     return root / "plan.yaml"
 
@@ -74,7 +74,7 @@ def cells(table: str, heading: str, row: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_table_holds_mean_and_deviation_of_what_the_runs_reached_and_nothing_is_done_twice(
+def test_the_table_has_mean_and_deviation_of_the_runs_and_finished_work_is_not_repeated(
     plan: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -114,7 +114,7 @@ def test_the_table_holds_mean_and_deviation_of_what_the_runs_reached_and_nothing
     assert "unpublished details are ours" in table
 
 
-def test_with_folds_a_pair_is_judged_by_the_network_that_left_its_frame_out(plan: Path, tmp_path: Path) -> None:
+def test_with_folds_a_pair_is_evaluated_by_the_network_that_left_out_its_frame(plan: Path, tmp_path: Path) -> None:
     leave_out = {"pairs": str(plan.parent / "pairs"), "folds": 2}
     folds = [{"data.0.leave_out": leave_out | {"fold": fold}} for fold in range(2)]
     table = ablate(
@@ -134,7 +134,7 @@ def test_with_folds_a_pair_is_judged_by_the_network_that_left_its_frame_out(plan
     assert cells(table, "pairs, mirrored and re-cropped, 2 folds of frames, own fold", "base")[:2] == ["base", "0"]
 
 
-def test_a_bad_row_is_named_before_anything_is_trained(plan: Path, tmp_path: Path) -> None:
+def test_an_invalid_row_is_reported_before_training(plan: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"seeds": [0], "cache": tmp_path / "cache", "command": ""}
     bad = changed(plan, rows={"good": {}, "bad": {"options.depth": 3}})
     with pytest.raises(ValueError, match=r"(?s)row 'bad': .*unknown key 'depth'") as raised:
@@ -147,18 +147,18 @@ def test_a_bad_row_is_named_before_anything_is_trained(plan: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_that_would_share_a_folder_are_refused(plan: Path) -> None:
+def test_rows_with_the_same_folder_are_rejected(plan: Path) -> None:
     with pytest.raises(ValueError, match="differ in letters"):
         changed(plan, rows={"+ L_mtc": {}, "l mtc": {}})
 
 
-def test_seeds_that_are_no_numbers_and_a_plan_that_is_not_there_are_errors(plan: Path, tmp_path: Path) -> None:
+def test_invalid_seeds_and_a_missing_plan_are_errors(plan: Path, tmp_path: Path) -> None:
     assert "expected numbers" in vireid("ablate", str(plan), "--out", str(tmp_path), "--seeds", "0 1", code=2)
     assert "nothing" in vireid("ablate", "nothing", "--out", str(tmp_path), code=2)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
-def test_every_row_of_a_shipped_plan_is_a_configuration_with_the_streams_of_its_method(path: Path) -> None:
+def test_every_row_of_a_packaged_plan_is_valid_and_has_the_streams_of_its_method(path: Path) -> None:
     plan = read_plan(path)
     assert plan.evaluate
     for row in plan.rows:
@@ -168,7 +168,7 @@ def test_every_row_of_a_shipped_plan_is_a_configuration_with_the_streams_of_its_
             assert build_method(config.method, config.options).streams <= set(config.batch.streams), row
 
 
-def test_a_configuration_is_found_by_name_unless_there_is_a_file_of_that_name(tmp_path: Path) -> None:
+def test_a_configuration_is_found_by_name_unless_a_file_has_that_name(tmp_path: Path) -> None:
     assert read_config(find_config("mtrl/light")).method == "mtrl"
     own = tmp_path / "own.yaml"
     own.write_text("data: []", "utf-8")

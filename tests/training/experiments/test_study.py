@@ -1,4 +1,4 @@
-"""A study kept without its weights says the same as before, and a report says what is kept."""
+"""Collected studies without weights, and reports of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = {"baseline": ((40.0, 41.0), (3.0, 2.5)), "+ much": ((50.0, 51.0), (2.0, 1
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """What ``ablate`` leaves of two rows with two seeds, a third row still in training."""
+    """Write the files of an ablation of two rows with two seeds and a third row in training."""
     root = tmp_path / "runs" / "study"
     for row, (maps, losses) in ROWS.items():
         for seed, value in enumerate(maps):
@@ -61,7 +61,7 @@ def report_on(root: Path, *folders: str) -> Path:
     return report
 
 
-def test_results_are_read_as_they_were_written_and_stand_in_the_file_once(tmp_path: Path) -> None:
+def test_results_are_read_as_written_and_common_fields_are_stored_once(tmp_path: Path) -> None:
     results = tuple(reaching(40, other=(50.0,)))
     RowResults(checkpoints=("0",), evaluate=(), results=results).write(tmp_path / "seed-0.json")
     assert RowResults.read(tmp_path / "seed-0.json").results == results
@@ -70,7 +70,7 @@ def test_results_are_read_as_they_were_written_and_stand_in_the_file_once(tmp_pa
     assert text.count('"map"') == 2
 
 
-def test_what_is_collected_says_the_same_without_weights(study: Path, tmp_path: Path) -> None:
+def test_a_collected_study_has_the_same_results_without_weights(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "study"
     said = vireid("results", "collect", study, "--out", out)
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
@@ -97,7 +97,7 @@ def test_a_folder_that_is_neither_is_named(tmp_path: Path) -> None:
     assert "expected a study with plan.yaml or a run" in vireid("results", "collect", tmp_path, "--out", "x", code=2)
 
 
-def test_a_report_is_made_of_what_was_collected_alone(study: Path, tmp_path: Path) -> None:
+def test_a_report_needs_only_collected_files(study: Path, tmp_path: Path) -> None:
     collect(study, tmp_path / "results" / "study")
     shutil.rmtree(tmp_path / "runs")
     report = report_on(tmp_path, "../study")
@@ -122,7 +122,7 @@ def test_a_report_is_made_of_what_was_collected_alone(study: Path, tmp_path: Pat
     assert image.read_bytes() == first
 
 
-def test_a_number_changed_by_hand_is_seen(study: Path, tmp_path: Path) -> None:
+def test_a_manually_changed_number_is_detected(study: Path, tmp_path: Path) -> None:
     collect(study, tmp_path / "results" / "study")
     report = report_on(tmp_path, "../study")
     Report(report).render()
@@ -130,7 +130,7 @@ def test_a_number_changed_by_hand_is_seen(study: Path, tmp_path: Path) -> None:
     assert Report(report).rendered() != report.read_text("utf-8")
 
 
-def test_a_study_without_a_place_and_a_place_without_results_are_named(study: Path, tmp_path: Path) -> None:
+def test_a_study_without_a_block_and_a_block_without_results_are_named(study: Path, tmp_path: Path) -> None:
     collect(study, tmp_path / "results" / "study")
     report = report_on(tmp_path)
     said = vireid("results", "render", report, code=2)
@@ -142,7 +142,7 @@ def test_a_study_without_a_place_and_a_place_without_results_are_named(study: Pa
     assert not (tmp_path / "results" / "study" / CURVES).exists()
 
 
-def test_an_exported_model_and_the_translations_have_their_tables_too(tmp_path: Path) -> None:
+def test_exported_models_and_translator_comparisons_have_tables(tmp_path: Path) -> None:
     update_results(tmp_path / "zoo" / "one", reaching(40, other=()))
     TranslatorComparison(
         translator="0" * 64,
@@ -156,11 +156,11 @@ def test_an_exported_model_and_the_translations_have_their_tables_too(tmp_path: 
     text = report.read_text("utf-8")
     assert "| baseline | resnet50 | drawn |" in text
     assert "| learnt | 9.25 | 0.200 | 7 |" in text
-    assert "2 frames took no part" in text
+    assert "2 frames were excluded" in text
     assert "Learnt in 5 steps" in text
 
 
-def test_ablate_leaves_a_plan_that_is_read_as_it_was(tmp_path: Path) -> None:
+def test_ablate_writes_a_plan_that_is_read_unchanged(tmp_path: Path) -> None:
     plan = Plan.model_validate(
         {
             "config": "baseline/light",

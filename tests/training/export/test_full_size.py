@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from models.card import Card
 from tests.drawing import draw_person
-from tests.training import synthetic_datasets as miniature
+from tests.training import synthetic_datasets as synthetic
 from training.config import CONFIGS
 from training.evaluation.result import Result, read_results
 from vireid.cli import app
@@ -20,7 +20,7 @@ SMALL = {
     "regdb": ({"people": 4}, "batch.images=2"),
     "llcm": ({"train": 2, "test": 2}, "batch.images=2"),
 }
-"""People drawn, and as many images in a batch as make few of them."""
+"""Number of drawn people, and batch sizes that give few batches."""
 
 LIGHTER = ["backbone=resnet18", "input.height=96", "input.width=48"]
 
@@ -38,10 +38,10 @@ def vireid(*words: str) -> None:
 
 
 def train(folder: Path, method: str, name: str, *others: str) -> Path:
-    """Draw the benchmark, train the configuration over it for some steps, and judge the network."""
+    """Draw the benchmark, train the configuration on it for a few steps, and evaluate the network."""
     data, run, cache = folder / name, folder / "run", str(folder / "cache")
     people, batch = SMALL[name]
-    getattr(miniature, f"write_{name}")(data, draw_person, **people)
+    getattr(synthetic, f"write_{name}")(data, draw_person, **people)
     overrides = [f"data.0.root={data}", batch, *SHORT, *others]
     options = [word for override in overrides for word in ("--set", override)]
     vireid("train", f"{method}/{name}", "--out", str(run), "--cache", cache, *options)

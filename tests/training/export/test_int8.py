@@ -1,4 +1,4 @@
-"""int8 and fp16 files: what is rounded and what is not, and that the loss on the card is the loss there is."""
+"""int8 and fp16 files: which layers are converted, and that the card has the measured loss."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     network = build("baseline", "test_resnet", identities=3).eval()
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.export.onnx, "PARITY_BATCHES", (3,))  # parity is another test's matter
+        patch.setattr(training.export.onnx, "PARITY_BATCHES", (3,))  # parity has its own tests
         export(network, card_of(network, network.dimension), folder, CROPS.images)
     return (folder / "model.onnx").read_bytes()
 
@@ -72,7 +72,7 @@ def kernels(graph: bytes) -> dict[str, tuple[np.dtype, tuple[int, ...], np.ndarr
     return found
 
 
-def test_every_layer_is_int8_a_channel_and_the_embeddings_hardly_turn(graph: bytes, quantiser: Quantiser) -> None:
+def test_every_layer_is_int8_per_channel_and_the_embeddings_hardly_change(graph: bytes, quantiser: Quantiser) -> None:
     rounded = quantiser.quantise()
     for dtype, shape, zero_points in kernels(rounded).values():
         assert dtype == np.int8
@@ -89,7 +89,7 @@ def test_int8_graph_keeps_the_version_of_the_file_format(graph: bytes, quantiser
     assert versions == [8, 8]
 
 
-def test_the_image_enters_as_it_is_and_the_tail_stays_in_float(quantiser: Quantiser) -> None:
+def test_the_graph_reads_uint8_and_its_last_layers_stay_in_float(quantiser: Quantiser) -> None:
     model = onnx.load_from_string(quantiser.quantise())
     transpose = next(node for node in model.graph.node if "image" in node.input)
     readers = [node.op_type for node in model.graph.node if transpose.output[0] in node.input]
@@ -102,7 +102,7 @@ def test_the_image_enters_as_it_is_and_the_tail_stays_in_float(quantiser: Quanti
     assert Card.model_validate_json(card).name == "drawn"
 
 
-def test_layers_named_stay_in_float_and_one_alone_is_rounded(
+def test_named_layers_stay_in_float_or_are_the_only_quantised_ones(
     graph: bytes, quantiser: Quantiser, tmp_path: Path
 ) -> None:
     first, last = quantiser.layers[0], quantiser.layers[-1]
@@ -120,19 +120,19 @@ def test_layers_named_stay_in_float_and_one_alone_is_rounded(
     runs = Counter(node.op_type for node in onnx.load(tmp_path / "as-it-runs.onnx").graph.node)
     assert runs["Conv"] + runs["FusedConv"] == 2
     assert runs["QLinearConv"] == len(quantiser.layers) - 2
-    alone = quantiser.quantise(only=[last])
-    assert {name for name, (dtype, _, _) in kernels(alone).items() if dtype == np.int8} == {last}
-    assert cosines(graph, alone).mean() > cosines(graph, quantiser.quantise()).mean()
+    single = quantiser.quantise(only=[last])
+    assert {name for name, (dtype, _, _) in kernels(single).items() if dtype == np.int8} == {last}
+    assert cosines(graph, single).mean() > cosines(graph, quantiser.quantise()).mean()
 
 
-def test_the_most_sensitive_layer_is_the_one_that_turns_the_embeddings_most(graph: bytes, quantiser: Quantiser) -> None:
+def test_the_most_sensitive_layer_changes_the_embeddings_most(graph: bytes, quantiser: Quantiser) -> None:
     order = quantiser.most_sensitive()
     assert sorted(order) == sorted(quantiser.layers)
     turned = {layer: 1 - cosines(graph, quantiser.quantise(only=[layer])).mean() for layer in (order[0], order[-1])}
     assert turned[order[0]] > turned[order[-1]]
 
 
-def test_weights_stored_as_float16_are_quantised_like_those_they_stand_for(
+def test_weights_stored_as_float16_are_quantised_like_float32_ones(
     graph: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training.export.onnx, "HALVED_FROM", 1)
@@ -144,7 +144,7 @@ def test_weights_stored_as_float16_are_quantised_like_those_they_stand_for(
     assert cosines(half, rounded).min() > 0.995
 
 
-def test_a_graph_that_begins_otherwise_is_refused(graph: bytes, tmp_path: Path) -> None:
+def test_a_graph_without_the_exported_normalisation_is_rejected(graph: bytes, tmp_path: Path) -> None:
     model = onnx.load_from_string(graph)
     next(node for node in model.graph.node if node.op_type == "Sub").op_type = "Add"
     with pytest.raises(ValueError, match="export it again"):
@@ -153,7 +153,7 @@ def test_a_graph_that_begins_otherwise_is_refused(graph: bytes, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def osnet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A graph whose picture an instance norm reads, with gates and a pooling that work on vectors."""
+    """A graph whose image an instance norm reads, with gates and a pooling that work on vectors."""
     torch.manual_seed(0)
     network = build("baseline", "osnet_x0_5", identities=3).eval()
     folder = tmp_path_factory.mktemp("osnet")
@@ -184,7 +184,7 @@ def test_behind_an_instance_norm_of_the_input_maps_are_int8_and_vectors_stay_in_
         assert cosines(osnet, rounded, np.full(8, modality.index)).min() > 0.98
 
 
-def test_fp16_computes_layers_in_half_and_what_frames_them_in_float(graph: bytes) -> None:
+def test_fp16_computes_between_convolutions_in_half_and_the_rest_in_float(graph: bytes) -> None:
     halved = to_fp16(graph)
     model = onnx.load_from_string(halved)
     assert {dtype for dtype, _, _ in kernels(halved).values()} == {np.dtype(np.float16)}
@@ -249,7 +249,7 @@ BFLOAT = pytest.mark.skipif(not has_bfloat_tiles(), reason="this processor has n
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16, pytest.param(Precision.BF16, marks=BFLOAT)])
-def test_the_card_tells_the_loss_that_there_is(model: Path, run: Path, precision: Precision) -> None:
+def test_the_card_has_the_measured_loss(model: Path, run: Path, precision: Precision) -> None:
     cache = run.parent / "cache"
     said = quantise(model, "--precision", precision, "--cache", cache)
     card = Card.read(model / "card.json")
@@ -282,13 +282,13 @@ def test_layers_are_left_in_float_until_the_loss_is_accepted_and_the_best_file_i
     assert len(variant.in_float) == (0, 1, 3)[int(np.argmin(losses))]
 
 
-def test_what_cannot_be_done_is_refused_in_words(model: Path, tmp_path: Path) -> None:
+def test_impossible_requests_have_clear_errors(model: Path, tmp_path: Path) -> None:
     assert "expected int8, bf16 or fp16" in quantise(model, "--precision", "fp32", code=2)
     assert "card.json" in quantise(tmp_path, code=2)
     assert set(Card.read(model / "card.json").precisions) == {Precision.FP32}
 
 
-def test_a_loss_is_accepted_only_when_both_measures_are_known_and_small() -> None:
+def test_a_loss_is_accepted_only_if_both_metrics_are_known_and_small() -> None:
     def accepted(rank1: float | None, mean_ap: float | None) -> bool:
         return Variant(file="m", sha256="0" * 64, rank1_change=rank1, map_change=mean_ap).accepted
 

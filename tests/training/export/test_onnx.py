@@ -1,4 +1,4 @@
-"""The exported graph computes what the network computes, and one that does not is never released."""
+"""Parity of exported graphs and networks; graphs without parity are not released."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ def test_the_modality_chooses_the_stem_inside_the_graph(exported) -> None:  # ty
     finally:
         with torch.no_grad():
             next(network.trunk.stems["infrared"].parameters()).mul_(-1)
-    assert not parity.passed  # the graph still has the old infrared stem, and the check sees it
+    assert not parity.passed  # the graph still has the old infrared stem, which the check detects
 
 
-def test_a_graph_that_disagrees_is_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_fails_the_parity_check_is_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = build("baseline", "test_resnet", identities=3).eval()
     monkeypatch.setattr(exporting, "MAX_ERROR", 0.0)  # no two engines agree to the last bit
     with pytest.raises(ParityError, match="max_error"):
@@ -133,7 +133,7 @@ def test_a_graph_that_disagrees_is_not_released(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("method", ["emi", "mtrl"])
-def test_what_is_exported_of_a_method_without_parts_at_inference_is_the_baseline(method: str) -> None:
+def test_a_method_without_parts_at_inference_is_exported_as_the_baseline(method: str) -> None:
     network = build(method, "test_resnet", identities=3).eval()
     baseline = build("baseline", "test_resnet", identities=3).eval()
     baseline.load_state_dict(network.state_dict(), strict=False)
@@ -148,7 +148,7 @@ def test_what_is_exported_of_a_method_without_parts_at_inference_is_the_baseline
     assert any("conv2d" in target for _, _, target, _ in steps[0])
 
 
-def test_the_fingerprint_follows_the_weights_and_ignores_the_classifier() -> None:
+def test_the_fingerprint_depends_on_the_weights_but_not_on_the_classifier() -> None:
     network = build("baseline", "test_resnet", identities=3)
     before = fingerprint(network)
     with torch.no_grad():

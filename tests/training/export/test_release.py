@@ -42,7 +42,7 @@ def toys() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two methods over the same people, and runs that do not fit them."""
+    """Train two methods on the same people, and incompatible runs."""
     root = tmp_path_factory.mktemp("runs")
     for name, people in {"people": range(8), "others": range(6)}.items():
         write_people(root / name, people, images=2, size=SIZE)
@@ -59,7 +59,7 @@ def vireid(*words: str | Path, code: int = 0) -> str:
     return done.output
 
 
-def test_a_fused_model_is_exported_judged_and_served(
+def test_a_fused_model_is_exported_evaluated_and_served(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, cache = tmp_path / "zoo" / "fused", runs["one"].parent / "cache"
@@ -81,8 +81,8 @@ def test_a_fused_model_is_exported_judged_and_served(
         one, other = (m.embed(torch.from_numpy(images), torch.from_numpy(modalities)).numpy() for m in members)
     np.testing.assert_allclose(served, np.concatenate([one, 2 * other], 1) / np.sqrt(5), atol=1e-4)
 
-    vireid("evaluate", out, "--cache", cache)  # the graph, on the people that both members kept out
-    monkeypatch.setattr(training.export.onnx, "HALVED_FROM", 1)  # a toy has no large weights
+    vireid("evaluate", out, "--cache", cache)  # the graph, on the held-out people of both members
+    monkeypatch.setattr(training.export.onnx, "HALVED_FROM", 1)  # the toy network has no large weights
     vireid(*words, "--name", "fused", "--out", out, "--half-weights")
     again = Card.read(out / "card.json")
     assert [e.protocol["direction"] for e in again.evaluations] == ["ir_to_vis", "vis_to_ir", "vis_to_vis"]
@@ -96,9 +96,9 @@ def test_a_fused_model_is_exported_judged_and_served(
 
 @pytest.mark.parametrize(
     ("second", "message"),
-    [("other-data", "the data they learnt from"), ("other-people", "kept out"), ("other-input", "in their input")],
+    [("other-data", "training data"), ("other-people", "held-out identities"), ("other-input", "in their input")],
 )
-def test_runs_that_no_result_would_be_fair_to_are_refused(
+def test_runs_with_different_data_are_not_fused(
     runs: dict[str, Path], tmp_path: Path, second: str, message: str
 ) -> None:
     said = vireid("export", "--fuse", runs["one"], runs[second], "--name", "f", "--out", tmp_path / "f", code=2)
@@ -106,7 +106,7 @@ def test_runs_that_no_result_would_be_fair_to_are_refused(
     assert not (tmp_path / "f").exists()
 
 
-def test_words_that_do_not_fit_together_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_inconsistent_arguments_are_rejected(runs: dict[str, Path], tmp_path: Path) -> None:
     end = ("--name", "f", "--out", tmp_path / "f")
     assert "needs --fuse" in vireid("export", runs["one"], runs["other"], *end, code=2)
     assert "at least two" in vireid("export", "--fuse", runs["one"], *end, code=2)
@@ -116,7 +116,7 @@ def test_words_that_do_not_fit_together_are_refused(runs: dict[str, Path], tmp_p
     )
 
 
-def test_a_graph_that_disagrees_is_said_once_and_not_released(
+def test_a_graph_that_fails_the_parity_check_is_reported_and_not_released(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training.export.onnx, "MIN_COSINE", 1.1)

@@ -1,4 +1,4 @@
-"""EMI's losses against plain loops in float64, their closed-form values, and what one modality knows of the other."""
+"""EMI's losses against plain loops in float64, and their closed-form values and gradients."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_identity_without_one_modality_has_no_gap(name: str) -> None:
 
 
 @each_loss
-def test_order_and_names_of_the_modalities_mean_nothing_and_no_value_is_negative(name: str) -> None:
+def test_order_and_swapped_modalities_do_not_matter_and_values_are_not_negative(name: str) -> None:
     loss, _ = LOSSES[name]
     for seed in range(3):
         rows, labels, modalities = batch(4, 3, seed=seed, shift=0.0)
@@ -142,7 +142,7 @@ def test_order_and_names_of_the_modalities_mean_nothing_and_no_value_is_negative
 
 
 @each_loss
-def test_the_same_rows_in_both_modalities_cost_nothing(name: str) -> None:
+def test_the_loss_is_zero_for_equal_rows_in_both_modalities(name: str) -> None:
     loss, _ = LOSSES[name]
     rows, labels, _ = batch(4, 3)
     twice = loss(rows.repeat(2, 1), labels.repeat(2), torch.arange(2).repeat_interleave(len(rows)))
@@ -181,7 +181,7 @@ def test_degenerate_rows_give_finite_values_and_gradients(name: str, kind: str) 
 
 @pytest.mark.parametrize("loss", [*(loss for loss, _ in LOSSES.values()), WithinModality(Triplet())])
 @pytest.mark.parametrize(("modality", "missing"), [(0, "infrared"), (1, "visible")])
-def test_a_batch_of_one_modality_is_refused_by_name(loss: Loss, modality: int, missing: str) -> None:
+def test_the_error_for_a_batch_of_one_modality_names_the_missing_one(loss: Loss, modality: int, missing: str) -> None:
     rows, labels, _ = batch(2, 2)
     with pytest.raises(ValueError, match=f"no {missing}"):
         loss(rows, labels, torch.full_like(labels, modality))
@@ -195,7 +195,7 @@ def pair(visible: Tensor, infrared: Tensor) -> Rows:
     return torch.cat([visible, infrared]), torch.arange(count).repeat(2), torch.arange(2).repeat_interleave(count)
 
 
-def test_w2_of_a_shift_is_its_mean_square_and_of_a_scale_that_of_the_deviations() -> None:
+def test_w2_is_the_mean_square_of_a_shift_and_of_differences_in_deviation() -> None:
     rows = torch.randn(32, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     loss = DistributionConsistency("w2")
     assert loss(*pair(rows, rows + 0.3)).item() == pytest.approx(0.09)
@@ -215,7 +215,7 @@ def test_symkl_is_the_mean_of_both_divergences_of_gaussians() -> None:
     assert DistributionConsistency("symkl", eps=1e-9)(*rows).item() == pytest.approx((one + other) / 2, rel=1e-6)
 
 
-def test_dead_channels_rule_symkl_without_its_eps_and_never_w2() -> None:
+def test_channels_without_variance_dominate_symkl_without_eps_but_not_w2() -> None:
     generator = torch.Generator().manual_seed(0)
     visible, infrared = (torch.randn(32, 2048, generator=generator).relu() for _ in range(2))
     infrared[:, :20] = 0
@@ -225,7 +225,7 @@ def test_dead_channels_rule_symkl_without_its_eps_and_never_w2() -> None:
     assert DistributionConsistency("w2")(*pair(visible, infrared)).item() < 0.05
 
 
-def test_an_unknown_divergence_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_divergence_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="w2, symkl, moments"):
         DistributionConsistency("kl")  # type: ignore[arg-type]
 
@@ -234,7 +234,7 @@ def test_an_unknown_divergence_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("inner", [Triplet(), CrossEntropy()], ids=lambda loss: type(loss).__name__)
-def test_within_modality_is_the_sum_over_modalities_apart(inner: Loss) -> None:
+def test_within_modality_is_the_sum_over_separate_modalities(inner: Loss) -> None:
     rows, labels, modalities = batch(4, 3)
     parts = [inner(rows[modalities == m], labels[modalities == m], modalities[modalities == m]) for m in (0, 1)]
     torch.testing.assert_close(WithinModality(inner)(rows, labels, modalities), parts[0] + parts[1])

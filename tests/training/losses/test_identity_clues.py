@@ -28,7 +28,7 @@ def distance(a: list[float], b: list[float]) -> float:
 
 
 def loop(rows: Tensor, labels: Tensor, modalities: Tensor, margin: float) -> tuple[float, float]:
-    """L1 and L2 as one would write them down."""
+    """Compute L1 and L2 in plain loops."""
     unit = [(row / row.norm()).tolist() for row in rows]
     groups: dict[tuple[int, int], list[list[float]]] = {}
     for row, key in zip(unit, zip(labels.tolist(), modalities.tolist(), strict=True), strict=True):
@@ -59,14 +59,14 @@ def test_it_equals_the_loop_over_rows_and_centres(identities: int, images: int, 
     assert IdentityClues(margin)(rows[0].float(), *rows[1:]).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_identity_without_one_modality_takes_part_as_a_stranger_only() -> None:
+def test_an_identity_with_one_modality_is_only_a_negative() -> None:
     rows, labels, modalities = batch(4, 2)
     kept = ~((labels == 7) & (modalities == 1))
     found = IdentityClues()(rows[kept], labels[kept], modalities[kept]).item()
     assert found == pytest.approx(sum(loop(rows[kept], labels[kept], modalities[kept], 0.3)), rel=1e-9)
 
 
-def test_the_order_of_the_batch_and_the_names_of_the_modalities_mean_nothing() -> None:
+def test_the_order_of_the_batch_and_swapped_modalities_do_not_matter() -> None:
     rows, labels, modalities = batch(4, 3)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
     expected = IdentityClues()(rows, labels, modalities)
@@ -74,14 +74,14 @@ def test_the_order_of_the_batch_and_the_names_of_the_modalities_mean_nothing() -
     torch.testing.assert_close(IdentityClues()(rows, labels, 1 - modalities), expected)
 
 
-def test_it_is_zero_where_groups_are_points_that_coincide_and_strangers_are_far() -> None:
+def test_the_loss_is_zero_for_coinciding_groups_and_distant_negatives() -> None:
     _, labels, modalities = batch(4, 3)
     corners = torch.eye(4)[(labels - 2) // 5]  # unit vectors at a distance of sqrt(2)
     assert IdentityClues(0.3)(corners, labels, modalities).item() == 0
     assert IdentityClues(1.5)(corners, labels, modalities).item() == pytest.approx(1.5 - math.sqrt(2), abs=1e-5)
 
 
-def test_the_gap_counts_only_beyond_the_spread_inside_a_modality() -> None:
+def test_only_the_gap_beyond_the_spread_within_a_modality_is_penalised() -> None:
     rows, labels, modalities = batch(4, 3)
     twins = rows.clone()
     for label in labels.unique():  # the same rows in both modalities: centres coincide
@@ -92,7 +92,7 @@ def test_the_gap_counts_only_beyond_the_spread_inside_a_modality() -> None:
     assert IdentityClues()(twins, labels, modalities).item() == pytest.approx(first, rel=1e-6)
 
 
-def test_with_one_image_a_modality_the_gap_is_the_distance_of_the_centres() -> None:
+def test_with_one_image_per_modality_the_gap_is_the_distance_of_the_centres() -> None:
     rows, labels, modalities = batch(1, 1)  # one identity: no stranger, so the first part is zero
     unit = torch.nn.functional.normalize(rows)
     assert IdentityClues()(rows, labels, modalities).item() == pytest.approx((unit[0] - unit[1]).norm().item())
@@ -137,13 +137,13 @@ def test_under_autocast_it_is_float32(dtype: torch.dtype) -> None:
     assert value.item() == pytest.approx(sum(loop(half.detach().double(), labels, modalities, 0.3)), rel=1e-3)
 
 
-def test_a_batch_of_one_modality_is_refused_by_name() -> None:
+def test_the_error_for_a_batch_of_one_modality_names_the_missing_one() -> None:
     rows, labels, _ = batch(2, 2)
     with pytest.raises(ValueError, match="no infrared"):
         IdentityClues()(rows, labels, torch.zeros_like(labels))
 
 
-def test_distillation_is_the_divergence_of_softened_classes_and_teaches_one_side() -> None:
+def test_distillation_is_the_divergence_of_softened_classes_without_gradient_to_the_teacher() -> None:
     torch.manual_seed(0)
     student, teacher = (torch.randn(3, 4, dtype=torch.float64).requires_grad_() for _ in range(2))
     expected = 0.0

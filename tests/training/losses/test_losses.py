@@ -1,4 +1,4 @@
-"""Every loss against plain loops in float64, and on the batches that break losses elsewhere."""
+"""Every loss against plain loops in float64, and on degenerate batches."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_loss_equals_the_loop_over_its_pairs(
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES, ids=lambda loss: type(loss).__name__)
-def test_the_order_of_the_batch_means_nothing(loss: Loss) -> None:
+def test_the_order_of_the_batch_does_not_matter(loss: Loss) -> None:
     rows, labels, modalities = batch(5, 3, 8)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_the_equation(loss: Loss) -> None:
 
 @pytest.mark.parametrize("loss", METRIC_LOSSES, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("labels", [[3, 3, 3, 3], [0, 1, 2, 3], [7]], ids=["one identity", "no positives", "one row"])
-def test_without_a_valid_anchor_the_loss_is_zero_and_keeps_the_graph(loss: Loss, labels: list[int]) -> None:
+def test_without_a_valid_anchor_the_loss_is_zero_and_connected_to_the_graph(loss: Loss, labels: list[int]) -> None:
     rows = torch.randn(len(labels), 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
     value = loss(rows, torch.tensor(labels), torch.zeros(len(labels), dtype=torch.int64))
     value.backward()
@@ -106,7 +106,7 @@ def test_without_a_valid_anchor_the_loss_is_zero_and_keeps_the_graph(loss: Loss,
 
 
 @pytest.mark.parametrize("loss", METRIC_LOSSES, ids=lambda loss: type(loss).__name__)
-def test_anchors_without_a_positive_are_left_out(loss: Loss) -> None:
+def test_anchors_without_a_positive_are_ignored(loss: Loss) -> None:
     rows, labels, modalities = batch(3, 2, 5)
     labels[0] = 99
     expected = LOOPS[type(loss)](rows, labels)
@@ -115,7 +115,7 @@ def test_anchors_without_a_positive_are_left_out(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", METRIC_LOSSES, ids=lambda loss: type(loss).__name__)
-def test_one_image_a_modality_still_has_its_counterpart_as_positive(loss: Loss) -> None:
+def test_a_single_image_per_modality_has_its_counterpart_as_positive(loss: Loss) -> None:
     rows, labels, modalities = batch(4, 1, 6)
     assert all(len(positives) == 1 for positives, _ in anchors(rows, labels))
     assert float(loss(rows, labels, modalities)) == pytest.approx(LOOPS[type(loss)](rows, labels), rel=1e-9)
@@ -145,7 +145,7 @@ def test_degenerate_features_give_finite_values_and_gradients(loss: Loss, kind: 
 
 
 @pytest.mark.parametrize("length", [1.0, 10.0, 25.0, 100.0])
-def test_pair_weights_sum_to_one_however_long_the_features_are(length: float) -> None:
+def test_pair_weights_sum_to_one_for_features_of_any_length(length: float) -> None:
     rows, labels, _ = batch(8, 4, 16)
     positive, negative = pair_masks(labels)
     distances = pairwise_distances(length * torch.nn.functional.normalize(rows.float()))
@@ -179,13 +179,13 @@ def test_under_autocast_a_loss_is_float32_and_finite(loss: Loss, dtype: torch.dt
     assert value.item() == pytest.approx(expected.item(), rel=1e-3)
 
 
-def test_the_margin_given_is_the_margin_used() -> None:
+def test_the_margin_option_is_used() -> None:
     rows, labels, modalities = batch(3, 2, 4)
     small, large = (float(Triplet(margin)(rows, labels, modalities)) for margin in (2.0, 3.0))
     assert large == pytest.approx(small + 1)
 
 
-def test_a_very_wrong_batch_does_not_overflow() -> None:
+def test_a_batch_with_extreme_distances_does_not_overflow() -> None:
     rows = torch.tensor([[0.0], [1e4], [0.0], [1e4]])
     value = WeightedTriplet()(rows, torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]))
     assert value.item() == pytest.approx(1e4)
@@ -195,7 +195,7 @@ def test_a_very_wrong_batch_does_not_overflow() -> None:
 @pytest.mark.parametrize(
     ("rows", "labels", "modalities"), [((4, 3), 3, 4), ((4, 3), 4, 5), ((4,), 4, 4), ((0, 3), 0, 0)]
 )
-def test_shapes_that_disagree_are_refused(loss: Loss, rows: tuple[int, ...], labels: int, modalities: int) -> None:
+def test_inconsistent_shapes_are_rejected(loss: Loss, rows: tuple[int, ...], labels: int, modalities: int) -> None:
     with pytest.raises(ValueError, match="expected embeddings"):
         loss(
             torch.zeros(rows),
@@ -204,7 +204,7 @@ def test_shapes_that_disagree_are_refused(loss: Loss, rows: tuple[int, ...], lab
         )
 
 
-def test_rows_without_a_class_are_left_out_of_the_identity_loss() -> None:
+def test_rows_without_a_class_are_ignored_by_the_identity_loss() -> None:
     rows = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     identities, modalities = torch.tensor([0, 7, 3, 4, 1, 4]), torch.zeros(6, dtype=torch.int64)
     known = [0, 2, 4]

@@ -1,4 +1,4 @@
-"""MTRL's losses against plain loops in float64, their bounds, and who learns from whom."""
+"""MTRL's losses against plain loops in float64, their bounds and gradients."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def ranking(row: Tensor, rows: Tensor, labels: Tensor, roles: Tensor, role: Role
     return [power / sum(powers) for power in powers]
 
 
-def divergence(wanted: list[float], found: list[float]) -> float:
-    return sum(p * math.log(p / q) for p, q in zip(wanted, found, strict=True) if p > 0)
+def divergence(target: list[float], found: list[float]) -> float:
+    return sum(p * math.log(p / q) for p, q in zip(target, found, strict=True) if p > 0)
 
 
 def loop_queries(rows: Tensor, labels: Tensor, roles: Tensor, pairs: Tensor) -> float:
@@ -162,7 +162,7 @@ def test_a_loss_equals_the_loop(name: str, identities: int, images: int, dim: in
 
 
 @each
-def test_labels_and_pairs_are_names_and_the_order_means_nothing(name: str) -> None:
+def test_values_of_labels_and_pairs_and_the_order_do_not_matter(name: str) -> None:
     rows, labels, roles, pairs = batch(4, 2, 8)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
     renamed = (rows[order], 900 - 13 * labels[order], roles[order], torch.where(pairs < 0, -1, 999 - pairs)[order])
@@ -175,16 +175,16 @@ def test_gradients_are_those_of_the_equation(name: str) -> None:
     assert torch.autograd.gradcheck(lambda x: value(name, x, labels, roles, pairs), rows.requires_grad_())
 
 
-def test_gradients_of_the_queries_are_those_with_teachers_held() -> None:
+def test_gradients_of_the_queries_do_not_reach_the_teachers() -> None:
     rows, labels, roles, pairs = batch(3, 2, 5, seed=4)
     held = rows.clone()
     total = torch.zeros((), dtype=torch.float64)
     for i in of(roles, V) + of(roles, R):
         other = R if roles[i] == V else V
         teachers = [j for j in of(roles, T) if (pairs[j] == pairs[i] if roles[i] == V else labels[j] == labels[i])]
-        wanted = torch.tensor([ranking(held[j], held, labels, roles, other) for j in teachers]).mean(0)
+        target = torch.tensor([ranking(held[j], held, labels, roles, other) for j in teachers]).mean(0)
         centres = torch.stack([centre(rows.requires_grad_(), labels, roles, p, other) for p in range(3)])
-        total = total - wanted.double() @ (centres @ unit(rows[i]) / 0.1).log_softmax(0) / (roles == roles[i]).sum()
+        total = total - target.double() @ (centres @ unit(rows[i]) / 0.1).log_softmax(0) / (roles == roles[i]).sum()
     (expected,) = torch.autograd.grad(total, rows)
     (found,) = torch.autograd.grad(value("queries", rows, labels, roles, pairs), rows)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -192,7 +192,7 @@ def test_gradients_of_the_queries_are_those_with_teachers_held() -> None:
 
 @each
 @pytest.mark.parametrize("missing", Role)
-def test_a_batch_without_a_role_it_needs_is_refused_by_its_name(name: str, missing: Role) -> None:
+def test_the_error_for_a_missing_role_names_it(name: str, missing: Role) -> None:
     rows, labels, roles, pairs = (tensor[batch(3, 2, 4)[2] != missing] for tensor in batch(3, 2, 4))
     if name == "direct" and missing is T:
         assert value(name, rows, labels, roles, pairs).isfinite()
@@ -216,7 +216,7 @@ def test_values_and_gradients_stay_finite_also_in_half_precision(name: str, kind
         rows[labels == 1] = rows[labels == 0][0]
     elif kind == "long":
         rows = 100 * rows
-    elif kind == "strangers":  # every role has people of its own, and no image a transition
+    elif kind == "strangers":  # every role has different people, and no image has a transition
         labels, pairs = labels + 10 * roles, torch.where(roles == T, pairs, -1)
     given = rows.to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -230,7 +230,7 @@ def test_values_and_gradients_stay_finite_also_in_half_precision(name: str, kind
         assert found.item() == 0
 
 
-def test_pairs_of_another_length_are_refused() -> None:
+def test_pairs_of_another_length_are_rejected() -> None:
     rows, labels, roles, pairs = batch(2, 1, 4)
     with pytest.raises(ValueError, match="expected pairs"):
         QueryConsistency()(rows, labels, roles, pairs[:-1])
@@ -245,13 +245,13 @@ def test_the_contrast_is_at_least_the_logarithm_of_the_positives(images: int) ->
         assert value("chain", *batch(4, images, 6, seed)) >= math.log(images) - 1e-9
 
 
-def test_orthogonal_identities_reach_the_floor() -> None:
+def test_orthogonal_identities_reach_the_minimum() -> None:
     _, labels, roles, pairs = batch(8, 4, 8)
     rows = F.one_hot(labels, 8).double()
     assert value("chain", rows, labels, roles, pairs).item() == pytest.approx(math.log(4), abs=1e-3)
 
 
-def test_no_visible_row_learns_from_infrared() -> None:
+def test_visible_rows_get_no_gradient_from_infrared() -> None:
     rows, labels, roles, pairs = batch(4, 2, 8)
     gradients = {}
     for name in ("chain", "direct"):
@@ -266,11 +266,11 @@ def test_no_visible_row_learns_from_infrared() -> None:
     assert not torch.allclose(*gradients["direct"])
 
 
-def test_anchors_without_a_positive_are_left_out_of_the_contrast() -> None:
+def test_anchors_without_a_positive_are_ignored_by_the_contrast() -> None:
     rows, labels, roles, _ = batch(3, 2, 5)
     stranger = torch.cat([labels, torch.tensor([99])]), torch.cat([roles, torch.tensor([int(V)])])
     kept = TransitionContrast(links=((V, T),))
-    # as an anchor the stranger has no positive; as one of the others it lowers every share
+    # as an anchor the other identity has no positive; as a candidate it lowers every share
     with_stranger = kept(torch.cat([rows, rows[:1] * 0 + 1]), *stranger)
     one_way = loop_contrast(rows, labels, roles, V, T, 0.1)
     scores = torch.cat([rows, torch.ones(1, 5, dtype=torch.float64)])
@@ -293,7 +293,7 @@ def first_term(rows: Tensor, labels: Tensor, roles: Tensor, pairs: Tensor) -> fl
     return QueryConsistency()(rows, relabelled, roles, pairs).item()
 
 
-def test_the_chain_is_easier_than_the_direct_way_and_both_harder_with_the_gap() -> None:
+def test_the_chain_loss_is_below_the_direct_one_and_both_grow_with_the_gap() -> None:
     table = [
         [value("chain", *given).item(), value("direct", *given).item(), first_term(*given)]
         for given in (shifted(gap, 0) for gap in (0.0, 0.5, 1.0, 2.0))
@@ -317,7 +317,7 @@ def test_centre_alignment_is_zero_for_equal_centres_and_at_most_three() -> None:
         assert 0 <= CentreAlignment()(*batch(3, 2, 3, seed)[:3]) <= 3
 
 
-def test_an_identity_that_lacks_a_role_has_no_part_in_the_centres() -> None:
+def test_an_identity_without_a_role_is_ignored_by_the_centres() -> None:
     rows, labels, roles, pairs = batch(3, 2, 6)
     incomplete = ~((labels == 1) & (roles == T))
     given = [tensor[incomplete] for tensor in (rows, labels, roles)]
@@ -328,7 +328,7 @@ def test_an_identity_that_lacks_a_role_has_no_part_in_the_centres() -> None:
 # --- the queries
 
 
-def test_the_transition_teaches_and_does_not_learn() -> None:
+def test_the_transition_is_a_teacher_without_gradient() -> None:
     rows, labels, roles, pairs = batch(4, 2, 8)
     QueryConsistency()(rows.requires_grad_(), labels, roles, pairs).backward()
     assert rows.grad is not None
@@ -354,7 +354,7 @@ def test_the_first_term_is_zero_when_a_transition_is_its_source() -> None:
         (QueryConsistency(0.1), QueryConsistency(0.2)),
     ],
 )
-def test_a_parameter_given_is_used(one: torch.nn.Module, other: torch.nn.Module) -> None:
+def test_parameters_are_used(one: torch.nn.Module, other: torch.nn.Module) -> None:
     given = batch(3, 2, 4)
     values = [float(loss(*given) if isinstance(loss, PairedLoss) else loss(*given[:3])) for loss in (one, other)]
     assert values[0] != pytest.approx(values[1], rel=1e-3)

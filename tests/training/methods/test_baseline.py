@@ -1,4 +1,4 @@
-"""The baseline's own switch: contrast between the retrieval vectors of the two modalities."""
+"""The baseline's contrast between embeddings of the two modalities, and retention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def output() -> Output:
     return Output(pooled, embedding, logits)
 
 
-def test_without_it_the_terms_are_the_published_ones() -> None:
+def test_without_contrast_the_terms_are_the_published_ones() -> None:
     method = build_method("baseline", {})
     assert list(method(output(), batch())) == ["id", "wrt"]
     assert method.weights(0) == {}
@@ -38,7 +38,7 @@ def test_without_it_the_terms_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
-def test_it_is_infonce_from_each_modality_to_the_other_on_the_embedding(temperature: float) -> None:
+def test_the_contrast_is_infonce_of_the_embeddings_in_both_directions(temperature: float) -> None:
     method = build_method("baseline", {"contrast_weight": 0.5, "contrast_temperature": temperature})
     found = method(output(), batch())["contrast"]
     unit = output().embedding.numpy()
@@ -57,7 +57,7 @@ def test_it_is_infonce_from_each_modality_to_the_other_on_the_embedding(temperat
 
 
 @pytest.mark.parametrize("name", ["baseline", "mtrl", "icre", "emi"])
-def test_every_method_has_it(name: str) -> None:
+def test_every_method_has_the_contrast(name: str) -> None:
     assert build_method(name, {"contrast_weight": 0.25}).weights(100)["contrast"] == 0.25
     assert "contrast" not in build_method(name, {}).weights(100)
 
@@ -73,7 +73,7 @@ def test_retention_compares_embeddings_with_those_of_the_start() -> None:
     assert method.weights(0) == {"retention": 2.0}
 
 
-def test_without_a_target_retention_is_zero_and_keeps_the_graph() -> None:
+def test_without_a_target_retention_is_zero_and_connected_to_the_graph() -> None:
     embeddings = torch.randn(3, 4, requires_grad=True)
     loss = Retention()(embeddings, torch.zeros(3, 4))
     loss.backward()

@@ -1,4 +1,4 @@
-"""EMI as a whole: its terms over its network, the rows of its ablation, and that all of it learns."""
+"""EMI: its terms, the rows of its ablation, and training of all parts."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def features(seed: int = 0) -> EmiOutput:
     return EmiOutput(*(torch.randn(len(BATCH), n, generator=generator) for n in (12, 12, 3, 12, 3)))
 
 
-def test_the_terms_are_the_losses_each_on_its_own_feature() -> None:
+def test_the_terms_are_the_losses_on_their_features() -> None:
     output = features()
     terms = Emi(EmiOptions(branch="last_stage"))(output, BATCH)
-    likeness = [float(torch.dot(F.normalize(a, dim=0), F.normalize(b, dim=0)))
+    similarity = [float(torch.dot(F.normalize(a, dim=0), F.normalize(b, dim=0)))
                 for a, b in zip(output.branch_pooled, output.pooled, strict=True)]  # fmt: skip
     expected: dict[str, Tensor] = build_method("baseline", {})(output, BATCH) | {
         "intra_id": WithinModality(CrossEntropy())(output.branch_logits, *LABELS),
         "intra_triplet": WithinModality(Triplet())(output.branch_pooled, *LABELS),
-        "transfer": torch.tensor(1 - sum(likeness) / len(likeness)),
+        "transfer": torch.tensor(1 - sum(similarity) / len(similarity)),
         "fdc": DistributionConsistency("w2")(output.embedding, *LABELS),
     }
     assert list(terms) == list(expected)
@@ -51,7 +51,7 @@ def test_the_terms_are_the_losses_each_on_its_own_feature() -> None:
     assert list(Emi(EmiOptions())(output, BATCH)) == [name for name in expected if name != "transfer"]
 
 
-def test_the_likeness_teaches_the_shared_feature_alone() -> None:
+def test_the_transfer_term_has_a_gradient_only_for_the_shared_feature() -> None:
     output = features()
     output.branch_pooled.requires_grad_(), output.pooled.requires_grad_()
     Emi(EmiOptions(branch="last_stage"))(output, BATCH)["transfer"].backward()
@@ -87,7 +87,7 @@ def test_the_weights_rise_over_the_first_epochs_with_the_fraction_of_the_epoch()
     )
 
 
-def test_within_the_branches_the_losses_weigh_as_outside() -> None:
+def test_the_losses_have_the_same_weights_within_and_outside_the_branches() -> None:
     options = EmiOptions(identity_weight=0.5, triplet_weight=0.1, intra_weight=0.8, ramp_epochs=0)
     weights = Emi(options).weights(1)
     assert (weights["intra_id"], weights["intra_triplet"]) == pytest.approx((0.4, 0.08))
@@ -110,7 +110,7 @@ def test_within_the_branches_the_losses_weigh_as_outside() -> None:
         ("test_resnet", {"branch": "last_stage"}, ["id", "wrt", "intra_id", "intra_triplet", "transfer", "fdc"]),
     ],
 )
-def test_every_row_learns_in_all_its_parts_within_two_steps(
+def test_all_parts_of_every_row_are_trained_within_two_steps(
     backbone: str, options: dict[str, Any], terms: list[str]
 ) -> None:
     method = build_method("emi", options | {"ramp_epochs": 0})
@@ -141,8 +141,8 @@ def test_one_image_of_each_modality_has_no_triplet_and_stays_finite() -> None:
     assert all(term.isfinite() for term in terms.values())
 
 
-def test_infrared_rows_are_nothing_to_the_visible_branch() -> None:
-    """Neither its triplets nor its classifier sees them."""
+def test_infrared_rows_do_not_affect_the_visible_branch() -> None:
+    """Neither its triplets nor its classifier uses them."""
     outputs = [features(), features()]
     infrared = (BATCH.modalities == 1)[:, None]
     for output, moved in zip(outputs, (0.0, 5.0), strict=True):
@@ -156,7 +156,7 @@ def test_infrared_rows_are_nothing_to_the_visible_branch() -> None:
         assert one.any()
 
 
-def test_the_order_of_the_batch_means_nothing() -> None:
+def test_the_order_of_the_batch_does_not_matter() -> None:
     output, order = features(), torch.randperm(len(BATCH), generator=torch.Generator().manual_seed(1))
     method = Emi(EmiOptions(branch="last_stage"))
     fields = ("pooled", "embedding", "logits", "branch_pooled", "branch_logits")

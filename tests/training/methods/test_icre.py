@@ -1,4 +1,4 @@
-"""ICRE as a whole: its terms over its network, the rows of its ablation, and that all of it learns."""
+"""ICRE: its terms, the rows of its ablation, and training of all parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def features(seed: int = 0) -> IcreOutput:
     return IcreOutput(*(torch.randn(len(BATCH), *shape, generator=generator) for shape in shapes))
 
 
-def test_the_terms_are_the_losses_each_on_its_own_feature() -> None:
+def test_the_terms_are_the_losses_on_their_features() -> None:
     output, labels = features(), (BATCH.identities, BATCH.modalities)
     options = IcreOptions(shallow_triplet_weight=0.5, distillation_weight=0.1, icg_margin=0.2)
     terms = Icre(options)(output, BATCH)
@@ -42,7 +42,7 @@ def test_the_terms_are_the_losses_each_on_its_own_feature() -> None:
     assert Icre(options).weights(3) == {"icg": 0.5, "shallow_id": 1.0, "shallow_triplet": 0.5, "distillation": 0.1}
 
 
-def test_the_shallow_classifier_weighs_as_the_deep_one() -> None:
+def test_the_shallow_classifier_has_the_weight_of_the_deep_one() -> None:
     weights = Icre(IcreOptions(identity_weight=0.3)).weights(3)
     assert (weights["id"], weights["shallow_id"]) == (0.3, 0.3)
 
@@ -62,10 +62,10 @@ def test_the_shallow_classifier_weighs_as_the_deep_one() -> None:
          ["id", "wrt", "icg", "shallow_id", "shallow_triplet", "distillation"]),
     ],
 )  # fmt: skip
-def test_every_row_learns_in_all_its_parts_within_two_steps(
+def test_all_parts_of_every_row_are_trained_within_two_steps(
     backbone: str, options: dict[str, Any], terms: list[str]
 ) -> None:
-    """The first step opens Up, which starts at zero; the second reaches everything behind it."""
+    """The first step updates Up, which is zero at first; the second updates the layers before it."""
     method = build_method("icre", options | {"grid": (6, 3)})
     torch.manual_seed(0)
     network = build("icre", backbone, 3, **method.structure()).train()
@@ -100,7 +100,7 @@ def test_half_precision_and_small_batches_stay_finite(identities: int, images: i
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_the_order_of_the_batch_means_nothing() -> None:
+def test_the_order_of_the_batch_does_not_matter() -> None:
     output, order = features(), torch.randperm(len(BATCH), generator=torch.Generator().manual_seed(1))
     method = Icre(IcreOptions(shallow_triplet_weight=1, distillation_weight=1))
     fields = ("pooled", "embedding", "logits", "shallow_pooled", "shallow_logits")
@@ -112,13 +112,13 @@ def test_the_order_of_the_batch_means_nothing() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_options_that_need_mpfr_are_refused_without_it() -> None:
+def test_options_that_need_mpfr_are_rejected_without_it() -> None:
     for option in ("shallow_triplet_weight", "distillation_weight"):
         with pytest.raises(ValidationError, match="need mpfr"):
             build_method("icre", {"mpfr": False, option: 0.5})
 
 
-def test_values_outside_their_range_are_refused() -> None:
+def test_values_out_of_range_are_rejected() -> None:
     for options in (
         {"taps": []},
         {"taps": [5]},
@@ -131,7 +131,7 @@ def test_values_outside_their_range_are_refused() -> None:
             build_method("icre", options)
 
 
-def test_the_structure_survives_yaml() -> None:
+def test_the_structure_is_preserved_in_yaml() -> None:
     method = build_method("icre", {"taps": [2, 3, 4], "grid": [8, 4]})
     again = build_method(
         "icre", IcreOptions.model_validate({"taps": [2, 3, 4], "grid": [8, 4]}).model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""MTRL as a whole: its terms over its network, what its options change, and that all of it learns."""
+"""MTRL: its terms, the effect of its options, and training of all parts."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_queries_agree_when_a_transition_is_its_source_in_the_same_stem() ->
 
 
 @pytest.mark.parametrize(("backbone", "keep_v_prime"), [("resnet18", False), ("efficientnet_lite0", True)])
-def test_after_two_steps_every_parameter_has_learnt(backbone: str, keep_v_prime: bool) -> None:
+def test_every_parameter_is_updated_within_two_steps(backbone: str, keep_v_prime: bool) -> None:
     streams = (*STREAMS, Stream.EXCHANGED) if keep_v_prime else STREAMS
     method, batch = Mtrl(MtrlOptions(ramp_epochs=0)), drawn(2, 1, streams)
     torch.manual_seed(0)
@@ -139,7 +139,7 @@ def test_after_two_steps_every_parameter_has_learnt(backbone: str, keep_v_prime:
     assert learnt == {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
-def test_every_shipped_configuration_draws_the_transition() -> None:
+def test_every_packaged_configuration_has_the_transition_stream() -> None:
     from training.config import CONFIGS, read_config
 
     paths = [path for path in (Path(CONFIGS) / "mtrl").glob("*.yaml") if path.stem != "ablation"]

@@ -1,4 +1,4 @@
-"""Options of a method: checked where the configuration is read, stored with the network, and enough to rebuild it."""
+"""Options of a method: validation in the configuration, storage with the network, and rebuilding it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(training.methods.METHODS, "wide", Wide)
 
 
-def test_a_run_builds_the_network_its_options_ask_for_and_the_file_builds_it_again(tmp_path: Path) -> None:
+def test_a_run_and_its_file_build_the_network_of_the_options(tmp_path: Path) -> None:
     people = write_people(tmp_path / "people", range(3), images=1, size=SIZE)
     config = toy_config(people, method="wide", options={"width": 5}, epochs=1, schedule={"warmup_epochs": 0})
     trained = load_trained(run(config, tmp_path / "run", cache=tmp_path / "cache"))
@@ -58,7 +58,7 @@ def test_a_run_builds_the_network_its_options_ask_for_and_the_file_builds_it_aga
         run(config.model_copy(update={"options": {"width": 6, "gain": 1.0}}), tmp_path / "run", resume=True)
 
 
-def test_options_that_are_not_given_are_written_down() -> None:
+def test_default_options_are_stored() -> None:
     assert toy_config(Path("x"), method="wide").options == {"width": 3, "gain": 1.0}
 
 
@@ -70,19 +70,17 @@ def test_options_that_are_not_given_are_written_down() -> None:
         ({"gain": float("nan")}, "gain"),
     ],
 )
-def test_an_unknown_option_and_a_bad_value_are_errors_of_the_configuration(
-    options: dict[str, Any], message: str
-) -> None:
+def test_unknown_options_and_invalid_values_are_configuration_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         toy_config(Path("x"), method="wide", options=options)
 
 
-def test_an_option_of_nobody_names_those_of_the_method() -> None:
+def test_the_error_for_an_unknown_option_lists_those_of_the_method() -> None:
     with pytest.raises(ValueError, match=r"unknown key 'depth': expected one of contrast_temperature"):
         read_options("baseline", {"depth": 3})
 
 
-def test_an_unknown_method_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_method_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown method 'nothing': expected one of baseline"):
         build_method("nothing", {})
 

@@ -1,4 +1,4 @@
-"""The configurations of ICRE and EMI that come with the package: the baseline's recipes, but for the method."""
+"""The packaged configurations of ICRE and EMI: the recipes of the baseline with another method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def recipes(method: str) -> dict[str, TrainingConfig]:
 
 
 @pytest.mark.parametrize("method", ["emi", "icre"])
-def test_a_recipe_differs_from_the_baseline_s_in_method_and_options_alone(method: str) -> None:
+def test_a_recipe_differs_from_that_of_the_baseline_only_in_method_and_options(method: str) -> None:
     shipped, baseline = recipes(method), recipes("baseline")
     assert shipped.keys() == RECIPES
     for name, config in shipped.items():
@@ -32,6 +32,6 @@ def test_positions_of_icre_are_learnt_on_the_map_of_its_input() -> None:
         assert list(config.options["grid"]) == [config.input.height // 16, config.input.width // 16], name
 
 
-def test_the_weights_of_emi_rise_over_the_warm_up_at_least() -> None:
+def test_the_weights_of_emi_rise_at_least_over_the_warm_up() -> None:
     for name, config in recipes("emi").items():
         assert config.schedule.warmup_epochs <= config.options["ramp_epochs"] < config.epochs, name

@@ -43,7 +43,7 @@ def test_a_flat_image_stays_finite() -> None:
     assert (ChannelTranslation()(flat, np.random.default_rng(0)) == 0).all()
 
 
-def test_by_name_every_run_sees_the_same_and_names_differ(image: Pixels) -> None:
+def test_translation_by_name_is_reproducible_and_differs_between_names(image: Pixels) -> None:
     translator = ChannelTranslation()
     one, again, other = (translate_by_name(image, name, translator) for name in ("a.png", "a.png", "b.png"))
     assert (one == again).all()
@@ -51,7 +51,7 @@ def test_by_name_every_run_sees_the_same_and_names_differ(image: Pixels) -> None
     assert generator_of("a").integers(1 << 30) != generator_of("a", seed=1).integers(1 << 30)
 
 
-def test_mirror_and_recrop_is_fixed_by_the_name_and_keeps_the_shape(image: Pixels) -> None:
+def test_mirror_and_recrop_depends_on_the_name_and_keeps_the_shape(image: Pixels) -> None:
     before = image.copy()
     one, again, other = (mirror_and_recrop(image, name) for name in ("a.png", "a.png", "b.png"))
     assert one.shape == image.shape
@@ -60,7 +60,7 @@ def test_mirror_and_recrop_is_fixed_by_the_name_and_keeps_the_shape(image: Pixel
     assert (image == before).all()
 
 
-def test_mirror_and_recrop_mirrors_and_cuts_at_most_12_percent_a_side() -> None:
+def test_mirror_and_recrop_mirrors_and_cuts_at_most_12_percent_per_side() -> None:
     ramp = np.repeat(np.arange(0, 200, 2, dtype=np.uint8)[None, :, None], 50, axis=0).repeat(3, axis=2)
     lefts = []
     for name in map(str, range(200)):

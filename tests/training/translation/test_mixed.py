@@ -1,4 +1,4 @@
-"""Strong random translation: any mixture of the channels, any gamma, sometimes the negative."""
+"""Strong random translation: random mixture of the channels, gamma and inversion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ramp() -> np.ndarray:
     return image
 
 
-def test_three_equal_channels_and_the_source_untouched() -> None:
+def test_the_result_has_three_equal_channels_and_the_source_is_unchanged() -> None:
     image = ramp()
     made = MixedTranslation()(image, np.random.default_rng(0))
     assert made.shape == image.shape
@@ -26,7 +26,7 @@ def test_three_equal_channels_and_the_source_untouched() -> None:
 
 
 @pytest.mark.parametrize("inversion", [0.0, 1.0])
-def test_brightness_is_monotone_and_falls_in_the_negative(inversion: float) -> None:
+def test_brightness_is_monotonic_and_reversed_by_inversion(inversion: float) -> None:
     grey = MixedTranslation(inversion=inversion)(ramp(), np.random.default_rng(1))[0, :, 0].astype(int)
     steps = np.diff(grey) * (1 if inversion == 0 else -1)
     assert (steps >= 0).all()
@@ -44,7 +44,7 @@ def test_every_channel_and_both_signs_are_drawn() -> None:
     assert all(60 < mean < 110 for mean in means)  # a third of 255 each
 
 
-def test_low_frequencies_are_exchanged_as_often_as_asked() -> None:
+def test_low_frequencies_are_replaced_with_the_given_probability() -> None:
     dark = [np.full((8, 8), 3, np.uint8)]
     bright = np.full((8, 8, 3), 250, np.uint8)
     plain = MixedTranslation(gamma=(1, 1), inversion=0)

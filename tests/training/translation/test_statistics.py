@@ -32,10 +32,10 @@ def test_moments_are_those_of_the_reference(image: Pixels) -> None:
     assert abs(made.mean() - reference.mean()) < 0.6
     assert abs(made[..., 0].std() - reference.std()) < 0.6
     grey = PLAIN(image, rng())[..., 0].astype(float)
-    assert np.corrcoef(grey.ravel(), made[..., 0].ravel())[0, 1] > 0.99  # nothing moved
+    assert np.corrcoef(grey.ravel(), made[..., 0].ravel())[0, 1] > 0.99  # the structure is kept
 
 
-def test_low_frequencies_are_the_references_and_high_ones_the_images(image: Pixels) -> None:
+def test_low_frequencies_come_from_the_reference_and_high_ones_from_the_image(image: Pixels) -> None:
     reference = draw_person(5, Modality.INFRARED, size=(64, 32))[..., 0]
     frequency = 0.05
     made = StatisticsTranslation([reference], "amplitude", frequency, PLAIN)._with_amplitude(
@@ -49,7 +49,7 @@ def test_low_frequencies_are_the_references_and_high_ones_the_images(image: Pixe
             expected = share * abs(spectra[2][row, column]) + (1 - share) * abs(spectra[1][row, column])
             assert abs(abs(spectra[0][row, column]) - expected) < 1e-6
     strong = abs(spectra[0]) > 1e-3
-    assert abs(np.angle(spectra[0] / spectra[1]))[strong & (abs(spectra[1]) > 1e-3)].max() < 1e-6  # phase kept
+    assert abs(np.angle(spectra[0] / spectra[1]))[strong & (abs(spectra[1]) > 1e-3)].max() < 1e-6  # the phase is kept
 
 
 @pytest.mark.parametrize("match", ["moments", "amplitude"])

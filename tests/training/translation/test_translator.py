@@ -1,4 +1,4 @@
-"""The translator learns what is to be learnt, keeps off the frames it must not see, and is computed once."""
+"""The learnt translator: training, excluded frames, caching and loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vireid.cli import app
 
 
 def write_frames(root: Path, count: int = 12) -> Path:
-    """Coloured blocks; infrared shows blue, on a level that falls from left to right."""
+    """Write coloured blocks; infrared is the blue channel on a level that decreases from left to right."""
     for number in range(count):
         rng = np.random.default_rng(number)
         visible = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
@@ -53,7 +53,7 @@ def learnt(frames: Path) -> Path:
     return frames / "translator.pt"
 
 
-def test_it_comes_nearer_to_unseen_infrared_than_what_learns_nothing(frames: Path, learnt: Path) -> None:
+def test_the_learnt_translator_is_closer_to_unseen_infrared_than_untrained_ones(frames: Path, learnt: Path) -> None:
     config = TranslatorConfig.model_validate(load_network(learnt)[1])
     found = compare_translators(
         config, {"channel": ChannelTranslation(), "learnt": LearntTranslation(learnt, gamma=(1, 1))}
@@ -64,7 +64,7 @@ def test_it_comes_nearer_to_unseen_infrared_than_what_learns_nothing(frames: Pat
     assert 0 < found["learnt"].windows <= 4 * len(held_out)
 
 
-def test_a_frame_is_learnt_from_or_judged_on_or_neither() -> None:
+def test_a_frame_is_for_training_or_for_comparison_or_excluded() -> None:
     config = TranslatorConfig.model_validate({"frames": [], **SMALL})
     names = [f"{n:02d}" for n in range(200)]
     assert not any(config.trains_on(n) or config.evaluates_on(n) for n in ("03", "07"))
@@ -72,7 +72,7 @@ def test_a_frame_is_learnt_from_or_judged_on_or_neither() -> None:
     assert 40 < sum(map(config.evaluates_on, names)) < 80
 
 
-def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(frames: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_restores_the_generator(frames: Path, tmp_path: Path) -> None:
     config = TranslatorConfig.model_validate({"frames": [frames], "steps": 2, **SMALL})
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(fra
 
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 21)])
-def test_every_size_is_translated_each_image_on_its_own(size: tuple[int, int]) -> None:
+def test_images_of_every_size_are_translated_independently_of_their_batch(size: tuple[int, int]) -> None:
     network = TranslationNetwork()
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8))
     made = network(batch)
@@ -101,20 +101,20 @@ def image() -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
 
 
-def test_an_image_is_translated_once_for_all(learnt: Path, image: Pixels, tmp_path: Path) -> None:
+def test_a_translation_is_computed_once_for_all_workers(learnt: Path, image: Pixels, tmp_path: Path) -> None:
     one = LearntTranslation(learnt, cache=tmp_path)
     made = one(image, np.random.default_rng(1))
     assert made.shape == image.shape
     assert (made == made[..., :1]).all()
     files = list(tmp_path.rglob("*.png"))
     assert len(files) == 1
-    Image.fromarray(np.full((32, 16), 255, np.uint8)).save(files[0])  # whoever comes next reads what is there
+    Image.fromarray(np.full((32, 16), 255, np.uint8)).save(files[0])  # the next reader gets the cached image
     other = pickle.loads(pickle.dumps(LearntTranslation(learnt, cache=tmp_path)))  # as a worker gets it
     assert (other(image, np.random.default_rng(1)) == 255).all()
     assert (other(image[:, ::-1], np.random.default_rng(1)) != 255).any()
 
 
-def test_only_the_gamma_is_drawn(learnt: Path, image: Pixels, tmp_path: Path) -> None:
+def test_the_learnt_translator_draws_only_the_gamma(learnt: Path, image: Pixels, tmp_path: Path) -> None:
     plain = LearntTranslation(learnt, gamma=(1, 1), cache=tmp_path)(image, np.random.default_rng(0))
     with torch.inference_mode():
         expected = (load_network(learnt)[0](torch.from_numpy(image)[None])[0, 0].numpy() * 255).round()
@@ -134,7 +134,7 @@ def test_another_translator_has_another_cache(learnt: Path, frames: Path, image:
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
+def test_another_file_is_rejected(tmp_path: Path) -> None:
     torch.save({"network": {}}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="not a translator"):
         LearntTranslation(tmp_path / "model.pt")
@@ -145,10 +145,10 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         LearntTranslation(tmp_path / "none.pt")
 
 
-def test_a_translation_keeps_the_detail_of_the_image_and_draws_none_of_its_own() -> None:
+def test_a_translation_keeps_the_detail_of_the_image_and_adds_none() -> None:
     rng = np.random.default_rng(0)
     texture = np.kron(rng.integers(60, 200, (32, 16, 1)), np.ones((4, 4, 3))).astype(np.uint8)
-    texture[:64] = 128  # nothing to see here
+    texture[:64] = 128  # no visible detail
     network = TranslationNetwork().eval()
     torch.nn.init.normal_(network.last.weight, std=0.05)
     with torch.inference_mode():
@@ -172,7 +172,7 @@ def test_smoothing_equals_loops() -> None:
     assert deviation.numpy() == pytest.approx(smooth(high.square()).sqrt().numpy(), rel=1e-3)
 
 
-def test_the_loss_rewards_true_detail_and_least_of_all_a_blur() -> None:
+def test_the_loss_is_lowest_for_real_detail_and_highest_for_a_blur() -> None:
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 64, 32, 3), dtype=np.uint8))
     true = 0.25 + image[..., :1].permute(0, 3, 1, 2) / 512
     high, _ = detail(true)
@@ -185,7 +185,7 @@ def test_the_loss_rewards_true_detail_and_least_of_all_a_blur() -> None:
     assert shifted == pytest.approx(losses[0] + 0.1)
 
 
-def test_what_shows_nothing_counts_little() -> None:
+def test_regions_without_visible_detail_have_little_weight() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, 128, 32, 3), dtype=np.uint8)
     image[:, :64] = 10
@@ -244,7 +244,7 @@ def test_the_commands_train_and_compare(frames: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2
 
 
-def test_no_frame_left_to_judge_on_is_an_error(frames: Path) -> None:
+def test_a_comparison_without_frames_is_an_error(frames: Path) -> None:
     config = TranslatorConfig.model_validate({"frames": [frames], **SMALL, "held_out": 0})
     with pytest.raises(ValueError, match="no window in the frames"):
         compare_translators(config, {})
