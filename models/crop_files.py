@@ -90,8 +90,8 @@ class InvalidPath(ValueError):
 def relative_path(name: str) -> str:
     """Normalise a name from an archive, a folder or a manifest to a relative path in NFC with single forward slashes.
 
-    Backslashes, decomposed accents and ``.`` parts are normalised: they do not distinguish two paths. A byte that is not
-    UTF-8 (``surrogateescape``) becomes ``%`` and its two hexadecimal digits.
+    Backslashes, decomposed accents and ``.`` parts are normalised: they do not distinguish two paths. A byte that is
+    not UTF-8 (``surrogateescape``) becomes ``%`` and its two hexadecimal digits.
 
     Raises:
         InvalidPath: it is absolute, too long, empty, or contains ``..`` or control characters.

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from training.data.sources import Source
 
-__all__ = ["CACHE", "Cache", "DataModality", "Translate", "Misaligned", "On", "RunArgument", "source_from_options"]
+__all__ = ["CACHE", "Cache", "DataModality", "Misaligned", "On", "RunArgument", "Translate", "source_from_options"]
 
 CACHE = Path("runs/cache")
 

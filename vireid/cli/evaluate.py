@@ -13,10 +13,10 @@ from vireid.cli.data_options import (
     CACHE,
     Cache,
     DataModality,
-    Translate,
     Misaligned,
     On,
     RunArgument,
+    Translate,
     source_from_options,
 )
 
@@ -66,7 +66,12 @@ def evaluate(
         from training.evaluation.rerank import KReciprocal
         from training.export.release import write_calibrations
 
-        data_options = {"--modality": modality, "--translate": translate, "--misaligned": misaligned, "--preset": preset}
+        data_options = {
+            "--modality": modality,
+            "--translate": translate,
+            "--misaligned": misaligned,
+            "--preset": preset,
+        }
         if not on and (given := [option for option, value in data_options.items() if value]):
             raise ValueError(f"{', '.join(given)}: needs a data set; name it with --on")
         model = load_model(run)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vireid.cli.console import TRAINING, one_line_errors, typed_command
-from vireid.cli.data_options import CACHE, Cache, DataModality, Translate, Misaligned, On, source_from_options
+from vireid.cli.data_options import CACHE, Cache, DataModality, Misaligned, On, Translate, source_from_options
 
 __all__ = ["app"]
 
