@@ -23,6 +23,7 @@ MAX_SIDE = 16_384
 MAX_ASPECT = 256
 MAX_SCAN_PIXELS = 320_000_000
 """Limit of scans × pixels of a JPEG: about 3 s of decoding."""
+MAX_SCANS = 1_000
 MAX_SEGMENTS = 4_096
 MAX_CHUNKS = 20_000
 MAX_FILL_BYTES = 65_536
@@ -31,6 +32,7 @@ SMALL_PIXELS = 1 << 20
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _MARKER = re.compile(rb"\xff+[\x01-\xfe]")
+_SCAN_OR_END = re.compile(rb"\xff[\xda\xd9]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = {0xC0, 0xC1}
 _STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
@@ -155,23 +157,31 @@ def _inspect_jpeg(data: bytes, max_pixels: int) -> ImageFile:
         raise ImageTooLarge(f"the file has more than {MAX_SEGMENTS:,} segments")
     if frame is None:
         raise ImageRejected(_TRUNCATED)
-    end = data.find(b"\xff\xd9", start)
+    code, precision, height, width, components = frame
+    check_size(width, height, max_pixels)
+    pixels = width * height
+    if pixels > 64 * 8 * (len(data) - start):  # each block of 8 × 8 pixels takes a bit at least
+        raise ImageRejected(_TRUNCATED)
+    scans, end = _find_scans(data, start - 2, pixels)
     kept += [data[start - 2 : end + 2]] if end >= 0 else [data[start - 2 :], b"\xff\xd9"]
-    simple = _check_jpeg(frame, data.count(b"\xff\xda", start - 2), len(data) - start, max_pixels)
-    kind = Kind.JPEG if frame[-1] in {1, 3} else Kind.CMYK_JPEG
+    simple = code in _SEQUENTIAL and precision == 8 and scans == 1 and pixels <= SMALL_PIXELS
+    kind = Kind.JPEG if components in {1, 3} else Kind.CMYK_JPEG
     return ImageFile(kind, b"".join(kept), simple, orientation, complete=end >= 0)
 
 
-def _check_jpeg(frame: tuple[int, ...], scans: int, size: int, max_pixels: int) -> bool:
-    """Check size and work of a JPEG, and return whether it is simple."""
-    code, precision, height, width, _ = frame
-    check_size(width, height, max_pixels)
-    pixels = width * height
-    if scans > 1 and scans * pixels > MAX_SCAN_PIXELS:
-        raise ImageTooLarge(f"{scans:,} scans of {pixels:,} pixels; at most {MAX_SCAN_PIXELS:,} in all are accepted")
-    if pixels > 64 * 8 * size:  # each block of 8 × 8 pixels takes a bit at least
-        raise ImageRejected(_TRUNCATED)
-    return code in _SEQUENTIAL and precision == 8 and scans == 1 and pixels <= SMALL_PIXELS
+def _find_scans(data: bytes, start: int, pixels: int) -> tuple[int, int]:
+    """Return the number of scans of a JPEG, and the position of its end marker, -1 if it has none.
+
+    Raises:
+        ImageTooLarge: decoding all scans is too much work.
+    """
+    scans, most = 0, min(MAX_SCANS, max(1, MAX_SCAN_PIXELS // pixels))
+    for marker in _SCAN_OR_END.finditer(data, start):
+        if marker[0][1] == _END:
+            return scans, marker.start()
+        if (scans := scans + 1) > most:
+            raise ImageTooLarge(f"more than {most:,} scans of {pixels:,} pixels, which is the most that is accepted")
+    return scans, -1
 
 
 def _inspect_png(data: bytes, max_pixels: int) -> ImageFile:

@@ -61,6 +61,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "narrow": lambda: png(40, 15_000, bytes(41 * 15_000)),
     "200 scans": lambda: progressive(2000, 200),
     "many small scans": lambda: progressive(1000, 2000),
+    "very many scans of a few pixels": lambda: progressive(8, 200_000),
     "claims of a JPEG": lambda: taller(JPEG, 5000, 5000),
     "claims of a progressive JPEG": lambda: taller(encode(PERSON, "JPEG", progressive=True), 5000, 5000),
     "claims of a PNG": lambda: png(5000, 5000, bytes(100)),
@@ -88,6 +89,7 @@ def test_expensive_files_are_refused_quickly(name: str) -> None:
 def test_limits_name_what_is_accepted() -> None:
     for name, words in {
         "one column": "1 × 25,000,000 pixels",
+        "very many scans of a few pixels": "more than 1,000 scans of 64 pixels",
         "200 scans": "scans of",
         "fill bytes": "fill bytes",
     }.items():
