@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from starlette.requests import Request
 
 from server.api.app_state import AppState
 from server.domain.validation import invalid
 from server.storage.audit_log import RequestReference, request_reference
 
-__all__ = ["read_reference", "require_case"]
+__all__ = ["REFERENCE_HEADERS", "read_reference", "require_case"]
 
 _CASE, _REASON = "X-Case-Reference", "X-Reason"
 _LONGEST = 256
+
+REFERENCE_HEADERS: Sequence[Mapping[str, Any]] = [
+    {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": f"{description}, in UTF-8; the audit log keeps it.",
+        "schema": {"type": "string", "maxLength": _LONGEST},
+    }
+    for name, description in ((_CASE, "Reference of the case"), (_REASON, "Reason of the request"))
+]
+"""The headers as parameters of the OpenAPI document."""
 
 
 def read_reference(request: Request) -> RequestReference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from fastapi.responses import JSONResponse
@@ -16,33 +16,44 @@ from server.domain.types import NewItem
 from server.domain.validation import InvalidRequest, field_errors, invalid
 from vireid.schemas.items import NewItemFields, WriteResult, WriteResults
 
-__all__ = ["parse", "store", "write_response"]
+__all__ = ["parse", "store", "validated", "write_response"]
 
 Fields = TypeVar("Fields", bound=NewItemFields)
 
 
-def parse(entries: Sequence[object], schema: type[Fields]) -> tuple[dict[int, Fields], dict[int, ServiceError]]:
-    """Validate entries, each a decoded JSON value or a line of JSON as bytes; an id may occur only once.
-
-    Returns:
-        The valid entries and the errors of the others, by position.
-    """
+def parse(entries: Iterable[object], schema: type[Fields]) -> tuple[dict[int, Fields], dict[int, ServiceError]]:
+    """Return the valid entries and the errors of the others, by position; see :func:`validated`."""
     valid: dict[int, Fields] = {}
     failed: dict[int, ServiceError] = {}
+    for index, found in validated(entries, schema):
+        if isinstance(found, ServiceError):
+            failed[index] = found
+        else:
+            valid[index] = found
+    return valid, failed
+
+
+def validated(entries: Iterable[object], schema: type[Fields]) -> Iterator[tuple[int, Fields | ServiceError]]:
+    """Validate entries one by one: decoded JSON values, JSON as bytes, or errors, which are passed on.
+
+    An id may occur only once.
+    """
     seen: set[str] = set()
     for index, entry in enumerate(entries):
+        if isinstance(entry, ServiceError):
+            yield index, entry
+            continue
         try:
             fields = schema.model_validate_json(entry) if isinstance(entry, bytes) else schema.model_validate(entry)
         except ValidationError as error:
-            failed[index] = InvalidRequest(field_errors(error.errors(), within=f"items[{index}]"))
+            yield index, InvalidRequest(field_errors(error.errors(), within=f"items[{index}]"))
             continue
         if fields.id in seen:
-            failed[index] = invalid(f"items[{index}].id", "occurs twice in this request")
+            yield index, invalid(f"items[{index}].id", "occurs twice in this request")
             continue
         if fields.id is not None:
             seen.add(fields.id)
-        valid[index] = fields
-    return valid, failed
+        yield index, fields
 
 
 def store(

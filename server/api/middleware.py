@@ -33,6 +33,11 @@ _SECURITY_HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 
+MAX_JSON_BYTES = 8 * 2**20
+"""Limit of a JSON body other than one of vectors. Parsing it takes a fraction of a second."""
+
+VECTOR_PATHS = re.compile(r"/v1/galleries/[^/]+/vectors")
+
 log = logging.getLogger(__name__)
 
 
@@ -111,7 +116,7 @@ class BodyLimit:
             return
         request = Request(scope)
         to_disk = self._limit_on_disk(request)
-        limit = self.limit if to_disk is None else to_disk
+        limit = self._limit_in_memory(request) if to_disk is None else to_disk
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > limit:
             await framework_response(request, 413 if declared.isdecimal() else 400)(scope, receive, send)
@@ -136,6 +141,11 @@ class BodyLimit:
             await self.app(scope, receive_counted, send)
         finally:
             self._free += held
+
+    def _limit_in_memory(self, request: Request) -> int:
+        """Return the limit of a body; JSON is parsed at once, so that it must be short, except where it is streamed."""
+        at_once = media_type(request).endswith("json") and not VECTOR_PATHS.fullmatch(request.scope["path"])
+        return min(self.limit, MAX_JSON_BYTES) if at_once else self.limit
 
     def _limit_on_disk(self, request: Request) -> int | None:
         if media_type(request) == JSON:

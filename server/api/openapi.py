@@ -12,6 +12,7 @@ from typing import Any
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from server.api.case_reference import REFERENCE_HEADERS
 from server.api.examples import add_examples
 from server.api.routes import ROUTES
 from vireid.schemas.compare import CompareForm
@@ -83,9 +84,17 @@ def document() -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
+    _add_reference_headers(found["paths"])
     found["security"] = [{"bearer": []}, {"header": []}, {}]
     add_examples(found)
     return _with_component_names(found)
+
+
+def _add_reference_headers(paths: dict[str, Any]) -> None:
+    for path, operations in paths.items():
+        if path.startswith("/v1/"):
+            for operation in operations.values():
+                operation["parameters"] = [*operation.get("parameters", []), *REFERENCE_HEADERS]
 
 
 def _with_component_names(found: dict[str, Any]) -> dict[str, Any]:

@@ -267,14 +267,15 @@ def _answer_many(state: AppState, caller: Caller, trace: Trace, name: str, entri
         answer = task.answer(result, timing)
         _count(state, answer)
         outcomes[index] = SearchOutcome(index=index, answer=answer)
-    return _json(SearchAnswers(answers=[outcomes[index] for index in range(len(entries))]))
+    parts = ",".join(outcomes[index].model_dump_json() for index in range(len(entries)))
+    return Response(f'{{"answers":[{parts}]}}', media_type=JSON)  # in parts, between which other threads run
 
 
 def _count(state: AppState, answer: SearchAnswer) -> None:
     state.metrics.search(None if answer.calibration is None else answer.calibration.real)
 
 
-def _json(answer: SearchAnswer | SearchAnswers) -> Response:
+def _json(answer: SearchAnswer) -> Response:
     """Serialise in this thread; FastAPI would validate the answer again, in the event loop."""
     return Response(answer.model_dump_json(), media_type=JSON)
 

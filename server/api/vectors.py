@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,8 +14,9 @@ from server.api.auth import Caller, Writer
 from server.api.conversion import from_item_fields
 from server.api.dependencies import NewIds, ResolvedGallery
 from server.api.errors import BodyTypeUnsupported, problems
-from server.api.item_writes import parse, store, write_response
-from server.api.request_parsing import JSON, NDJSON, media_type, read_json, request_body
+from server.api.item_writes import store, validated, write_response
+from server.api.request_parsing import JSON, NDJSON, media_type, request_body
+from server.api.vector_entries import json_entries, longest_entry, ndjson_entries
 from server.domain.errors import ModelMismatch, ServiceError
 from server.domain.fields import content_of, unit_vector
 from server.domain.types import Gallery, NewItem
@@ -21,6 +24,9 @@ from server.domain.validation import invalid
 from vireid.schemas.items import VectorFields, VectorItems, VectorOrigin, WriteResults
 
 __all__ = ["router"]
+
+_Entries = Callable[[int], Iterator[object]]  # of an entry's largest size in bytes
+_READERS: Mapping[str, Callable[[bytes, int], Iterator[object]]] = {JSON: json_entries, NDJSON: ndjson_entries}
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/vectors", tags=["items"])
 
@@ -44,30 +50,29 @@ async def add_vectors(
 ) -> Response:
     """Add embeddings that the gallery's model made elsewhere, as JSON or as NDJSON with one item per line."""
     media = media_type(request)
-    if media == JSON:
-        entries: list[object] = (await read_json(request, VectorItems)).items
-    elif media == NDJSON:
-        entries = [line for line in (await request.body()).splitlines() if line.strip()]
-    else:
+    if media not in _READERS:
         raise BodyTypeUnsupported([JSON, NDJSON])
-    if not entries:
-        raise invalid("items", "must have at least 1 entries")
+    entries = partial(_READERS[media], await request.body())
     return write_response(await run_in_threadpool(_add, state, caller, gallery, entries, origin.fingerprint, new_ids))
 
 
 def _add(
-    state: AppState, caller: Caller, name: str, entries: list[object], fingerprint: str | None, new_ids: NewIds
+    state: AppState, caller: Caller, name: str, entries: _Entries, fingerprint: str | None, new_ids: NewIds
 ) -> WriteResults:
     gallery = state.galleries.catalog.get(name)
     if fingerprint is not None and fingerprint != gallery.fingerprint:
         raise ModelMismatch(name, gallery.fingerprint, fingerprint)
-    valid, failed = parse(entries, VectorFields)
     new: dict[int, NewItem] = {}
-    for index, fields in valid.items():
+    failed: dict[int, ServiceError] = {}
+    for index, fields in validated(entries(longest_entry(gallery.dimension)), VectorFields):
         try:
+            if isinstance(fields, ServiceError):
+                raise fields
             new[index] = _new_item(gallery, fields, index, new_ids)
         except ServiceError as error:
             failed[index] = error
+    if not new and not failed:
+        raise invalid("items", "must have at least 1 entries")
     return store(state, caller, name, new, gallery.fingerprint, failed)
 
 

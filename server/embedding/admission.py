@@ -30,7 +30,8 @@ def permits_for(image: bytes) -> int:
 class Admission:
     """A pool of ``capacity`` permits. An image needs more permits the more pixels it has. Thread-safe.
 
-    An API key that holds permits gets more only while as many stay free as it holds, so that others find some.
+    An API key gets half of the permits for its first request at most, and more only while as many stay free as it has,
+    so that others find some.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -54,7 +55,8 @@ class Admission:
         Raises:
             Overloaded: too few permits are free, or the key has its share; carries an estimate of when to retry.
         """
-        permits = min(self.capacity, sum(map(permits_for, images)))
+        most = self.capacity if key is None else max(1, self.capacity // 2)
+        permits = min(most, sum(map(permits_for, images)))
         with self._lock:
             held = 0 if key is None else self._by_key.get(key, 0)
             kept_free = held + permits if held else 0

@@ -419,3 +419,14 @@ def test_gallery_is_changed(url: str, gallery: str) -> None:
     assert vireid("gallery", "change", gallery, "--retention-days", "0", url=url).exit_code == 0
     assert json.loads(vireid("gallery", "show", gallery, url=url).stdout)["retention_days"] is None
     assert vireid("gallery", "change", gallery, url=url).exit_code == 2
+
+
+def test_search_names_its_case_and_its_reason_in_the_audit_log(
+    url: str, gallery: str, folder: Path, query: Path
+) -> None:
+    vireid("index", str(folder), "-g", gallery, "--modality", "infrared", url=url)
+    case = ("--case-reference", "2026/17 é", "--reason", "missing person")
+    assert vireid("search", str(query), "-g", gallery, *case, url=url).exit_code == 0
+    with Client(url) as client:
+        entry = next(entry for entry in client.audit() if entry.action == "search")
+    assert (entry.case_reference, entry.reason) == ("2026/17 é", "missing person")

@@ -57,12 +57,14 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 
 @contextmanager
-def connected(url: str, key: str | None, *, retries: int = 5) -> Iterator[Client]:
+def connected(
+    url: str, key: str | None, *, retries: int = 5, case_reference: str | None = None, reason: str | None = None
+) -> Iterator[Client]:
     """Yield a client; an error of its calls ends the command with one line and exit code 1."""
     from vireid.client import Client, ClientError, Forbidden, Unauthorized, Unreachable
 
     try:
-        with Client(url, key, retries=retries) as client:
+        with Client(url, key, retries=retries, case_reference=case_reference, reason=reason) as client:
             yield client
     except Unreachable as error:
         stop(f"{error}. Start a server with: vireid serve; or name another one by --url or VIREIDCLI_URL", 1)

@@ -64,6 +64,8 @@ Rerank = Annotated[bool, typer.Option("--rerank", help="Re-rank the best 100 by 
 Exact = Annotated[
     bool, typer.Option("--exact", help="Compare with every item, even where the server would search approximately.")
 ]
+CaseReference = Annotated[str | None, typer.Option(help="Reference of the case, for the audit log.")]
+Reason = Annotated[str | None, typer.Option(help="Reason of the search, for the audit log.")]
 FirstImage = Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="The first crop.")]
 SecondImage = Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="The second crop.")]
 
@@ -84,6 +86,8 @@ def search(
     group: GroupHits = False,
     rerank: Rerank = False,
     exact: Exact = False,
+    case_reference: CaseReference = None,
+    reason: Reason = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -104,7 +108,7 @@ def search(
         "max_expected_false_hits": max_expected_false_hits,
         "exact": exact,
     }
-    with connected(url, key) as client, print_image_errors(paths):
+    with connected(url, key, case_reference=case_reference, reason=reason) as client, print_image_errors(paths):
         answer = _search_pages(client, gallery, contents, item, modality, options)
     if as_json:
         print_json(answer)

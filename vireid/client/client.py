@@ -73,7 +73,8 @@ _RECONNECT_S = 1.0
 class Client:
     """A connection to a vireid server. Threads may share one.
 
-    ``key`` is an API key, for servers that require one. ``timeout`` is the longest time without a byte from the server,
+    ``key`` is an API key, for servers that require one. ``case_reference`` and ``reason`` go into the audit log with
+    each request. ``timeout`` is the longest time without a byte from the server,
     in seconds. A request is sent again, at most ``retries`` times, where the server is too busy (429), and where it is
     unavailable (502, 503, 504) or the connection drops, unless that could create or delete something twice.
     The wait is that of ``Retry-After``, or doubles from one second. ``transport`` and ``sleep`` are replaced by tests.
@@ -88,6 +89,8 @@ class Client:
         base_url: str = DEFAULT_URL,
         key: str | None = None,
         *,
+        case_reference: str | None = None,
+        reason: str | None = None,
         timeout: float = 60.0,
         retries: int = 5,
         transport: httpx2.BaseTransport | None = None,
@@ -95,7 +98,12 @@ class Client:
     ) -> None:
         self.base_url = base_url
         self._retries, self._sleep = retries, sleep
-        self._http = Transport(base_url, key, timeout=timeout, retries=retries, transport=transport, sleep=sleep)
+        headers = {
+            "Authorization": f"Bearer {key.strip()}" if key else None,
+            "X-Case-Reference": case_reference,
+            "X-Reason": reason,
+        }
+        self._http = Transport(base_url, headers, timeout=timeout, retries=retries, transport=transport, sleep=sleep)
         self._limits: Limits | None = None
 
     def __enter__(self) -> Self:

@@ -53,7 +53,7 @@ class Transport:
     def __init__(
         self,
         base_url: str,
-        key: str | None,
+        headers: Mapping[str, str | None],
         *,
         timeout: float,
         retries: int,
@@ -67,7 +67,7 @@ class Transport:
             raise ClientError(f"{base_url} is not a URL: {error}") from None
         self._http = httpx2.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {key.strip()}"} if key else {},
+            headers={name.encode(): value.strip().encode() for name, value in headers.items() if value},
             timeout=timeout,
             transport=transport,
             trust_env=not _is_loopback(url.host),  # a proxy cannot reach this machine's loopback address

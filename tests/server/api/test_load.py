@@ -149,3 +149,18 @@ def test_failures_are_limited_by_default_elsewhere(start: Start, capsys: pytest.
         statuses = [client.get("/v1/models").status_code for _ in range(31)]
     assert statuses == [401] * 30 + [429]
     first_key(capsys.readouterr().out)
+
+
+def test_json_is_short_except_where_it_is_read_in_parts(client: TestClient, gallery: str) -> None:
+    """Parsing a long body at once would stop every other request meanwhile."""
+    long = b'{"name": "' + b"x" * (8 << 20) + b'"}'
+    for path, kind in (
+        ("/v1/galleries", "application/json"),
+        (f"/v1/galleries/{gallery}/searches", "application/json"),
+        (f"/v1/galleries/{gallery}/imports", "application/json"),
+        ("/v1/keys", "application/merge-patch+json"),
+    ):
+        check_problem(client.post(path, content=long, headers={"Content-Type": kind}), 413, "body-too-large")
+    kind = "application/json"
+    answer = client.post(f"/v1/galleries/{gallery}/vectors", content=long, headers={"Content-Type": kind})
+    check_problem(answer, 422, "invalid-request")
