@@ -88,7 +88,7 @@ def test_every_command_has_an_example_whose_options_exist() -> None:
 
 
 def test_commands_that_show_an_answer_of_the_server_can_print_it_as_json() -> None:
-    silent = {"serve", "demo", "embed", "index", "doctor", "audit export", "audit confirm-clock", "items image"}
+    silent = {"serve", "demo", "embed", "index", "doctor", "mcp", "audit export", "audit confirm-clock", "items image"}
     silent |= {"gallery snapshot", "gallery alias", "gallery unalias"}  # nothing, or a file
     silent |= {"gallery delete", "items delete", "keys delete"}  # the answer is empty
     silent |= {"gallery show", "gallery summary", "items show", "models show", "gallery erase"}  # always JSON

@@ -29,6 +29,7 @@ from vireid.cli import (
     items,
     jobs,
     keys,
+    mcp,
     models,
     results,
     search,
@@ -98,6 +99,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(jobs.app)
 app.add_typer(status.app)
+app.add_typer(mcp.app)
 app.add_typer(doctor.app)
 
 app.add_typer(weights.app)

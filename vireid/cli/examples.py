@@ -49,6 +49,7 @@ EXAMPLES: Mapping[str, str] = {
     "audit export": "vireid audit export --output audit.jsonl",
     "audit confirm-clock": "vireid audit confirm-clock",
     "jobs": "vireid jobs --state failed",
+    "mcp": "vireid mcp --images crops/",
     "doctor": "vireid doctor",
     "weights": "vireid weights weights/",
     "train": "vireid train baseline/imagenet --out runs/mine --set data.0.root=crops",

@@ -23,7 +23,7 @@ from vireid.schemas.filters import Filter
 from vireid.schemas.imports import ConflictChoice
 from vireid.schemas.items import ItemChanges
 from vireid.schemas.limits import Limits
-from vireid.schemas.search import Fusion, RerankOptions, SearchQuery
+from vireid.schemas.search import Feedback, Fusion, RerankOptions, SearchQuery
 
 __all__ = [
     "IMPORT_TYPES",
@@ -114,6 +114,7 @@ class SearchOptions(TypedDict, total=False):
     paginate: bool
     cursor: str | None
     exact: bool
+    feedback: Feedback | None
 
 
 class StoredSearch(SearchOptions, total=False):
