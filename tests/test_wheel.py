@@ -47,10 +47,12 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @contextmanager
 def serving(command: Path, folder: Path) -> Iterator[str]:
     env = environment() | {"VIREID_DATA_DIR": str(folder / "data")}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
             [str(command), "serve", "--port", "0"], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=log
-        )
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             found = re.search(r"http://\S+?(?=/;)", process.stdout.readline())
@@ -58,7 +60,6 @@ def serving(command: Path, folder: Path) -> Iterator[str]:
             yield found[0]
         finally:
             process.terminate()
-            process.wait(30)
 
 
 def test_the_package_serves_with_its_own_models_page_and_reference(command: Path, tmp_path: Path) -> None:

@@ -262,7 +262,9 @@ def test_serve_on_a_port_in_use_prints_one_line_and_exits_with_2(url: str, tmp_p
 
 
 def test_demo_without_a_model_prints_one_line_and_exits_with_2(tmp_path: Path) -> None:
-    done = vireid("demo", "--out", str(tmp_path / "x.png"), env={"VIREID_MODEL_DIR": str(tmp_path)})
+    with bind("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    done = vireid("demo", "--out", str(tmp_path / "x.png"), env={"VIREID_MODEL_DIR": str(tmp_path)}, url=url)
     assert done.exit_code == 2
     assert done.stderr.startswith("error: the server cannot start: model in ")
     assert done.stderr.count("\n") == 1

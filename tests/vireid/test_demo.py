@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.card import Modality
+from server.runner import bind
 from tests.vireid.intercepting_transport import InterceptingTransport
 from vireid.cli import app, demo_search
 from vireid.client import ApiError, Client
@@ -59,33 +60,46 @@ def test_the_image_has_a_row_for_each_query(client: Client) -> None:
     assert (34, 139, 60) in colours
 
 
-def test_the_command_starts_a_temporary_server_and_leaves_only_the_image(
+def test_the_command_starts_a_server_where_none_answers_and_writes_crops(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(
-        app, ["demo", "--people", "3"], env={"VIREID_MODEL_DIR": str(model_dir), "COLUMNS": "120"}
-    )
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    env = {"VIREID_MODEL_DIR": str(model_dir), "COLUMNS": "120", "VIREIDCLI_URL": f"http://127.0.0.1:{port}"}
+    done = CliRunner().invoke(app, ["demo", "--people", "3"], env=env)
     assert done.exit_code == 0, done.output
     assert "Rank-1: " in done.stdout
     assert "These people are drawings" in done.stdout
     with Image.open(tmp_path / "vireid-demo.png") as image:
         assert image.format == "PNG"
-    assert [path.name for path in tmp_path.iterdir()] == ["vireid-demo.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"vireid-demo.png", "vireid-demo"}
+    assert (tmp_path / "vireid-demo" / "day" / "0001_c1_0.png").is_file()
+    assert len(list((tmp_path / "vireid-demo" / "night").iterdir())) == 9
+
+
+def test_no_server_is_started_for_the_address_of_another_machine(tmp_path: Path) -> None:
+    words = ["demo", "--url", "http://absent.invalid:8000", "--folder", str(tmp_path / "x")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "no server answers at http://absent.invalid:8000" in done.stderr
 
 
 def test_the_command_uses_a_running_server_and_keeps_the_gallery_with_keep(
     url: str, client: Client, tmp_path: Path
 ) -> None:
     words = ["demo", "--people", "2", "--url", url, "--keep", "--out", str(tmp_path / "x.png")]
+    words += ["--folder", str(tmp_path / "crops")]
     done = CliRunner().invoke(app, words, env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     name = done.stdout.rpartition("gallery ")[2].strip(" .\n")
     assert client.gallery(name).items == 6
 
 
-def test_the_written_crops_are_the_queries(client: Client, tmp_path: Path) -> None:
+def test_the_written_crops_are_queries_and_items(client: Client, tmp_path: Path) -> None:
     result = demo_search.run(client, 2)
-    folder = demo_search.write_queries(result, tmp_path / "crops")
-    assert {path.read_bytes() for path in folder.iterdir()} == {query.content for query, _ in result.answers}
-    assert Image.open(io.BytesIO(next(folder.iterdir()).read_bytes())).size == (64, 128)
+    demo_search.write_folders(result, tmp_path)
+    day, night = ({path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("day", "night"))
+    assert day == {query.content for query, _ in result.answers}
+    assert night == {crop.content for crop in result.indexed.values()}
+    assert Image.open(io.BytesIO(next(iter(day)))).size == (64, 128)

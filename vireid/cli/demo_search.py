@@ -18,7 +18,7 @@ from models.card import Modality
 from vireid.client import Client, Filter, ItemFields, SearchAnswer, SearchHit
 from vireid.drawing import draw_person
 
-__all__ = ["CAUTION", "Crop", "Result", "draw", "draw_crops", "run", "table", "write_queries"]
+__all__ = ["CAUTION", "Crop", "Result", "draw", "draw_crops", "run", "table", "write_folders"]
 
 CAUTION = (
     "These people are drawings whose infrared brightness follows the colours of their clothes, which that of real "
@@ -156,12 +156,14 @@ def draw(result: Result) -> Image.Image:
     return page
 
 
-def write_queries(result: Result, folder: Path) -> Path:
-    """Write the visible crops into a new folder, to be dropped on the page, and return it."""
-    folder.mkdir(parents=True)
-    for query, _ in result.answers:
-        (folder / f"{query.person}_{query.camera}.png").write_bytes(query.content)
-    return folder
+def write_folders(result: Result, folder: Path) -> None:
+    """Write visible crops into ``folder/day`` and infrared ones into ``folder/night``, as ``PERSON_CAMERA_0.png``."""
+    crops = {"day": [query for query, _ in result.answers], "night": list(result.indexed.values())}
+    for name, shown in crops.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for crop in shown:
+            number = int(crop.person.removeprefix("p")) + 1
+            (folder / name / f"{number:04d}_{crop.camera}_0.png").write_bytes(crop.content)
 
 
 @contextmanager

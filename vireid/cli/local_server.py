@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from server.settings import Settings
 
+_LOOPBACK = {"127.0.0.1", "localhost"}
+
 __all__ = ["read_settings", "require_server", "run_in_background", "setting_errors"]
 
 
@@ -49,14 +51,19 @@ def setting_errors(error: ValidationError) -> list[str]:
 
 
 @contextmanager
-def run_in_background(folder: Path) -> Iterator[str]:
-    """Run a server with its data in ``folder`` on a free loopback port, and yield its address."""
+def run_in_background(folder: Path, url: str) -> Iterator[str]:
+    """Run a server with its data in ``folder`` at the loopback address ``url``, and yield its address."""
     import logging
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.hostname not in _LOOPBACK:
+        stop(f"no server answers at {url}, and one can be started on this machine only: leave out --url", 1)
 
     with require_server():
         from server.runner import START_ERRORS, in_background
     logging.basicConfig(level=logging.ERROR)
-    settings = read_settings(data_dir=folder / "data", host="127.0.0.1", port=0, auth="off")
+    settings = read_settings(data_dir=folder / "data", host="127.0.0.1", port=parts.port or 80, auth="off")
     try:
         with in_background(settings) as url:
             yield url

@@ -24,7 +24,7 @@ def serve_assistants(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Offer galleries, items, jobs and search to an assistant, read-only.
+    """Let an assistant read galleries and search them (MCP).
 
     What the tools return, personal data included, goes to the assistant and to whoever runs its model. Use a key with
     the scope search, limited to galleries. The protocol (MCP) runs over the standard input and output.
