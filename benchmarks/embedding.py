@@ -31,11 +31,11 @@ from benchmarks.harness.session import BATCHES, RawSession, sessions_by_callers
 from benchmarks.harness.statistics import alternate, difference, ratio, sample
 from benchmarks.harness.wrk import Load, check_wrk, post
 from models.card import Card, Modality, Precision
+from models.cores import usable_cores
 from server.embedding.batcher import Batcher, CpuLanes, Priority
 from server.embedding.decode import decode_image
 from server.embedding.resize import resize
 from server.embedding.session import OnnxEmbedder
-from server.hardware.cpu import usable_cores
 
 __all__ = ["measure"]
 

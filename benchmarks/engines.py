@@ -24,7 +24,7 @@ from benchmarks.harness.process import Process
 from benchmarks.harness.session import RawSession, sessions_by_callers
 from benchmarks.harness.statistics import alternate, ratio
 from models.card import Card, Precision
-from server.hardware.cpu import usable_cores
+from models.cores import usable_cores
 from server.hardware.cpu_features import bfloat_is_fast
 
 __all__ = ["measure", "measure_model"]

@@ -28,6 +28,7 @@ __all__ = [
     "ignored_because",
     "is_manifest",
     "may_hide_crops",
+    "of_system_because",
     "relative_path",
 ]
 
@@ -112,8 +113,8 @@ def relative_path(name: str) -> str:
     return "/".join(parts)
 
 
-def ignored_because(path: str, *, folder: bool = False) -> str | None:
-    """Return why the file (or folder) at ``path`` is ignored; None if it is to be read."""
+def of_system_because(path: str, *, folder: bool = False) -> str | None:
+    """Return why the file (or folder) at ``path`` is hidden or written by a system or NAS box; None if it is not."""
     *folders, name = path.casefold().split("/")
     if folder:
         folders.append(name)
@@ -123,8 +124,16 @@ def ignored_because(path: str, *, folder: bool = False) -> str | None:
         return "system file"
     if any(part.startswith(".") for part in (*folders, name)):
         return "hidden file or folder"
+    return None
+
+
+def ignored_because(path: str, *, folder: bool = False) -> str | None:
+    """Return why the file (or folder) at ``path`` is ignored; None if it is to be read."""
+    if folder or of_system_because(path):
+        return of_system_because(path, folder=folder)
+    name = path.casefold().rpartition("/")[2]
     suffix = name[name.rfind(".") :] if "." in name else ""
-    if not folder and suffix in _OTHER_SUFFIXES and name not in MANIFEST_NAMES:
+    if suffix in _OTHER_SUFFIXES and name not in MANIFEST_NAMES:
         return f"not an image by its suffix {suffix}"
     return None
 

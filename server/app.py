@@ -13,6 +13,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
 
+from models.cores import usable_cores
 from server.api import errors, openapi
 from server.api.app_state import AppState
 from server.api.auth import Authentication
@@ -35,7 +36,6 @@ from server.gallery.galleries import Galleries
 from server.gallery.maintenance import start_maintenance, start_retention
 from server.gallery.retention_clock import RetentionClock
 from server.gallery.snapshots import SnapshotDirectory
-from server.hardware.cpu import usable_cores
 from server.index.gpu import choose_index
 from server.jobs.calibrate import CALIBRATE, Calibrate
 from server.jobs.cleanup import remove_leftovers

@@ -15,7 +15,7 @@ from tests.import_graph import ROOT, cycles, file_graph, folder_graph, folder_of
 PACKAGES = ("models", "training", "server", "vireid")
 TRAINING_ONLY = {"torch", "torchvision", "timm", "training", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib"}
 WEB_ONLY = {"fastapi", "starlette", "uvicorn"}
-SHARED_MODELS = {"models.card", "models.crop_files"}
+SHARED_MODELS = {"models.card", "models.cores", "models.crop_files"}
 """Modules of ``models`` that the server may import."""
 ALLOWED_BELOW: dict[str, set[str]] = {
     "server.hardware": set(),

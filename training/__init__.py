@@ -13,3 +13,7 @@ A folder or root module imports only what is listed above it here (``tests/test_
 9. ``export``: ONNX files and model cards
 10. ``experiments``: studies and their report
 """
+
+from models.cores import limit_native_threads
+
+limit_native_threads()

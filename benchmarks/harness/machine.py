@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.hardware.cpu import usable_cores
+from models.cores import usable_cores
 
 __all__ = ["ROOT", "available_bytes", "describe", "read_bandwidth"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from benchmarks.harness.machine import ROOT
 from benchmarks.harness.process import Process, free_port, started
-from server.hardware.cpu import usable_cores
+from models.cores import usable_cores
 
 __all__ = ["PYTHON", "bentoml", "litserve", "openvino"]
 

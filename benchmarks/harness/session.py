@@ -14,8 +14,8 @@ from benchmarks.harness.models import file_of
 from benchmarks.harness.pixels import LARGEST, pixels
 from benchmarks.harness.statistics import sample
 from models.card import KEEPS_FLOAT, Card, Precision
+from models.cores import usable_cores
 from server.embedding.openvino_session import Bfloat16Session
-from server.hardware.cpu import usable_cores
 
 __all__ = ["BATCHES", "RawSession", "sessions_by_callers"]
 

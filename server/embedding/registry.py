@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from models.card import Precision
+from models.cores import usable_cores
 from server.domain.errors import ModelNotFound
 from server.embedding.batcher import IMPORT_NICENESS, Batcher, CpuLanes, Priority
 from server.embedding.engine import Engine, ImageLimits
 from server.embedding.isolation import IsolatedDecoders
 from server.embedding.providers import Gpu
 from server.embedding.session import Embedder, ModelRefused, OnnxEmbedder
-from server.hardware.cpu import lower_priority, schedule_as_batch, usable_cores
+from server.hardware.cpu import lower_priority, schedule_as_batch
 
 __all__ = ["PREFERRED", "Models", "load_embedders"]
 

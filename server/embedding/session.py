@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.card import CARD_KEY, KEEPS_FLOAT, Card, Modality, Precision
+from models.cores import usable_cores
 from server.domain.fields import UNIT_NORM_TOLERANCE
 from server.embedding.openvino_session import Bfloat16Session
 from server.embedding.providers import (
@@ -27,7 +28,6 @@ from server.embedding.providers import (
     provider_options,
 )
 from server.embedding.resize import Pixels
-from server.hardware.cpu import usable_cores
 from server.hardware.cpu_features import bfloat_is_fast
 from server.hardware.cuda import page_locked
 

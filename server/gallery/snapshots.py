@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from models.cores import usable_cores
 from server.domain.timestamps import to_microseconds
 from server.domain.types import Gallery, StoredVectors
 from server.gallery.columns import DTYPES, GalleryView, empty, pack
 from server.gallery.live_gallery import LiveGallery
-from server.hardware.cpu import usable_cores
 from server.index.protocol import Mask, Rows, VectorIndex
 from server.storage.encryption import Encryption, NotDecrypted
 from server.storage.files import fsync_directory, write_atomically, write_durably

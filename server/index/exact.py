@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.cores import usable_cores
 from server.domain.types import StoredVectors, Vectors, VectorType
-from server.hardware.cpu import usable_cores
 from server.index.coalescing import QueryCoalescer
 from server.index.codes import CodedScan, Int8Codes, SegmentCodes
 from server.index.kernels import FaissScan, MatrixScan, Scan, scan_error

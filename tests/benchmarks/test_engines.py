@@ -15,7 +15,7 @@ from benchmarks.harness import peers
 from benchmarks.harness.effort import BenchmarkResult, Effort
 from benchmarks.harness.session import RawSession
 from models.card import Precision
-from server.hardware.cpu import usable_cores
+from models.cores import usable_cores
 from tests.server.stub_model import write_model
 
 SHORT = Effort(quick=True, rounds=2, seconds=0.01)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.card import Modality
+from models.cores import usable_cores
 from training.data.images import Pixels, ResizeFilter, load
 from training.data.records import Record
 
@@ -118,7 +119,7 @@ def _decode(
         modality = Modality.INFRARED if source.grey else Modality.VISIBLE
         return load(Record(source.path, "", "", modality, levels=source.levels), size, filter)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for row, image in enumerate(pool.map(decode, sources)):
             images[row] = image
             if on_progress is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from models.card import Modality
+from models.cores import usable_cores
+from models.crop_files import of_system_because
 from training.data import llcm, regdb, sysu_mm01
 from training.data.folder import read_folder, read_pairs
-from training.data.images import SUFFIXES, image_files, load
+from training.data.images import image_files, images_below, load
 from training.data.manifest import read_manifest
 from training.data.records import Record
 from training.data.report import Count, Report
-from training.data.skipped import Skipped, is_system_name
+from training.data.skipped import Skipped
 
 __all__ = ["Kind", "check", "detect"]
 
@@ -63,8 +64,8 @@ def check(path: Path, kind: str | None = None) -> Report:
     found = Kind(kind) if kind is not None else detect(path)
     if found in _BENCHMARKS:
         report = _BENCHMARKS[found][0](path)
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        return replace(report, unreadable=unreadable_images(Record(f, "", "", Modality.VISIBLE) for f in files))
+        images = [Record(file, "", "", Modality.VISIBLE) for file in images_below(path)]
+        return replace(report, unreadable=unreadable_images(images))
     skipped = Skipped()
     try:
         records = _OWN[found](path, skipped)
@@ -76,7 +77,7 @@ def check(path: Path, kind: str | None = None) -> Report:
 
 def unreadable_images(records: Iterable[Record]) -> tuple[str, ...]:
     """Decode every image and return a line for each that cannot be decoded."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return tuple(line for line in pool.map(_problem_of, records) if line is not None)
 
 
@@ -98,7 +99,9 @@ def detect(path: Path) -> Kind:
     tops = [path / modality for modality in Modality if (path / modality).is_dir()]
     if not tops:
         return Kind.SINGLE_MODALITY
-    has_identities = any(path.is_dir() and not is_system_name(path.name) for top in tops for path in top.iterdir())
+    has_identities = any(
+        path.is_dir() and not of_system_because(path.name, folder=True) for top in tops for path in top.iterdir()
+    )
     return Kind.PAIRS if not has_identities and any(image_files(top) for top in tops) else Kind.FOLDER
 
 

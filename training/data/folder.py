@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.card import Modality
+from models.crop_files import of_system_because
 from training.data.images import image_files
 from training.data.records import Record
-from training.data.skipped import Skipped, is_system_name
+from training.data.skipped import Skipped
 
 __all__ = ["CAMERA_PATTERN", "NO_CAMERA", "camera_of", "read_folder", "read_pairs"]
 
@@ -79,7 +80,7 @@ def read_pairs(root: Path, skipped: Skipped | None = None) -> list[Record]:
 
 def _identity_folders(top: Path, skipped: Skipped) -> Iterator[Path]:
     for path in sorted(top.iterdir()):
-        if is_system_name(path.name):
+        if of_system_because(path.name, folder=path.is_dir()):
             skipped.add("system files and folders", path)
         elif path.is_dir():
             yield path

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from models.card import Modality
+from models.crop_files import IMAGE_SUFFIXES, of_system_because
 from training.data.depth import to_eight_bits
 from training.data.records import Record
-from training.data.skipped import Skipped, is_system_name
+from training.data.skipped import Skipped
 
-__all__ = ["SUFFIXES", "Pixels", "ResizeFilter", "Shares", "cut_sides", "image_files", "load", "resize"]
+__all__ = ["Pixels", "ResizeFilter", "Shares", "cut_sides", "image_files", "images_below", "load", "resize"]
 
 Pixels = NDArray[np.uint8]
 """RGB, ``[H, W, 3]``."""
@@ -26,9 +27,8 @@ ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
 Shares = tuple[float, float, float, float]
 """Shares of the height or width that are cut from the top, bottom, left and right."""
 
-SUFFIXES = frozenset({".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""Pillow's decoders for these files."""
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Pillow's decoders that read files with the suffixes of images."""
 
 
 def image_files(folder: Path, skipped: Skipped | None = None) -> list[Path]:
@@ -43,12 +43,21 @@ def image_files(folder: Path, skipped: Skipped | None = None) -> list[Path]:
     return files
 
 
+def images_below(root: Path) -> list[Path]:
+    """Return the image files anywhere below a folder, sorted."""
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not of_system_because(path.relative_to(root).as_posix())
+    )
+
+
 def _reason_to_skip(path: Path) -> str | None:
-    if is_system_name(path.name):
+    if of_system_because(path.name, folder=path.is_dir()):
         return "system files and folders"
     if path.is_dir():
         return "folders where an image is expected"
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         return f"{path.suffix} files" if path.suffix else "files without a suffix"
     return None if path.is_file() else "broken links"
 

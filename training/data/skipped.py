@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["Skipped", "is_system_name"]
-
-_SYSTEM_NAMES = frozenset(
-    {"@eadir", "#recycle", "$recycle.bin", "__macosx", "desktop.ini", "lost+found", "system volume information"}
-    | {"thumbs.db", "ehthumbs.db"}
-)
-
-
-def is_system_name(name: str) -> bool:
-    """Whether a file or folder is hidden or written by an operating system, a NAS or an archiver."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+__all__ = ["Skipped"]
 
 
 class Skipped:

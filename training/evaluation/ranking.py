@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cores import usable_cores
 from training.evaluation.similarity import Scores
 
 __all__ = ["Ranking", "Ranks", "nearest", "rank"]
@@ -108,7 +108,7 @@ def rank(
         return _rank_block(scores[rows], own[rows], groups, None if excluded is None else excluded[rows])
 
     if len(blocks) > 1:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy releases the GIL while it sorts
+        with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy releases the GIL while it sorts
             parts = list(pool.map(rank_block, blocks))
     else:
         parts = [rank_block(rows) for rows in blocks]

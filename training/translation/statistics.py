@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy import fft
 
-from training.data.images import SUFFIXES, Pixels
+from training.data.images import Pixels, images_below
 from training.data.translator import Translator
 from training.translation.channel import ChannelTranslation
 
@@ -75,7 +75,7 @@ def load_infrared_images(root: Path, count: int = 256) -> list[Pixels]:
     Raises:
         FileNotFoundError: the folder does not exist or contains no image.
     """
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = images_below(root)
     if not files:
         raise FileNotFoundError(f"{root}: no image below it")
     chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(count, len(files)))]

@@ -272,7 +272,7 @@ def _answers(url: str) -> bool:
 
 
 def _processor(settings: Settings) -> Check:
-    from server.hardware.cpu import usable_cores
+    from models.cores import usable_cores
     from server.hardware.cpu_features import has_bfloat_tiles, vnni_flags
 
     found = f"{usable_cores()} of {os.cpu_count()} cores"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.card import Modality
 from training.data.depth import to_eight_bits
-from training.data.images import load, printable
+from training.data.images import image_files, load, printable
 from training.data.records import Record
 
 RAW = (7600 + np.add.outer(np.arange(40), 5 * np.arange(20))).astype(np.uint16)
@@ -52,6 +52,30 @@ def test_a_malformed_image_is_named_in_a_value_error(tmp_path: Path, content: by
 def test_an_image_with_malformed_exif_is_read(tmp_path: Path) -> None:
     Image.new("RGB", (20, 40), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert load(record(tmp_path / "a.jpg")).shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [("a.gif", "P", {}), ("a.avif", "RGB", {}), ("a.jfif", "CMYK", {"format": "JPEG"}), ("a.png", "1", {}),
+     ("a.tif", "CMYK", {}), ("a.mpo.jpg", "RGB", {"format": "MPO"}), ("a.dib", "RGB", {}), ("a.webp", "RGBA", {}),
+     ("a.png", "LA", {}), ("a.jpg", "L", {"icc_profile": b"no profile"})],
+)  # fmt: skip
+def test_every_kind_of_image_is_read_with_one_size(
+    tmp_path: Path, name: str, mode: str, options: dict[str, object]
+) -> None:
+    Image.new("RGB", (20, 40), "white").convert(mode).save(tmp_path / name, **options)
+    assert image_files(tmp_path) == [tmp_path / name]
+    image = load(record(tmp_path / name))
+    assert image.shape == (40, 20, 3)
+    assert image.min() > 245
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "tif"])
+def test_the_orientation_is_followed_in_every_format(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "white").save(tmp_path / f"a.{suffix}", exif=exif)
+    assert load(record(tmp_path / f"a.{suffix}")).shape == (40, 20, 3)
 
 
 def test_a_name_that_is_not_utf8_is_printable() -> None:
