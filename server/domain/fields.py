@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -75,11 +76,22 @@ def _small(attributes: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     return attributes
 
 
+def _composed(value: object) -> object:
+    """Return text in NFC, and anything else as it is: two programs may write one name composed or decomposed."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+def _composed_texts(attributes: object) -> object:
+    if not isinstance(attributes, Mapping):
+        return attributes
+    return {_composed(key): _composed(value) for key, value in attributes.items()}
+
+
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$", examples=["cam2-000187"]), AfterValidator(_not_dots)]
-Label = Annotated[str, Field(min_length=1, max_length=256)]
+Label = Annotated[str, Field(min_length=1, max_length=256), BeforeValidator(_composed)]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
 JsonScalar = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
-Attributes = Annotated[dict[str, JsonScalar], AfterValidator(_small)]
+Attributes = Annotated[dict[str, JsonScalar], AfterValidator(_small), BeforeValidator(_composed_texts)]
 UnitVector = Annotated[
     list[float], Field(min_length=1, max_length=65536, description="Of length 1."), AfterValidator(_of_unit_length)
 ]

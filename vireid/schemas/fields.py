@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -92,6 +93,17 @@ def _check_size(attributes: Mapping[str, str | float | bool]) -> Mapping[str, st
     return attributes
 
 
+def _composed(value: object) -> object:
+    """Return text in NFC, and anything else as it is: two programs may write one name composed or decomposed."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+def _composed_texts(attributes: object) -> object:
+    if not isinstance(attributes, Mapping):
+        return attributes
+    return {_composed(key): _composed(value) for key, value in attributes.items()}
+
+
 def _check_is_file(part: object) -> object:
     if not isinstance(part, bytes):
         raise ValueError("must be a file")
@@ -101,10 +113,10 @@ def _check_is_file(part: object) -> object:
 Id = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$", examples=["cam2-000187"]), AfterValidator(_check_not_dots)
 ]
-Label = Annotated[str, Field(min_length=1, max_length=256)]
+Label = Annotated[str, Field(min_length=1, max_length=256), BeforeValidator(_composed)]
 Time = Annotated[AwareDatetime, BeforeValidator(_check_rfc_3339), AfterValidator(_to_utc)]
 Scalar = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
-Attributes = Annotated[dict[str, Scalar], AfterValidator(_check_size)]
+Attributes = Annotated[dict[str, Scalar], AfterValidator(_check_size), BeforeValidator(_composed_texts)]
 UnitVector = Annotated[
     list[float],
     Field(min_length=1, max_length=65536, description="Embedding of length 1."),

@@ -112,3 +112,17 @@ def test_empty_values_are_no_filter_and_erase_nothing(client: TestClient, filled
     for params in ({}, {"attributes": "{}"}):
         check_problem(client.delete(path, params=params), 422, "invalid-request")
     assert search(client, filled, [crop(1)], "visible", filter={"cameras": []}).json()["searched"] == 4
+
+
+def test_a_label_is_found_whichever_unicode_form_it_was_sent_in(client: TestClient, gallery: str) -> None:
+    composed, decomposed = "Jos\N{LATIN SMALL LETTER E WITH ACUTE}", "Jose\N{COMBINING ACUTE ACCENT}"
+    fields = {"identity": decomposed, "camera": composed, "attributes": {decomposed: composed}}
+    add(client, gallery, [crop(1)], [{"id": "a", "modality": "visible", **fields}])
+    for spelling in (composed, decomposed):
+        for where in (
+            {"identities": spelling},
+            {"cameras": spelling},
+            {"attributes": json.dumps({spelling: spelling})},
+        ):
+            found = client.get(f"/v1/galleries/{gallery}/items", params=where).json()["items"]
+            assert [item["identity"] for item in found] == [composed]
