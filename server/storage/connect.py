@@ -26,6 +26,7 @@ from server.storage.transactions import COMMITTER, WRITES, GroupCommitter, datab
 __all__ = ["check", "database_file", "open_database"]
 
 _PRAGMAS = (
+    "temp_store=MEMORY",  # of statement journals, which are small: there may be no folder for temporary files
     "journal_mode=WAL",
     "synchronous=FULL",  # NORMAL may lose the last commits on a power failure
     "foreign_keys=ON",

@@ -10,6 +10,7 @@ import csv
 import difflib
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -49,6 +50,7 @@ class Manifest:
 
     def __init__(self, file: Path) -> None:
         file.unlink(missing_ok=True)
+        os.environ.setdefault("SQLITE_TMPDIR", str(file.parent))  # the system's folder may be read-only
         self._rows = sqlite3.connect(file, isolation_level=None)
         self._rows.execute("PRAGMA journal_mode=OFF")
         self._rows.execute("PRAGMA synchronous=OFF")

@@ -69,7 +69,14 @@ def test_rows_are_never_reused(sql_store: SqlStore) -> None:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("busy_timeout", 10000)],
+    [
+        ("temp_store", 2),
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("foreign_keys", 1),
+        ("secure_delete", 1),
+        ("busy_timeout", 10000),
+    ],
 )
 def test_every_connection_has_the_settings_that_durability_needs(
     sql_store: SqlStore, pragma: str, value: object
