@@ -25,6 +25,7 @@ from server.api.middleware import BodyLimit, Tracing
 from server.api.oidc import TokenVerifier
 from server.api.root_path import RootPath
 from server.api.routes import ROUTES
+from server.api.spans import open_spans
 from server.api.waiting import Pools
 from server.embedding.admission import Admission
 from server.embedding.batcher import CpuLanes
@@ -111,6 +112,8 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
         in_background=True,
     )
     stack.enter_context(closing(galleries))
+    if (spans := open_spans(settings.otlp_endpoint)) is not None:
+        stack.enter_context(closing(spans))
     metrics, admission = Metrics(), Admission(settings.max_in_flight)
     models = stack.enter_context(closing(_load_models(settings, metrics)))
     audit = AuditLog(store.engine)
@@ -148,6 +151,7 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
         encryption=encryption,
         tokens=stack.enter_context(closing(TokenVerifier(settings))) if settings.oidc_issuer else None,
         storage_problems=partial(storage_problems, store.engine, settings.data_dir),
+        spans=spans,
     )
     for task in (
         start_retention(galleries.erasure, audit, audit_days=settings.audit_retention_days, clock=state.clock),

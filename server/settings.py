@@ -193,6 +193,12 @@ class Settings(BaseSettings):
         "permit, and one more per 524,288 pixels.",
     )
 
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Address to which a span of each request is sent by OTLP over HTTP, such as "
+        "http://collector:4318/v1/traces. Unset: no traces.",
+    )
+
     search_device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu",
         description="Device for gallery search. cuda: do not start if a GPU fails its self-test; auto: use the GPUs if "

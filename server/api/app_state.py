@@ -12,6 +12,7 @@ from starlette.types import Scope as AsgiScope
 from server.api.metrics import Metrics
 from server.api.oidc import TokenVerifier
 from server.api.search_cursor import RecentQueries
+from server.api.spans import Spans
 from server.api.waiting import Pools
 from server.embedding.admission import Admission
 from server.embedding.registry import Models
@@ -46,6 +47,7 @@ class AppState:
     tokens: TokenVerifier | None
     storage_problems: Callable[[], list[str]]
     recent_queries: RecentQueries = field(default_factory=RecentQueries)
+    spans: Spans | None = None
 
     def problems(self) -> list[str]:
         """Return why the server is not ready, without names of galleries; empty when it is ready."""

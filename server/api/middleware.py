@@ -91,7 +91,10 @@ class Tracing:
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
             caller = scope["state"].get("caller")
-            state_of(scope).metrics.request(method, route, status or 500, trace, caller and caller.key_id)
+            state = state_of(scope)
+            state.metrics.request(method, route, status or 500, trace, caller and caller.key_id)
+            if state.spans is not None:
+                state.spans.record(method, route, status or 500, trace, Request(scope).headers)
             fields = {"method": method, "route": route, "status": status, "request_id": trace.request_id}
             log.info("request", extra={**fields, **trace.milliseconds()})
 

@@ -117,7 +117,7 @@ def _multiplication(queries: NDArray[np.int8]) -> Callable[[NDArray[np.int8]], N
 class SegmentCodes:
     """Codes of segments that no longer change, encoded one at a time in the background. Thread-safe.
 
-    They are requested by searches: a gallery that nobody searches costs nothing, and at its end a process waits for at
+    They are requested by searches: a gallery without searches costs nothing, and at its end a process waits for at
     most one segment.
     """
 

@@ -26,8 +26,8 @@ def serve_assistants(
 ) -> None:
     """Let an assistant read galleries and search them (MCP).
 
-    What the tools return, personal data included, goes to the assistant and to whoever runs its model. Use a key with
-    the scope search, limited to galleries. The protocol (MCP) runs over the standard input and output.
+    What the tools return, personal data included, goes to the assistant and to the operator of its model. Use a key
+    with the scope search, limited to galleries. The protocol (MCP) runs over the standard input and output.
     """
     try:
         from vireid.cli.mcp_server import make_server
