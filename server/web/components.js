@@ -103,7 +103,8 @@ export function Thumbnail({ gallery, id, alt, fallback = T.noImage }) {
   </span>`;
 }
 
-// A modal window; Escape and a click outside close it.
+// A modal window; Escape and a click outside close it. Its place among its siblings must not change: a dialog that is
+// moved in the document is modal no more.
 export function Dialog({ label, onClose, children, wide = false }) {
   const dialog = useRef(null);
   useEffect(() => {
@@ -169,7 +170,7 @@ export function MoreButton({ more, loading, onMore, automatic = true }) {
     observer.observe(button.current);
     return () => observer.disconnect();
   });
-  return more && html`<button type="button" class="quiet more" ref=${button} disabled=${loading} onClick=${onMore}>${loading ? T.loading : T.showMore}</button>`;
+  return html`<div>${more && html`<button type="button" class="quiet more" ref=${button} disabled=${loading} onClick=${onMore}>${loading ? T.loading : T.showMore}</button>`}</div>`;
 }
 
 // "a=1, b=x" or one a line, as an object; numbers, true and false keep their type.

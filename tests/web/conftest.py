@@ -49,7 +49,7 @@ def url(zoo: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
-    with open_page(browser, url) as page:
+    with open_page(browser, url, "#/search?gallery=people") as page:
         yield page
 
 

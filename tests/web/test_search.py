@@ -132,3 +132,16 @@ def test_pictures_are_compared(page: Page, url: str, crops: Path) -> None:
     page.click("#compare")
     expect(page.locator(".outcome")).to_contain_text("visible / infrared")
     assert not find_violations(page)
+
+
+def test_dialog_stays_modal_while_more_items_come(page: Page, url: str) -> None:
+    page.set_viewport_size({"width": 2560, "height": 1440})
+    page.goto(f"{url}/#/search?gallery=people&in=all&item=visible-0003_c1_0&open=infrared-0003_c3_0")
+    expect(page.locator(".hit")).to_have_count(47)
+    assert page.evaluate("document.querySelector('dialog').matches(':modal')")
+
+
+def test_hits_come_into_view_on_a_phone(page: Page, url: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{url}/#/search?gallery=people&in=all&item=visible-0003_c1_0")
+    expect(page.locator(".summary h2")).to_be_in_viewport()

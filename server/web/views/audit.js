@@ -6,6 +6,10 @@ import { MoreButton, ProblemBox, useAction } from "../components.js";
 import { usePaged } from "../data.js";
 import { T, time } from "../strings.js";
 
+const SHORT = 120; // characters
+
+const Detail = ({ text }) => (text.length <= SHORT ? html`<code>${text}</code>` : html`<details><summary><code>${text.slice(0, SHORT)}…</code></summary><code>${text}</code></details>`);
+
 export function Audit() {
   const [verified, setVerified] = useState(null);
   const [run, busy, error, clear] = useAction();
@@ -16,6 +20,6 @@ export function Audit() {
     <${ProblemBox} error=${error ?? list.error} onClose=${error && clear}/>
     ${verified && html`<p class=${`note ${verified.valid ? "" : "bad"}`} role="status">${verified.valid ? T.chainIntact(verified) : `${T.chainBroken}: ${verified.problem}`}</p>`}
     <div class="scroll" tabindex="0" role="group" aria-label=${T.views.audit}><table id="audit"><thead><tr>${head.map((cell) => html`<th>${cell}</th>`)}</tr></thead><tbody>${list.rows.map((entry) => html`<tr key=${entry.number}>
-      <td>${entry.number}</td><td>${time(entry.at)}</td><td>${entry.action}</td><td>${entry.gallery}</td><td>${entry.key_id}</td><td>${[entry.case_reference, entry.reason].filter(Boolean).join(": ")}</td><td><code>${JSON.stringify(entry.detail)}</code></td></tr>`)}</tbody></table></div>
+      <td>${entry.number}</td><td class="nowrap">${time(entry.at)}</td><td>${entry.action}</td><td>${entry.gallery}</td><td>${entry.key_id}</td><td>${[entry.case_reference, entry.reason].filter(Boolean).join(": ")}</td><td><${Detail} text=${JSON.stringify(entry.detail)}/></td></tr>`)}</tbody></table></div>
     ${!list.loading && !list.rows.length && html`<p class="hint">${T.noEntries}</p>`}<${MoreButton} more=${list.more && !list.error} loading=${list.loading} onMore=${list.next}/></section>`;
 }

@@ -49,7 +49,7 @@ export function Compare() {
     <${ProblemBox} error=${error} names=${crops.map((crop) => crop?.name)} onClose=${clear}/>
     <div class="sides"><${Side} label=${T.first} id="compare-first" crop=${crops[0]} onCrop=${put(0)}/><${Side} label=${T.second} id="compare-second" crop=${crops[1]} onCrop=${put(1)}/></div>
     <div class="pair"><${Choice} label=${T.cropModality} name="compare-modality" value=${modality} options=${modalityOptions} onChange=${setModality}/>
-      <${Field} label=${T.model}><select value=${model} onChange=${(event) => setModel(event.target.value)}>${models?.models.map(({ name }) => html`<option value=${name} selected=${name === (model || models.default)}>${name}</option>`)}</select><//></div>
+      <${Field} label=${T.model}><select onChange=${(event) => setModel(event.target.value)}>${models?.models.map(({ name }) => html`<option value=${name} selected=${name === (model || models.default)}>${name}</option>`)}</select><//></div>
     <button class="primary wide" id="compare" disabled=${busy || crops.includes(null)}>${T.compare}</button>
     ${answer && html`<${Outcome} answer=${answer}/>`}</form>`;
 }

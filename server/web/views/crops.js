@@ -79,5 +79,5 @@ export function QueryCrops({ ids, onChange, model, card, onError }) {
     ${crops.filter(looksLikeFrame).slice(0, 1).map((crop) => html`<p class="note">${T.frameHint}
       <button type="button" class="link" onClick=${() => setFrame(crop)}>${T.drawBox(crop.name)}</button></p>`)}
     <${Mutual} crops=${crops} card=${card}/>
-    ${frame && html`<${Boxes} crop=${frame} onClose=${() => setFrame(null)} onCut=${replace}/>`}`;
+    <div>${frame && html`<${Boxes} crop=${frame} onClose=${() => setFrame(null)} onCut=${replace}/>`}</div>`;
 }

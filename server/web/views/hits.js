@@ -108,15 +108,15 @@ export function Hits({ found, params }) {
   const all = groups ? groups.flatMap((group) => group.hits) : hits;
   const opened = all.findIndex(({ item }) => item.id === params.get("open"));
   const show = (n) => change({ open: all[n]?.item.id ?? null }, { replace: true });
-  return html`<${Trail} params=${params}/><${Summary} found=${found} params=${params}/>
-    ${all.length > 0 && html`<${Tools} params=${params} grouped=${groups !== null}/>`}
-    ${groups
+  return html`<div><${Trail} params=${params}/></div><${Summary} found=${found} params=${params}/>
+    <div>${all.length > 0 && html`<${Tools} params=${params} grouped=${groups !== null}/>`}</div>
+    <div>${groups
       ? groups.map(({ identity, score, hits: members }) => html`<h3 class="group">${identity ?? T.noIdentity}<small>${T.groupLine(members.length, score)}</small></h3>
           <${HitList} gallery=${answer.gallery} hits=${members} params=${params}/>`)
       : params.get("layout") === "time"
         ? html`<${Timeline} hits=${hits} params=${params}/>`
-        : html`<${HitList} gallery=${answer.gallery} hits=${hits} params=${params}/>`}
+        : html`<${HitList} gallery=${answer.gallery} hits=${hits} params=${params}/>`}</div>
     <${MoreButton} more=${cursor !== null && !found.error} loading=${Boolean(loading)} automatic=${params.get("layout") !== "time"} onMore=${found.next}/>
-    ${opened >= 0 && html`<${Pair} found=${found} hit=${all[opened]} params=${params} onPrevious=${opened > 0 && (() => show(opened - 1))}
-      onNext=${opened + 1 < all.length && (() => show(opened + 1))} onClose=${() => closeDialog("open")}/>`}`;
+    <div>${opened >= 0 && html`<${Pair} found=${found} hit=${all[opened]} params=${params} onPrevious=${opened > 0 && (() => show(opened - 1))}
+      onNext=${opened + 1 < all.length && (() => show(opened + 1))} onClose=${() => closeDialog("open")}/>`}</div>`;
 }

@@ -77,12 +77,12 @@ export function Items({ gallery, summary, params, onChange }) {
   const filter = Object.fromEntries(FILTERS.map((name) => [name, params.get(name)]));
   const list = usePaged((cursor) => get(galleryPath(gallery.name, `/items${queryString({ ...filter, limit: LIMIT, cursor })}`)), "items", [gallery.name, JSON.stringify(filter), round]);
   const changed = () => { setRound((old) => old + 1); onChange(); };
-  return html`<${ItemFilters} params=${params} summary=${summary}/><${ProblemBox} error=${list.error} onRetry=${list.reload}/>
+  return html`<${ItemFilters} params=${params} summary=${summary}/><div><${ProblemBox} error=${list.error} onRetry=${list.reload}/></div>
     <ul class="items" id="items">${list.rows.map((item) => html`<li key=${item.id}><a class="thumbnail" href=${address("galleries", withFields(new URLSearchParams(params), { item: item.id }))} onClick=${openDialog}>
       <span class="unseen">${T.item(item.id)}</span><${Thumbnail} gallery=${gallery.name} id=${item.id} alt=""/><${Modality} of=${item.modality}/></a>
       <p class="who" title=${item.id}>${item.identity ?? item.id}</p><p class="where">${[item.camera && T.cameraOf(item.camera), time(item.captured_at)].filter(Boolean).join(" · ")}</p></li>`)}</ul>
-    ${!list.loading && !list.error && !list.rows.length && html`<${Empty}><p>${T.noItems}</p><//>`}
+    <div>${!list.loading && !list.error && !list.rows.length && html`<${Empty}><p>${T.noItems}</p><//>`}</div>
     <${MoreButton} more=${list.more && !list.error} loading=${list.loading} onMore=${list.next}/>
     <${Erase} gallery=${gallery.name} onChange=${changed}/>
-    ${params.get("item") && html`<${ItemDialog} gallery=${gallery.name} id=${params.get("item")} onClose=${() => closeDialog("item")} onChange=${changed}/>`}`;
+    <div>${params.get("item") && html`<${ItemDialog} gallery=${gallery.name} id=${params.get("item")} onClose=${() => closeDialog("item")} onChange=${changed}/>`}</div>`;
 }

@@ -1,6 +1,6 @@
 // Search: the query and its filters on one side, hits on the other.
 
-import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { galleryPath, get } from "../api.js";
 import { Choice, Empty, Field, ProblemBox, Thumbnail, modalityOptions } from "../components.js";
 import { cropsOf } from "../crops.js";
@@ -23,6 +23,10 @@ export function Search({ params }) {
   const [draft, setDraft] = useState(params);
   const [error, setError] = useState(null);
   const found = useSearch(params);
+  const results = useRef(null);
+  useEffect(() => {
+    if (found?.answer && !params.get("open") && results.current.getBoundingClientRect().top > innerHeight / 2) results.current.scrollIntoView();
+  }, [found?.answer]);
   useEffect(() => { setDraft(params); setError(null); }, [params.toString()]);
   const set = (fields) => setDraft((old) => withFields(new URLSearchParams(old), fields));
   const gallery = galleries?.find(({ name }) => name === draft.get("gallery")) ?? galleries?.[0];
@@ -51,7 +55,7 @@ export function Search({ params }) {
       <${Filters} draft=${draft} set=${set} summary=${summary} target=${target}/>
       <button class="primary wide" id="go" disabled=${!(ids.length || item) || !gallery}>${T.go}</button>
     </form>
-    <section id="results" aria-live="polite" aria-busy=${found?.loading ? "true" : "false"} aria-label=${T.hitsArea}>
+    <section id="results" ref=${results} aria-live="polite" aria-busy=${found?.loading ? "true" : "false"} aria-label=${T.hitsArea}>
       <${ProblemBox} error=${error ?? found?.error} names=${cropsOf(found?.search.crops ?? []).map(({ name }) => name)} onRetry=${found?.error ? found.again : null}/>
       ${found === null && !error && html`<${Empty} title=${T.hintTitle}><p>${T.hint}</p><//>`}
       ${found?.lost && html`<${Empty} title=${T.lostQuery}><p>${T.lostQueryDetail}</p><//>`}
