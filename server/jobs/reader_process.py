@@ -197,7 +197,7 @@ def _main() -> None:
 def _limit(memory: int) -> None:
     """Bound what this process may take, and let it end with the server."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)  # the server is told, and ends this process
+        signal.signal(ignored, signal.SIG_IGN)  # the server gets the signal and ends this process
     with suppress(ImportError):
         import resource
 

@@ -181,7 +181,7 @@ def test_bodies_in_memory_have_a_limit_together(serve: Serve) -> None:
         assert second.recv(100).startswith(b"HTTP/1.1 100")
         second.sendall(b" " * 90_000)
         first.settimeout(0.2)
-        while True:  # whichever body was read later is refused, and the other goes on
+        while True:  # whichever body was read later is refused, and the other continues
             try:
                 refused_first = first.recv(65_536)
             except TimeoutError:

@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from models.card import Modality
 
-__all__ = ["Embeddings", "Labelled", "Vectors"]
+__all__ = ["Embeddings", "Labelled", "Vectors", "have_unit_length"]
 
 Vectors = NDArray[np.float32]
+
+UNIT_LENGTH_TOLERANCE = 1e-3
+
+
+def have_unit_length(vectors: Vectors) -> bool:
+    """Return whether all vectors ``[N, D]`` have unit length, up to the tolerance."""
+    return np.allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=UNIT_LENGTH_TOLERANCE)
 
 
 class Labelled(Protocol):

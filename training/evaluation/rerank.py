@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 
-from training.evaluation.embeddings import Vectors
+from training.evaluation.embeddings import Vectors, have_unit_length
 from training.evaluation.ranking import Ranks, nearest
 from training.evaluation.similarity import Scores, Similarity
 
@@ -67,7 +67,7 @@ class Reranked:
         self._settings = settings
         self._queries = len(query)
         everyone = np.concatenate((query, gallery))
-        if not np.allclose(np.linalg.norm(everyone, axis=1), 1, atol=1e-3):
+        if not have_unit_length(everyone):
             raise ValueError("k-reciprocal re-ranking needs unit vectors")
         neighbours, self._farthest = _neighbours(everyone, max(settings.k1 + 1, settings.k2))
         encoding = _encode(everyone, neighbours[:, : settings.k1 + 1], self._farthest, settings.k1)

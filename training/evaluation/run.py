@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from models.card import THRESHOLD_RATES, Modality
-from training.evaluation.embeddings import Embeddings, Labelled, Vectors
+from training.evaluation.embeddings import Embeddings, Labelled, Vectors, have_unit_length
 from training.evaluation.flip import join_mirrored
 from training.evaluation.metrics import Metrics, evaluate
 from training.evaluation.protocol import Protocol, ProtocolError
@@ -122,6 +122,6 @@ def _prepare(protocol: Protocol, records: Sequence[Labelled], vectors: Vectors, 
     if protocol.flip != (mirrored is not None):
         raise ProtocolError(f"{protocol.id}: expected vectors of mirror images if and only if the protocol has flip")
     images = Embeddings.of(vectors if mirrored is None else join_mirrored(vectors, mirrored), records)
-    if not np.allclose(np.linalg.norm(images.vectors, axis=1), 1, atol=1e-3):
+    if not have_unit_length(images.vectors):
         raise ProtocolError(f"{protocol.id}: expected vectors of unit length, one norm for each")
     return images

@@ -73,7 +73,7 @@ class DirectorySource:
             descriptor = os.open(folder, _FLAGS | os.O_DIRECTORY)
         except OSError as error:
             if not above:
-                raise ArchiveRejected("the folder is gone or cannot be read") from error
+                raise ArchiveRejected("the folder no longer exists or cannot be read") from error
             ignored.add(UNREADABLE_FOLDER, display_name(above))
             return
         try:

@@ -121,7 +121,7 @@ def stored_upload(job_folder: Path, encryption: Encryption) -> Upload:
     try:
         return Upload.at(job_folder / BODY, encryption)
     except FileNotFoundError:
-        raise ArchiveRejected("the upload is gone; send it again") from None
+        raise ArchiveRejected("the upload no longer exists; send it again") from None
     except NotDecrypted:
         raise ArchiveRejected("the key that encrypts the upload is missing; send it again") from None
 

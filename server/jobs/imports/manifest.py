@@ -94,7 +94,7 @@ class Manifest:
             self._rows.execute("INSERT INTO files VALUES (?, ?)", (path, path.casefold()))
 
     def match_case(self) -> None:
-        """Give rows whose path has no file, and one file that differs by letter case alone, the path of that file."""
+        """Give rows whose path has no file, and one file that differs only by letter case, the path of that file."""
         self._rows.execute(
             "CREATE TABLE pairs AS SELECT rows.line AS line, min(files.path) AS path "
             "FROM rows JOIN files USING (folded) WHERE rows.used = 0 "

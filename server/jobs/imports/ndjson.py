@@ -64,7 +64,7 @@ def _row(line: bytes | None, number: int, end: int, dimension: int) -> VectorRow
     try:
         return VectorRow(name, position, fields, "<f8", _numbers(vector).tobytes())
     except (TypeError, ValueError, OverflowError):
-        return VectorRow(name, position, error=("invalid", "vector", "must hold numbers alone"))
+        return VectorRow(name, position, error=("invalid", "vector", "must contain only numbers"))
 
 
 def _fault(vector: Any, dimension: int) -> tuple[str, ...] | None:

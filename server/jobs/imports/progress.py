@@ -1,4 +1,4 @@
-"""A signal that reading goes on, for the process that waits for the next entry."""
+"""A signal that reading continues, for the process that waits for the next entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _listeners: list[Callable[[], None]] = []
 
 
 def report_progress() -> None:
-    """Tell the listener, if there is one, that reading goes on."""
+    """Tell the listener, if there is one, that reading continues."""
     for listener in _listeners:
         listener()
 

@@ -92,7 +92,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def _unicode_path(extra: bytes, raw: bytes) -> str | None:
-    """Return the name in the Info-ZIP Unicode Path field, which holds for ``raw`` alone."""
+    """Return the name in the Info-ZIP Unicode Path field, which is valid only for ``raw``."""
     while len(extra) >= 4:
         field, size = struct.unpack_from("<HH", extra)
         if field == _UNICODE_PATH and size > 5 and extra[4] == 1:

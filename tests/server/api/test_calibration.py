@@ -151,7 +151,7 @@ def test_a_real_calibration_is_preferred_to_a_translated_one() -> None:
 
 @pytest.mark.parametrize(
     ("remark", "word"),
-    [(" ".join(("9 infrared pictures", "imitated", "from visible ones")), "translated"), ("", "not recorded")],
+    [(" ".join(("9 infrared images", "imitated", "from visible ones")), "translated"), ("", "not recorded")],
 )
 def test_old_calibrations_with_infrared_are_never_presented_as_real(remark: str, word: str) -> None:
     source = DataSource(name="shop", licence="none", visible=9, infrared=9, remark=remark)

@@ -57,7 +57,7 @@ def test_a_gallery_switches_model_once_all_new_vectors_are_stored(store: Store) 
     store.begin_reembedding("g", OTHER)
     assert store.reembeddings() == {"g": OTHER}
     made = reembed(store, limit=5)
-    store.begin_reembedding("g", OTHER)  # goes on
+    store.begin_reembedding("g", OTHER)  # continues
     left = store.pending_reembedding("g", limit=100)
     assert len(left) == COUNT - 5
     assert [one.row for one in left] == sorted(one.row for one in left)

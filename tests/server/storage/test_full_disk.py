@@ -14,7 +14,7 @@ from tests.server.gallery.builders import new_item, unit_vectors
 from tests.server.storage.test_store import contents, gallery
 from tests.small_disk import OTHERS, fill, small_disk
 
-_SECRET = b"the picture of a person " * 200
+_SECRET = b"the image of a person " * 200
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_a_reader_sees_a_consistent_snapshot_during_writes(sql_store: SqlStore) 
 def test_no_file_holds_deleted_data(url: str, erase: Callable[[SqlStore], object]) -> None:
     store = _filled(url)
     vector = unit_vectors(1, seed=99)[0]
-    thumbnail = b"the picture of a person " * 400
+    thumbnail = b"the image of a person " * 400
     store.put("g", [new_item("secret", vector, identity="Jane Doe", thumbnail=thumbnail)])
     traces = [vector.tobytes(), thumbnail[:48], b"Jane Doe"]
 
