@@ -80,7 +80,7 @@ class _RawName(zipfile.ZipInfo):
 
 def oddity_archive() -> tuple[bytes, list[str]]:
     """Return the archive, and the paths of all its crops that have no row in the manifest."""
-    out, pictures = io.BytesIO(), _pictures()
+    out, images = io.BytesIO(), _pictures()
     with zipfile.ZipFile(out, "w") as archive:
         archive.mkdir("night")
         archive.writestr("Manifest.CSV", _MANIFEST.encode("utf-16"))
@@ -95,9 +95,9 @@ def oddity_archive() -> tuple[bytes, list[str]]:
         archive.writestr(link, "night/0001.png")
         for name in ("../up.png", "C:/absolute.png"):
             archive.writestr(name, crop(600))
-        for name, content in pictures.items():
+        for name, content in images.items():
             archive.writestr(name, content)
-    return out.getvalue(), list(pictures)
+    return out.getvalue(), list(images)
 
 
 def _named_members() -> list[zipfile.ZipInfo]:
@@ -141,7 +141,7 @@ def _pictures() -> dict[str, bytes]:
         "animated.gif": encode(people[5].convert("P"), "GIF", save_all=True, append_images=[people[6].convert("P")]),
         "one-bit.png": encode(people[7].convert("1")),
         "alpha.webp": encode(people[8].convert("RGBA"), "WEBP"),
-        "picture.avif": encode(people[9], "AVIF"),
+        "image.avif": encode(people[9], "AVIF"),
         "stereo.jpg": encode(people[10], "MPO", save_all=True, append_images=[people[11]]),
         "old.JFIF": encode(people[12], "JPEG"),
         "sideways.jpg": encode(turned, "JPEG", exif=sideways),
