@@ -49,8 +49,10 @@ from server.settings import Settings
 from server.storage.api_keys import ApiKeys, Scope
 from server.storage.audit_log import AuditLog
 from server.storage.calibrations import CalibrationTable
+from server.storage.directory_lock import DirectoryLock
 from server.storage.encryption import Encryption, KeysRejected, read_keys
 from server.storage.health import storage_problems
+from server.storage.postgresql import database_identity
 from server.storage.sql_store import SqlStore
 
 __all__ = ["create_app"]
@@ -103,11 +105,12 @@ def _open(settings: Settings, stack: ExitStack) -> AppState:
     """Open every part of the server; ``stack`` closes them in reverse order, even if a later one fails to open."""
     log.info("opening the data in %s and the models in %s", settings.data_dir, settings.model_dir)
     encryption = _encryption(settings)
-    store = stack.enter_context(closing(SqlStore(f"sqlite:///{settings.data_dir / 'vireid.db'}", encryption)))
+    store = stack.enter_context(closing(_open_store(settings, encryption, stack)))
+    identity = database_identity(store.engine)
     galleries = Galleries(
         store,
         choose_index(settings.search_device, codes=settings.search_codes),
-        SnapshotDirectory(settings.data_dir / "index", encryption=encryption),
+        SnapshotDirectory(settings.data_dir / "index", encryption=encryption, database=identity),
         approximate_above=settings.approximate_above,
         in_background=True,
     )
@@ -176,6 +179,16 @@ def _encryption(settings: Settings) -> Encryption:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise KeysRejected(f"the encryption keys in {settings.encryption_key_file} cannot be read: {reason}") from error
+
+
+def _open_store(settings: Settings, encryption: Encryption, stack: ExitStack) -> SqlStore:
+    file = settings.data_dir / "vireid.db"
+    if settings.database_url is None:
+        return SqlStore(f"sqlite:///{file}", encryption)
+    stack.enter_context(DirectoryLock(settings.data_dir))
+    if file.exists():
+        log.warning("%s is not used: VIREID_DATABASE_URL names another database", file)
+    return SqlStore(settings.database_url.get_secret_value(), encryption)
 
 
 def _load_models(settings: Settings, metrics: Metrics) -> Models:

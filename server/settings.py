@@ -53,11 +53,17 @@ class Settings(BaseSettings):
         pydantic.ValidationError: a value is invalid, or an environment variable is probably a misspelt setting.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
     data_dir: Path = Field(
         Path("vireid-data"),
-        description="Folder for galleries and API keys. Created if missing; used by one server at a time.",
+        description="Folder for galleries, API keys and uploads. Created if missing; used by one server at a time.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL database for galleries, API keys and jobs, as in "
+        "postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE; used by one server at a time. The password may come "
+        "from PGPASSFILE instead. Unset: a SQLite file in the data directory.",
     )
     model_dir: Path = Field(
         default_factory=_default_model_dir,
@@ -278,6 +284,14 @@ class Settings(BaseSettings):
     def _devices(cls, value: str) -> str:
         each_device(value)
         return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        url = "" if value is None else value.get_secret_value()
+        if value is not None and not re.match(r"postgresql(\+psycopg)?://[^/]*/[^/?]+(\?.*)?$", url):
+            raise ValueError("expected postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE")
+        return value and SecretStr(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
 
     @field_validator("root_path")
     @classmethod

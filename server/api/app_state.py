@@ -14,6 +14,7 @@ from server.api.oidc import TokenVerifier
 from server.api.search_cursor import RecentQueries
 from server.api.spans import Spans
 from server.api.waiting import Pools
+from server.domain.errors import DatabaseUnavailable
 from server.embedding.admission import Admission
 from server.embedding.registry import Models
 from server.gallery.galleries import Galleries
@@ -51,7 +52,10 @@ class AppState:
 
     def problems(self) -> list[str]:
         """Return why the server is not ready, without names of galleries; empty when it is ready."""
-        progress, unloaded = self.galleries.loader.progress(), self.galleries.loader.unloaded()
+        try:
+            progress, unloaded = self.galleries.loader.progress(), self.galleries.loader.unloaded()
+        except DatabaseUnavailable as error:
+            return list(error.reasons)
         behind = sum(stored != indexed for name, (stored, indexed) in progress.items() if name not in unloaded)
         done, total = (sum(counts) for counts in zip(*unloaded.values(), strict=True)) if unloaded else (0, 0)
         reasons = {

@@ -203,6 +203,13 @@ PROBLEMS: Mapping[type[ServiceError], ProblemType] = {
         431, "header-too-large", "Header too large", lambda e: f"The header may have at most {e.limit:,} bytes."
     ),
     errors.NotReady: ProblemType(503, "not-ready", "Not ready", lambda e: _sentence("; ".join(e.reasons))),
+    errors.DatabaseUnavailable: ProblemType(
+        503,
+        "database-unavailable",
+        "Database not available",
+        lambda e: _sentence("; ".join(e.reasons)) + " The request can be repeated.",
+        lambda _: {"Retry-After": "1"},
+    ),
     errors.StorageFull: ProblemType(
         507, "storage-full", "Storage full", lambda _: "The disk of the data directory is full; nothing was stored."
     ),

@@ -138,6 +138,11 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
         "The header or the body of the request arrived too slowly.",
         "Check the network; an administrator can change `VIREID_HEADER_TIMEOUT_S` and `VIREID_BODY_TIMEOUT_S`.",
     ),
+    "database-unavailable": (
+        "The server has lost its connection to PostgreSQL, or PostgreSQL could not finish the transaction.",
+        "Wait for the seconds that the Retry-After header names, then send the request again. If it goes on, check "
+        "PostgreSQL and its connections.",
+    ),
     "storage-full": ("The disk of the server is full; nothing was stored.", "Free space on the disk, then try again."),
     "thumbnails-missing": (
         "Items of the gallery have no thumbnail, so that no other model can embed them.",

@@ -11,6 +11,7 @@ __all__ = [
     "ApiKeyRejected",
     "ArchiveRejected",
     "BodyMemoryFull",
+    "DatabaseUnavailable",
     "DeadlineExceeded",
     "EmbeddingFailed",
     "EntryRejected",
@@ -231,6 +232,13 @@ class NotReady(ServiceError):
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__(*reasons)
         self.reasons = tuple(reasons)
+
+
+class DatabaseUnavailable(NotReady):
+    """The connection to the database is lost, or the database could not finish a transaction; it may be repeated."""
+
+    def __init__(self, reason: str = "the database is not available") -> None:
+        super().__init__([reason])
 
 
 class StorageFull(ServiceError):

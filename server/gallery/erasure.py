@@ -36,17 +36,21 @@ class ItemErasure:
         """Delete all items that pass ``where``, verify that nothing of them remains, and store a receipt.
 
         The receipt's detail says what was deleted. Under ``left`` it says how much the store, the memory of searches
-        and the snapshots still hold (0 each), whether the store's log still has it (False), and ``jobs``: how many
+        and the snapshots still hold (0 each), whether the log and the replicas of the store still have it (False; None
+        where the server cannot know, as of PostgreSQL's log and standbys, and of any backup), and ``jobs``: how many
         running jobs of this gallery may hold such items, or add them.
         """
         deleted = self._delete(name, partial(self._store.delete_items, name, where))
         handle = self._handles.find(name)
         view = handle.ready().view()
+        scrubbed = self._store.scrub()
         remaining = {
             "store": self._store.count_remaining(name, deleted.ids),
             "memory": sum(view.row_of(id) is not None for id in deleted.ids),
             "snapshot": 0 if handle.snapshot is None else handle.snapshot.count_remaining(view),
-            "log": not self._store.scrub(),
+            "log": None if scrubbed is None else not scrubbed,
+            "replicas": None if scrubbed is None else False,
+            "backups": None,
             "jobs": jobs,
         }
         receipt = Erasure(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Thread
 
+from server.domain.errors import GalleryNotFound
 from server.gallery.handle import GalleryHandle, GalleryHandles
 from server.gallery.live_gallery import LiveGallery
 from server.storage.protocol import Store
@@ -19,6 +21,10 @@ _log = logging.getLogger(__name__)
 
 _WRITE_PATIENCE_S = 1.0
 """How long memory may lag behind the store while a write is under way."""
+
+
+_RETRY_S = 0.5
+"""Seconds between two attempts to load a gallery while the store does not answer."""
 
 
 class GalleryLoader:
@@ -66,10 +72,11 @@ class GalleryLoader:
     def catch_up(self, handle: GalleryHandle) -> None:
         """After a failed write: reload the memory, unless the store refused the write or rolled it back."""
         try:
-            in_store = self._store.sequence_numbers()[handle.gallery.name]
+            in_store = self._store.settled_sequence(handle.gallery.name)
         except Exception:
             _log.exception("gallery %s: the store does not answer, searches stop", handle.gallery.name)
             handle.invalidate()
+            Thread(target=self._retry, args=(handle,), name="reload", daemon=True).start()
             return
         if handle.wait_for_sequence(in_store, _WRITE_PATIENCE_S) < in_store:
             handle.invalidate()
@@ -82,6 +89,19 @@ class GalleryLoader:
             handle.replace(lambda: self._load_from_store(handle) if handle.live is None else None)
         except Exception:
             _log.exception("gallery %s could not be loaded from the store", handle.gallery.name)
+
+    def _retry(self, handle: GalleryHandle) -> None:
+        """Load an invalid memory as soon as the store answers."""
+        while handle.live is None and not (self._closing or handle.is_deleted):
+            time.sleep(_RETRY_S)
+            try:
+                self._store.settled_sequence(handle.gallery.name)
+            except GalleryNotFound:
+                return
+            except Exception as error:
+                _log.info("gallery %s: the store does not answer yet: %r", handle.gallery.name, error)
+            else:
+                self.reload(handle)
 
     def _load_all(self) -> None:
         try:

@@ -314,21 +314,26 @@ class Snapshot:
 
 
 class SnapshotDirectory:
-    """The snapshots of all galleries with at least ``least`` rows, one folder each in ``directory``."""
+    """The snapshots of all galleries with at least ``least`` rows, one folder each in ``directory``.
 
-    def __init__(self, directory: Path, least: int = 10_000, encryption: Encryption | None = None) -> None:
-        self._directory, self._encryption = directory, encryption
+    ``database`` tells the store from others that may give the same sequence number to other content.
+    """
+
+    def __init__(
+        self, directory: Path, least: int = 10_000, encryption: Encryption | None = None, database: str = ""
+    ) -> None:
+        self._directory, self._encryption, self._database = directory, encryption, database
         self.least = least
 
     def of(self, gallery: Gallery) -> Snapshot:
         """Return the snapshot of one gallery, which need not exist yet."""
-        return Snapshot(self._directory / _folder_name(gallery), gallery, self._encryption)
+        return Snapshot(self._directory / self._folder_name(gallery), gallery, self._encryption)
 
     def sweep(self, galleries: Collection[Gallery]) -> None:
         """Overwrite and remove everything that belongs to none of these galleries."""
         if not self._directory.exists():
             return
-        known = {_folder_name(gallery) for gallery in galleries}
+        known = {self._folder_name(gallery) for gallery in galleries}
         for found in self._directory.iterdir():
             if not found.is_dir():
                 _wipe(found)
@@ -337,11 +342,10 @@ class SnapshotDirectory:
                     _wipe(path)
                 found.rmdir()
 
-
-def _folder_name(gallery: Gallery) -> str:
-    """Return a name that is safe as a path, and new when the gallery is created again or bound to another model."""
-    key = f"{gallery.name} {to_microseconds(gallery.created_at)} {gallery.fingerprint}"
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
+    def _folder_name(self, gallery: Gallery) -> str:
+        """Return a name that is safe as a path, and new when the gallery is created again or bound to another model."""
+        key = f"{gallery.name} {to_microseconds(gallery.created_at)} {gallery.fingerprint}{self._database}"
+        return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _count_files(view: GalleryView) -> int:

@@ -16,11 +16,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
 from typing import Any, Protocol, TypeVar
 
-from server.domain.errors import ArchiveRejected, NotReady, ServiceError, StorageFull
+from server.domain.errors import ArchiveRejected, DatabaseUnavailable, NotReady, ServiceError, StorageFull
 from server.domain.timestamps import to_microseconds
 from server.jobs.reader_process import ReaderDied
 from server.jobs.table import JobTable
@@ -367,6 +368,9 @@ class Jobs:
                         self._run(context)
                     finally:
                         self._release(context.job)
+            except NotReady as error:
+                log.info("the job runner waits: %s", error)
+                self._stopped.wait(RETRY_S)
             except Exception:
                 log.exception("the job runner failed and continues")
                 self._stopped.wait(RETRY_S)
@@ -389,10 +393,11 @@ class Jobs:
             return context
 
     def _release(self, job: Job) -> None:
+        now = self._insist(partial(self._table.get, job.id))
         with self._changed:
             del self._running[job.id]
             self._served[job.gallery] = time.monotonic()
-            if self._table.get(job.id).state.ended:
+            if now is not None and now.state.ended:
                 _remove(self._folder / job.id)
                 self._untidy = True
             self._changed.notify_all()
@@ -415,17 +420,18 @@ class Jobs:
             handler = self._handlers[job.kind]  # a KeyError means that another version created the job
             handler.run(context)
         except Interrupted:
-            if self._table.get(job.id).state.ended:
+            now = self._insist(partial(self._table.get, job.id))
+            if now is not None and now.state.ended:
                 self._end(job, JobState.CANCELLED, None)
             else:
-                self._table.requeue(job.id, context.run_s)
+                self._insist(partial(self._table.requeue, job.id, context.run_s))
         except NotReady as error:
             log.info("job %s is postponed: %s", job.id, error)
-            self._table.requeue(job.id)
+            self._insist(partial(self._table.requeue, job.id))
             self._stopped.wait(RETRY_S)
         except ReaderDied as error:
             log.warning("job %s: the process that reads its upload ended: %s", job.id, error)
-            for failed in self._table.end_uncleanly(job.id):
+            for failed in self._insist(partial(self._table.end_uncleanly, job.id)) or ():
                 self._end(failed, JobState.FAILED, _UNCLEAN)
         except ServiceError as error:
             self._end(job, JobState.FAILED, str(self._explain(error)["detail"]))
@@ -435,16 +441,27 @@ class Jobs:
         else:
             self._end(job, JobState.SUCCEEDED, None)
 
+    def _insist(self, use: Callable[[], T]) -> T | None:
+        """Use the table, again and again while the database is not available; None if the runner stops meanwhile."""
+        while True:
+            try:
+                return use()
+            except DatabaseUnavailable:
+                if self._stopped.wait(RETRY_S):
+                    return None
+
     def _end(self, job: Job, state: JobState, error: str | None) -> None:
         """Store the final state; on a full disk, free the folder of the job and retry until it fits."""
         while True:
             try:
-                ended = self._table.end(job.id, state, error)
+                ended = self._insist(partial(self._table.end, job.id, state, error))
                 break
             except StorageFull:
                 _remove(self._folder / job.id)
                 if self._stopped.wait(RETRY_S):
                     return  # the next start finds the job running, without its folder
+        if ended is None:
+            return
         _remove(self._folder / job.id)
         counts = {"done": ended.done, "failed": ended.failed, "skipped": ended.skipped}
         log.info("job %s %s: %s", job.id, ended.state, counts)

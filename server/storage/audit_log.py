@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.domain.errors import NotReady, StorageFull
+from server.domain.errors import DatabaseUnavailable, NotReady, StorageFull
 from server.storage import tables
 from server.storage.startup_errors import DatabaseDamaged
 from server.storage.transactions import reading, writing
@@ -113,14 +113,14 @@ class AuditLog:
     def record(self, key_id: str | None, action: str, gallery: str | None, detail: Mapping[str, object]) -> None:
         """Add an entry; it is on disk when this returns. ``detail`` is JSON.
 
-        The action has already happened, so a full disk must not make it fail: the entry then goes to the program's
-        log, without its detail, which may name people.
+        The action has already happened, so a full disk or a lost database must not make it fail: the entry then goes
+        to the program's log, without its detail, which may name people.
         """
         try:
             with writing(self._engine) as connection:
                 _append(connection, key_id, action, gallery, detail)
-        except StorageFull:
-            _log.error("the audit log has no room for %s by key %s on gallery %s", action, key_id, gallery)
+        except (StorageFull, DatabaseUnavailable) as error:
+            _log.error("the audit log lacks %s by key %s on gallery %s: %r", action, key_id, gallery, error)
 
     def require(self, key_id: str | None, action: str, gallery: str | None, detail: Mapping[str, object]) -> None:
         """Like :meth:`record`, for an action whose result may be sent only if it is recorded.

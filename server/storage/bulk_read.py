@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import cache, lru_cache
 from typing import Any
 
@@ -69,7 +71,8 @@ def _decrypted(
 def rows_of(connection: Connection, gallery: Row[Any]) -> Rows:
     """Return the rows of all items, sorted."""
     query = select(_items.row).where(_items.gallery == gallery.number).order_by(_items.row)
-    return np.fromiter((row for (row,) in _raw(connection, query)), np.int64)
+    with closing(_raw(connection, query)) as cursor:
+        return np.fromiter((row for (row,) in cursor), np.int64)
 
 
 @cache
@@ -101,14 +104,20 @@ def _query(gallery: Row[Any], since: int, vectors: Table) -> Select[Any]:
 
 
 def _pages(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Sequence[Any]]]:
-    cursor = _raw(connection, query)
-    while page := cursor.fetchmany(_PAGE):
-        yield list(zip(*page, strict=True))
+    with closing(_raw(connection, query)) as cursor:
+        while page := cursor.fetchmany(_PAGE):
+            yield list(zip(*page, strict=True))
 
 
 def _raw(connection: Connection, query: Select[Any]) -> Any:
-    """Return the driver's own cursor, whose rows are plain tuples."""
-    return connection.execute(query).cursor
+    """Return the driver's own cursor, whose rows are plain tuples, and which reads them only as they are fetched."""
+    if connection.dialect.name != "postgresql":
+        return connection.execute(query).cursor
+    compiled = query.compile(connection)
+    driver: Any = connection.connection.driver_connection
+    cursor = driver.cursor(f"load_{secrets.token_hex(4)}", binary=True)  # text would double the size of vectors
+    cursor.itersize = _PAGE
+    return cursor.execute(str(compiled), compiled.params)
 
 
 def _item(

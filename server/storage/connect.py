@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from server.storage.encryption import ENCRYPTION, Encryption
 from server.storage.encryption_keys import accept_keys
 from server.storage.files import publish_file
+from server.storage.postgresql import connect
 from server.storage.startup_errors import DatabaseDamaged, DatabaseMissing, DatabaseTooNew
 from server.storage.transactions import COMMITTER, WRITES, GroupCommitter, database_name, reading, scrub, writing
 
@@ -55,6 +56,7 @@ def open_database(url: str, encryption: Encryption) -> Engine:
         DatabaseDamaged: SQLite cannot read the file, or vireid did not create it.
         DatabaseMissing: the file is missing, but files that belong to it exist.
         DatabaseTooNew: its schema version is unknown; nothing was changed.
+        DatabaseInUse, DatabaseUnreachable, DatabaseUnsuitable: see ``postgresql.connect``.
         KeysRejected: a key that encrypts its data is missing or another one.
         StorageFull: the disk has no room for the start.
     """
@@ -120,16 +122,20 @@ def _beside(file: Path, suffix: str) -> Path:
 @contextmanager
 def _opened(url: URL, pragmas: Sequence[str], encryption: Encryption) -> Iterator[Engine]:
     """Create an engine with a group committer and, for SQLite, pragmas; dispose of it if the block fails."""
-    options = {COMMITTER: GroupCommitter(), ENCRYPTION: encryption}
-    engine = create_engine(url, pool_size=8, max_overflow=-1, execution_options=options)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", partial(_set_pragmas, pragmas))
-        event.listen(engine, "begin", _begin)
+    engine = _connect_sqlite(url, pragmas) if url.get_backend_name() == "sqlite" else connect(url)
+    engine.update_execution_options(**{ENCRYPTION: encryption})
     try:
         yield engine
     except BaseException:
         engine.dispose()
         raise
+
+
+def _connect_sqlite(url: URL, pragmas: Sequence[str]) -> Engine:
+    engine = create_engine(url, pool_size=8, max_overflow=-1, execution_options={COMMITTER: GroupCommitter()})
+    event.listen(engine, "connect", partial(_set_pragmas, pragmas))
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _set_pragmas(pragmas: Sequence[str], connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -133,6 +133,9 @@ class Store(Protocol):
         After an interruption (``StorageFull``, a crash), the next start of the store finishes the deletion.
         """
 
+    def settled_sequence(self, name: str) -> int:
+        """Return the sequence number of a gallery once no write is under way, also none that lost its outcome."""
+
     def sequence_numbers(self) -> dict[str, int]:
         """Return the sequence number of every gallery."""
 
@@ -250,8 +253,10 @@ class Store(Protocol):
     def check(self) -> None:
         """Read everything and raise ``DatabaseDamaged`` if it is broken. Slow; may run beside anything else."""
 
-    def scrub(self) -> bool:
+    def scrub(self) -> bool | None:
         """Remove deleted data from every file; return False if a reader still needs it or the disk has no room.
+
+        None: the files are PostgreSQL's, which removes it later, and does not tell when.
 
         A deletion does this by itself; if it could not, the last reader does.
         """

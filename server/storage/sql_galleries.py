@@ -94,6 +94,10 @@ class SqlGalleries(SqlTransactions):
         number = self._with_room(lambda _: self._hide(name, on_commit))
         self._with_room(partial(self._empty, number))
 
+    def settled_sequence(self, name: str) -> int:
+        with writing(self.engine) as connection:
+            return int(find_gallery(connection, name, lock=True).sequence)
+
     def sequence_numbers(self) -> dict[str, int]:
         with reading(self.engine) as connection:
             return {row.name: row.sequence for row in connection.execute(LISTED)}

@@ -36,7 +36,7 @@ class SqlStore(SqlGalleries, SqlItems, SqlDeletions, SqlReembedding):
 
     Raises:
         DirectoryLocked: another process uses the directory.
-        DatabaseDamaged, DatabaseMissing, DatabaseTooNew, KeysRejected, StorageFull: see ``open_database``.
+        StartupError, StorageFull: see ``open_database``.
         ValueError: a SQLite database in memory.
     """
 

@@ -30,7 +30,7 @@ class SqlTransactions:
     engine: Engine
     _reserve: DiskReserve | None
 
-    def scrub(self) -> bool:
+    def scrub(self) -> bool | None:
         return scrub(self.engine)
 
     def _after_commit(self, on_commit: Callable[P, None] | None, *args: P.args, **kwargs: P.kwargs) -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from server.domain.errors import StartupError
 
-__all__ = ["DatabaseDamaged", "DatabaseMissing", "DatabaseTooNew", "DirectoryLocked"]
+__all__ = [
+    "DatabaseDamaged",
+    "DatabaseInUse",
+    "DatabaseMissing",
+    "DatabaseTooNew",
+    "DatabaseUnreachable",
+    "DatabaseUnsuitable",
+    "DirectoryLocked",
+]
 
 
 class DirectoryLocked(StartupError):
@@ -20,6 +29,36 @@ class DirectoryLocked(StartupError):
             "stop the other one, or give this one a directory of its own."
         )
         self.directory, self.pid = directory, pid
+
+
+class DatabaseInUse(StartupError):
+    """Another server uses the PostgreSQL database, connected from ``host`` (None: a socket) since ``since``."""
+
+    def __init__(self, database: str, host: str | None, since: datetime | None) -> None:
+        owner = f"a server on {host or 'the machine of the database'}"
+        start = f", connected since {since.isoformat(timespec='seconds')}" if since else ""
+        super().__init__(
+            f"{database} is in use by {owner}{start}. A database serves one server at a time: stop the other one, or "
+            "give this one a database of its own."
+        )
+        self.database = database
+
+
+class DatabaseUnreachable(StartupError):
+    """There is no connection to the PostgreSQL database."""
+
+    def __init__(self, database: str, cause: str) -> None:
+        found = " ".join(cause.split()).rstrip(".?")
+        super().__init__(f"{database} cannot be reached: {found}. Check VIREID_DATABASE_URL, and that PostgreSQL runs.")
+        self.database = database
+
+
+class DatabaseUnsuitable(StartupError):
+    """The PostgreSQL database cannot hold the store."""
+
+    def __init__(self, database: str, finding: str) -> None:
+        super().__init__(f"{database} cannot be used: {finding}.")
+        self.database = database
 
 
 class DatabaseMissing(StartupError):
@@ -49,7 +88,8 @@ class DatabaseDamaged(StartupError):
 
     def __init__(self, database: str, finding: str) -> None:
         super().__init__(
-            f"{database} is damaged: {finding}. Nothing of it is served. Keep a copy of the whole data directory, "
-            "then restore a backup in its place, or save what is readable with the sqlite3 command `.recover`."
+            f"{database} is damaged: {finding}. Nothing of it is served. Keep a copy of the whole data directory, or "
+            "of the PostgreSQL cluster, then restore a backup in its place. Of a SQLite file, the sqlite3 command "
+            "`.recover` saves what is readable."
         )
         self.database, self.finding = database, finding

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from threading import Event, Lock
 
+import psycopg
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from server.domain.errors import StorageFull
+from server.domain.errors import DatabaseUnavailable, StorageFull
 from server.storage.startup_errors import DatabaseDamaged
 
 __all__ = [
@@ -39,6 +41,7 @@ _LARGEST_GROUP = 64
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _POSTGRES_FULL = "53100"
+_POSTGRES_DAMAGED = "XX001", "XX002"
 
 
 class _Member:
@@ -151,6 +154,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
     Raises:
         DatabaseDamaged: a page that was read is broken.
+        DatabaseUnavailable: the connection is lost.
     """
     with _translated(engine), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
@@ -171,6 +175,7 @@ def writing(engine: Engine, *, erases: bool = False) -> Iterator[Connection]:
     Raises:
         StorageFull: no room on the disk; nothing was stored.
         DatabaseDamaged: a page that was read is broken; nothing was stored.
+        DatabaseUnavailable: the connection is lost; a write whose commit was under way may be stored nevertheless.
     """
     with _translated(engine), _writer_of(engine).write(engine, erases=erases) as connection:
         yield connection
@@ -185,12 +190,14 @@ def after_commit(engine: Engine, callback: Callable[[], None]) -> None:
     _writer_of(engine).after_commit(callback)
 
 
-def scrub(engine: Engine, *, wait: bool = True) -> bool:
+def scrub(engine: Engine, *, wait: bool = True) -> bool | None:
     """Empty SQLite's write-ahead log into the database, so that no file holds deleted data.
 
     Returns False if it must be tried again: a reader still uses the log, the disk has no room, or, without ``wait``, a
-    write is running.
+    write is running. Returns None for PostgreSQL, whose files and log hold deleted data until their space is reused.
     """
+    if engine.dialect.name != "sqlite":
+        return None
     writer = _writer_of(engine)
     if not writer.turn.acquire(blocking=wait):
         return False
@@ -222,7 +229,7 @@ def _savepoint(group: _Group) -> Iterator[None]:
         try:
             group.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT member")
             group.connection.exec_driver_sql("RELEASE SAVEPOINT member")
-        except DBAPIError:
+        except SQLAlchemyError:
             group.error = error
         raise
 
@@ -258,15 +265,20 @@ def _writer_of(engine: Engine) -> GroupCommitter:
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, sqlite3.DatabaseError) as error:
+    except (DBAPIError, sqlite3.DatabaseError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(cause, "sqlite_errorcode", None)
-        if code in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL:
+        code, state = getattr(cause, "sqlite_errorcode", None), getattr(cause, "sqlstate", None)
+        if code in _SQLITE_FULL or state == _POSTGRES_FULL:
             raise StorageFull from error
-        if code is not None and code & 0xFF in _SQLITE_DAMAGED:
+        if state in _POSTGRES_DAMAGED or (code is not None and code & 0xFF in _SQLITE_DAMAGED):
             _writer_of(engine).damaged = True
             raise DatabaseDamaged(database_name(engine), str(cause)) from error
+        if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
+            _log.warning("the database is not available: %s", cause)
+            raise DatabaseUnavailable from error
         raise
+    except (PendingRollbackError, PoolExhausted) as error:  # after a lost connection, or while there is none
+        raise DatabaseUnavailable from error
     except StatementError as error:
         if isinstance(error.orig, ValueError):  # raised by a column type over a parameter
             raise error.orig from error

@@ -68,7 +68,15 @@ RESPONSES: dict[type[Schema], dict[str, Any]] = {
                 "vectors": 1,
                 "thumbnails": 0,
                 "ids_sha256": "0",
-                "left": {"store": 0, "memory": 0, "snapshot": 0, "log": False, "jobs": 0},
+                "left": {
+                    "store": 0,
+                    "memory": 0,
+                    "snapshot": 0,
+                    "log": False,
+                    "replicas": False,
+                    "backups": None,
+                    "jobs": 0,
+                },
             }
         ],
         "next_cursor": "x",

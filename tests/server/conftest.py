@@ -16,6 +16,7 @@ from server.app import create_app
 from server.settings import Settings
 from server.storage.encryption import Encryption, read_keys
 from server.storage.sql_store import SqlStore, Store
+from tests.postgresql import PrivatePostgresql
 from tests.server.memory_store import MemoryStore
 from tests.server.stub_model import write_model
 
@@ -48,19 +49,31 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def new_database(request: pytest.FixtureRequest) -> Callable[[], dict[str, Any]]:
+    """Return a function that gives the setting of a new database, of the kind that ``--database`` names."""
+    if request.config.getoption("--database") == "sqlite":
+        return dict
+    server: PrivatePostgresql = request.getfixturevalue("postgresql")
+    return lambda: {"database_url": server.new_database()}
+
+
 @pytest.fixture
-def start(model_dir: Path, tmp_path: Path) -> Start:
+def start(model_dir: Path, tmp_path: Path, new_database: Callable[[], dict[str, Any]]) -> Start:
     """Return a function that runs a server over one data directory in a ``with`` block; settings by keyword."""
+    common = {"data_dir": tmp_path / "data", "model_dir": model_dir, "device": "cpu", "threads": 1, **new_database()}
 
     def run(**settings: Any) -> AbstractContextManager[TestClient]:
-        chosen = {"data_dir": tmp_path / "data", "model_dir": model_dir, "device": "cpu", "threads": 1, **settings}
+        chosen = {**common, **settings}
         return serving(Settings(**chosen))
 
     return run
 
 
 @pytest.fixture(scope="session")
-def client(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def client(
+    model_dir: Path, tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], dict[str, Any]]
+) -> Iterator[TestClient]:
     """One server, shared by the tests that change only their own galleries."""
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("data"),
@@ -69,6 +82,7 @@ def client(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         threads=1,
         max_images=MAX_IMAGES,
         max_image_bytes=MAX_IMAGE_BYTES,
+        **new_database(),
     )
     with serving(settings) as client:
         yield client
@@ -94,12 +108,30 @@ def sql_store(url: str) -> Iterator[SqlStore]:
     store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "encrypted sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a new database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/data/vireid.db"
+    server: PrivatePostgresql = request.getfixturevalue("postgresql")
+    return server.new_database()
+
+
+@pytest.fixture
+def any_sql_store(database_url: str) -> Iterator[SqlStore]:
+    """A SQL store over each kind of database, empty."""
+    with closing(SqlStore(database_url)) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "sqlite", "encrypted sqlite", "postgresql", "encrypted postgresql"])
 def store(request: pytest.FixtureRequest, url: str) -> Iterator[Store]:
     """Each kind of store, empty."""
     if request.param == "memory":
         yield MemoryStore()
         return
-    keys = read_keys(KEYS) if request.param == "encrypted sqlite" else None
+    keys = read_keys(KEYS) if request.param.startswith("encrypted") else None
+    if request.param.endswith("postgresql"):
+        url = request.getfixturevalue("postgresql").new_database()
     with closing(SqlStore(url, Encryption(keys))) as made:
         yield made

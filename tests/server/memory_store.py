@@ -111,6 +111,10 @@ class MemoryStore:
             if on_commit:
                 on_commit()
 
+    def settled_sequence(self, name: str) -> int:
+        with self._lock:
+            return self._find(name).sequence
+
     def sequence_numbers(self) -> dict[str, int]:
         with self._lock:
             return {name: held.sequence for name, held in self._listed().items()}

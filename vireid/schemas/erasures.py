@@ -12,12 +12,19 @@ __all__ = ["DeletionResult", "Receipt", "ReceiptsPage", "RemainingData"]
 
 
 class RemainingData(Schema):
-    """Data of erased items that a check after the erasure still found on the server; all zero and false if none."""
+    """Data of erased items that a check after the erasure still found; zero, false, or null where it cannot know."""
 
     store: int = Field(description="Rows of these items, and vectors and thumbnails without an item.")
     memory: int = Field(description="Items that a search could still find.")
     snapshot: int = Field(description="Vectors in the index snapshot on disk.")
-    log: bool = Field(description="Whether the database's log still holds them, due to a reader or a full disk.")
+    log: bool | None = Field(
+        description="Whether the database's log still holds them, due to a reader or a full disk. null: not known. "
+        "PostgreSQL keeps deleted rows in its files and its write-ahead log until it uses their space again."
+    )
+    replicas: bool | None = Field(
+        None, description="Whether copies that the database keeps of itself hold them. null: not known."
+    )
+    backups: bool | None = Field(None, description="Whether backups hold them. The server cannot know: null.")
     jobs: int = Field(description="Unfinished jobs of the gallery, whose uploads may hold or add such items.")
 
 
@@ -35,7 +42,7 @@ class Receipt(Schema):
 
     @property
     def complete(self) -> bool:
-        """Whether no data of the erased items remains."""
+        """Whether no data of the erased items is known to remain."""
         return not any(self.left.model_dump().values())
 
 

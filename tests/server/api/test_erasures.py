@@ -44,7 +44,15 @@ def test_receipt_counts_the_erased_data_and_is_kept(start: Start, tmp_path: Path
         assert (receipt["items"], receipt["vectors"], receipt["thumbnails"]) == (4, 4, 1)
         ids = "jane-0\njane-1\njane-2\njane-photo"
         assert receipt["ids_sha256"] == hashlib.sha256(ids.encode()).hexdigest()
-        assert receipt["left"] == {"store": 0, "memory": 0, "snapshot": 0, "log": False, "jobs": 0}
+        assert receipt["left"] == {
+            "store": 0,
+            "memory": 0,
+            "snapshot": 0,
+            "log": False,
+            "replicas": False,
+            "backups": None,
+            "jobs": 0,
+        }
         held = everything_under(tmp_path / "data")
         assert not [vector for vector in vectors if vector in held]
         assert b"jane" not in str(receipt).encode()

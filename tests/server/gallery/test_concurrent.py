@@ -17,7 +17,7 @@ from server.gallery.galleries import Galleries
 from server.gallery.snapshots import SnapshotDirectory
 from server.index.exact import ExactIndex
 from server.index.protocol import VectorIndex
-from server.storage.protocol import DeleteResult, PutResult
+from server.storage.protocol import DeleteResult, PutResult, Store
 from server.storage.sql_store import SqlStore
 from tests.server.gallery.builders import FINGERPRINT, new_item, search, unit_vectors
 from tests.server.memory_store import MemoryStore
@@ -34,8 +34,7 @@ def frequent_thread_switches() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-def _galleries(tmp_path: Path, kind: str) -> Galleries:
-    store = MemoryStore() if kind == "memory" else SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+def _galleries(store: Store) -> Galleries:
     galleries = Galleries(store, ExactIndex)
     galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
     return galleries
@@ -59,10 +58,9 @@ def _run_with_readers(work: Callable[[], object], readers: list[Callable[[], obj
             one.result()
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_search_never_finds_deleted_items_and_always_finds_stored_ones(tmp_path: Path, kind: str) -> None:
+def test_search_never_finds_deleted_items_and_always_finds_stored_ones(store: Store) -> None:
     """Ids are used once, in batches whose items share a camera, so that a partially visible batch is detected."""
-    galleries = _galleries(tmp_path, kind)
+    galleries = _galleries(store)
     vectors = unit_vectors(2000, DIMENSION)
     deleted: set[str] = set()
     stored: set[str] = set()
@@ -107,8 +105,8 @@ def test_search_never_finds_deleted_items_and_always_finds_stored_ones(tmp_path:
     galleries.close()
 
 
-def test_search_sees_a_put_completely_or_not_at_all(tmp_path: Path) -> None:
-    galleries = _galleries(tmp_path, "memory")
+def test_search_sees_a_put_completely_or_not_at_all() -> None:
+    galleries = _galleries(MemoryStore())
     vectors = unit_vectors(50, DIMENSION)
 
     def write() -> None:
@@ -124,8 +122,8 @@ def test_search_sees_a_put_completely_or_not_at_all(tmp_path: Path) -> None:
     _run_with_readers(write, [read] * 2)
 
 
-def test_an_item_excluded_while_it_is_replaced_never_appears(tmp_path: Path) -> None:
-    galleries = _galleries(tmp_path, "memory")
+def test_an_item_excluded_while_it_is_replaced_never_appears() -> None:
+    galleries = _galleries(MemoryStore())
     vectors = unit_vectors(500, DIMENSION)
     items = [new_item(f"i{n}", vectors[n]) for n in range(500)]
     galleries.writer.put("g", items, fingerprint=FINGERPRINT)
@@ -142,8 +140,8 @@ def test_an_item_excluded_while_it_is_replaced_never_appears(tmp_path: Path) -> 
     _run_with_readers(write, [read] * 2)
 
 
-def test_concurrent_writers_lose_no_write(tmp_path: Path) -> None:
-    galleries = _galleries(tmp_path, "sqlite")
+def test_concurrent_writers_lose_no_write(any_sql_store: SqlStore) -> None:
+    galleries = _galleries(any_sql_store)
     vectors = unit_vectors(96, DIMENSION)
 
     def write(writer: int) -> None:
@@ -188,8 +186,8 @@ def test_progress_is_equal_while_a_write_is_between_store_and_memory() -> None:
     later.join()
 
 
-def test_galleries_are_created_and_deleted_during_use(tmp_path: Path) -> None:
-    galleries = _galleries(tmp_path, "memory")
+def test_galleries_are_created_and_deleted_during_use() -> None:
+    galleries = _galleries(MemoryStore())
     vectors = unit_vectors(3, DIMENSION)
 
     def come_and_go() -> None:
@@ -212,9 +210,7 @@ def test_galleries_are_created_and_deleted_during_use(tmp_path: Path) -> None:
     assert np.array_equal(*galleries.loader.progress()["g"])
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_compaction_and_snapshots_during_writes_neither_drop_nor_revive_items(tmp_path: Path, kind: str) -> None:
-    store = MemoryStore() if kind == "memory" else SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+def test_compaction_and_snapshots_during_writes_neither_drop_nor_revive_items(store: Store, tmp_path: Path) -> None:
     galleries = Galleries(store, ExactIndex, SnapshotDirectory(tmp_path / "index", least=1))
     galleries.catalog.create("g", model="m", fingerprint=FINGERPRINT, dimension=DIMENSION)
     vectors = unit_vectors(200, DIMENSION)
@@ -240,15 +236,15 @@ def test_compaction_and_snapshots_during_writes_neither_drop_nor_revive_items(tm
     assert len(compacted) > 1
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
     assert galleries.loader.progress() == {"g": (60, 60)}
-    if kind == "sqlite":
+    if isinstance(store, SqlStore):
         galleries.close()
-        store = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+        store = SqlStore(store.engine.url.render_as_string(hide_password=False))
     galleries = Galleries(store, ExactIndex, SnapshotDirectory(tmp_path / "index"))
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
     galleries.close()
 
 
-def test_a_search_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+def test_a_search_does_not_wait_for_a_writer() -> None:
     inside, go_on = Event(), Event()
 
     class Slow(MemoryStore):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -25,8 +24,8 @@ class Time:
 
 
 @pytest.fixture
-def audit(tmp_path: Path) -> Iterator[AuditLog]:
-    store = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+def audit(database_url: str) -> Iterator[AuditLog]:
+    store = SqlStore(database_url)
     yield AuditLog(store.engine)
     store.close()
 

@@ -394,10 +394,10 @@ class FailingStore(MemoryStore):
             raise OSError("after")
         return done
 
-    def sequence_numbers(self) -> dict[str, int]:
+    def settled_sequence(self, name: str) -> int:
         if self.fails_always:
             raise OSError("always")
-        return super().sequence_numbers()
+        return super().settled_sequence(name)
 
 
 def _failing_store() -> tuple[FailingStore, Galleries]:
@@ -433,8 +433,8 @@ def test_searches_stop_while_the_state_of_the_store_is_unknown_and_the_next_writ
         galleries.writer.put("g", new_items(8), fingerprint=FINGERPRINT)
     with pytest.raises(NotReady, match="gallery g"):
         search(galleries, "g", unit_vectors(1))
-    store.fails_after = store.fails_always = False
     assert galleries.loader.progress() == {"g": (2, -1)}
+    store.fails_after = store.fails_always = False
     galleries.erasure.delete_item("g", "item-000")
     assert search(galleries, "g", unit_vectors(1)).searched == 7
     assert galleries.loader.progress() == {"g": (3, 3)}

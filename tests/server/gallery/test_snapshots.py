@@ -535,6 +535,8 @@ def test_a_receipt_counts_what_the_disk_still_holds(
         "memory": 0,
         "snapshot": 0,
         "log": False,
+        "replicas": False,
+        "backups": None,
         "jobs": 0,
     }
     p3 = Filter(identities=frozenset({"p3"}))
@@ -545,6 +547,8 @@ def test_a_receipt_counts_what_the_disk_still_holds(
         "memory": 0,
         "snapshot": there,
         "log": False,
+        "replicas": False,
+        "backups": None,
         "jobs": 0,
     }
     assert there

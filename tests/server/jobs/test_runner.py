@@ -59,12 +59,12 @@ def explain(error: ServiceError) -> Mapping[str, Any]:
 class Server:
     """Jobs over one data directory, which can be reopened."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.folder, self.database_url = folder, database_url
 
     @contextmanager
     def open(self, **kinds: Any) -> Iterator[Jobs]:
-        with closing(SqlStore(f"sqlite:///{self.folder}/vireid.db")) as store:
+        with closing(SqlStore(self.database_url)) as store:
             self.audit = AuditLog(store.engine)
             with closing(Jobs(JobTable(store.engine), self.folder / "jobs", kinds, explain, self.audit)) as jobs:
                 yield jobs
@@ -74,8 +74,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Server:
-    return Server(tmp_path)
+def server(tmp_path: Path, database_url: str) -> Server:
+    return Server(tmp_path, database_url)
 
 
 def submit(jobs: Jobs, kind: str = "steps", gallery: str | None = "g") -> Job:

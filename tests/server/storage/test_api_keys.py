@@ -19,8 +19,8 @@ from server.storage.transactions import writing
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+def store(database_url: str) -> Iterator[SqlStore]:
+    made = SqlStore(database_url)
     for name in ("door", "yard"):
         made.create_gallery(Gallery(name, "m", "f", 4, datetime.now(UTC), 0))
     yield made
@@ -54,9 +54,9 @@ def test_secrets_are_long_random_and_different(keys: ApiKeys) -> None:
     assert all(secret.startswith("vireid_") and len(secret) == len("vireid_") + 43 for secret in secrets)
 
 
-def test_the_database_holds_only_the_hash_of_a_secret(keys: ApiKeys, tmp_path: Path) -> None:
-    _, secret = keys.create("k", [Scope.SEARCH], None)
-    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+def test_the_database_holds_only_the_hash_of_a_secret(sql_store: SqlStore, tmp_path: Path) -> None:
+    _, secret = ApiKeys(sql_store.engine).create("k", [Scope.SEARCH], None)
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "data").iterdir())
     assert secret.encode() not in stored
     assert secret.removeprefix("vireid_").encode() not in stored
     assert hashlib.sha256(secret.encode()).hexdigest().encode() in stored
@@ -83,10 +83,10 @@ def test_a_deleted_key_stops_working_at_once_and_others_keep_working(keys: ApiKe
     assert raised.value.key == deleted.id
 
 
-def test_keys_are_listed_oldest_first_and_survive_a_restart(keys: ApiKeys, store: SqlStore, tmp_path: Path) -> None:
+def test_keys_are_listed_oldest_first_and_survive_a_restart(keys: ApiKeys, store: SqlStore, database_url: str) -> None:
     made = [keys.create(f"k{n}", [Scope.SEARCH], None) for n in range(4)]
     store.close()
-    again = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+    again = SqlStore(database_url)
     assert ApiKeys(again.engine).list() == [key for key, _ in made]
     assert [ApiKeys(again.engine).verify(secret) for _, secret in made] == [key for key, _ in made]
     again.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,8 @@ from server.storage.transactions import writing
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = SqlStore(f"sqlite:///{tmp_path}/vireid.db")
+def store(database_url: str) -> Iterator[SqlStore]:
+    made = SqlStore(database_url)
     yield made
     made.close()
 
@@ -47,10 +46,9 @@ def test_entries_are_paged_newest_first(audit: AuditLog) -> None:
     assert pages == [["action 6", "action 5", "action 4"], ["action 3", "action 2", "action 1"], ["action 0"]]
 
 
-def test_entries_survive_a_restart(audit: AuditLog, tmp_path: Path) -> None:
-    path = tmp_path / "again" / "vireid.db"
+def test_entries_survive_a_restart(database_url: str) -> None:
     for number in range(2):
-        store = SqlStore(f"sqlite:///{path}")
+        store = SqlStore(database_url)
         AuditLog(store.engine).record(None, f"start {number}", None, {})
         actions = [entry.action for entry in AuditLog(store.engine).list(10)]
         store.close()
