@@ -116,6 +116,8 @@ def _unused(row: ManifestRow, zone: tzinfo | None) -> ServiceError:
         fields = _validated(row, zone)
     except ValidationError as error:
         return InvalidRequest(field_errors(error.errors()))
+    except InvalidRequest as error:
+        return error
     return EntryRejected(f"there is no file {display_name(fields.path)}")
 
 

@@ -44,6 +44,9 @@ def normalized(fields: Mapping[str, Any], zone: tzinfo | None) -> dict[str, Any]
     """Return fields with whole numbers as text where text is expected, and times with a zone.
 
     A time may be seconds, milliseconds, microseconds or nanoseconds since 1970; one without a zone is of ``zone``.
+
+    Raises:
+        InvalidRequest: a time does not exist in ``zone``.
     """
     result = dict(fields)
     for name in _TEXTS:
@@ -74,7 +77,23 @@ def _time(value: Any, zone: tzinfo | None) -> Any:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
         return value
-    return moment.replace(tzinfo=zone) if moment.tzinfo is None else moment
+    return moment if moment.tzinfo is not None else _in_zone(moment, zone)
+
+
+def _in_zone(local: datetime, zone: tzinfo) -> datetime:
+    """Return a local time with its zone: the first of two where clocks are put back.
+
+    Raises:
+        InvalidRequest: clocks are put forward over it, so it never was.
+    """
+    moment = local.replace(tzinfo=zone)
+    try:
+        exists = moment.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == local
+    except OverflowError:  # at the ends of the calendar; validation refuses it
+        return moment
+    if not exists:
+        raise invalid("captured_at", f"{local} does not exist in {zone}, where clocks are put forward over it")
+    return moment
 
 
 def _since_1970(number: str) -> datetime | str:

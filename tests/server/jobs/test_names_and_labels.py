@@ -8,7 +8,7 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,9 @@ MANIFESTS = {
     "sep line": "sep=;\r\npath;identity\r\n1.png;7\r\n",
     "index of pandas": ",path,identity\n0,1.png,7\n",
     "empty rows and last column": "path,identity,\n,,\n1.png,7,\n,,\n",
+    "bars": "path|identity\n1.png|7\n",
+    "quoted header": '"path","identity"\n"1.png","7"\n',
+    "nameless and unnamed columns": "Unnamed: 0;path;identity;\n0;1.png;7;\n",
     "carriage returns": "path,identity\r1.png,7\r",
 }
 
@@ -147,6 +150,11 @@ def test_manifests_of_spreadsheets_are_read(tmp_path: Path, text: str, encoding:
     assert row is not None
     assert row.fields == '{"path": "1.png", "identity": "7"}'
     assert (survey.unused_rows, survey.ignored) == ([], [])
+
+
+def test_a_manifest_with_two_equal_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveRejected, match="two columns path"):
+        read(source_of(tmp_path, zipped({"1.png": b"", "manifest.csv": b"path,Path\n1.png,1\n"})), tmp_path)
 
 
 def test_unknown_columns_are_named_and_misspelt_ones_refused(tmp_path: Path) -> None:
@@ -169,6 +177,21 @@ def test_local_times_get_the_zone_of_the_import_and_numbers_become_text() -> Non
     assert (found["identity"], found["camera"]) == ("7", "3")
     with pytest.raises(InvalidRequest):
         zone_of("Nowhere/Land")
+
+
+@pytest.mark.parametrize("local", ["2026-03-29 02:00:00", "2026-03-29 02:30:00", "2026-03-29T02:59:59"])
+def test_a_time_over_which_clocks_are_put_forward_is_refused(local: str) -> None:
+    with pytest.raises(InvalidRequest, match="does not exist in Europe/Berlin"):
+        normalized({"captured_at": local}, zone_of("Europe/Berlin"))
+    assert normalized({"captured_at": local}, zone_of("+01:00"))["captured_at"].utcoffset() == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("local", "hour"), [("2026-10-25 02:30:00", 0), ("2026-03-29 03:00:00", 1), ("2026-03-29 01:59:59", 0)]
+)
+def test_a_time_near_a_change_of_clocks_is_read_and_the_first_of_two_taken(local: str, hour: int) -> None:
+    moment = normalized({"captured_at": local}, zone_of("Europe/Berlin"))["captured_at"]
+    assert moment.astimezone(UTC).hour == hour
 
 
 def test_equal_failures_are_counted_as_one_reason() -> None:
