@@ -140,7 +140,7 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
     ),
     "database-unavailable": (
         "The server has lost its connection to PostgreSQL, or PostgreSQL could not finish the transaction.",
-        "Wait for the seconds that the Retry-After header names, then send the request again. If it goes on, check "
+        "Wait for the seconds that the Retry-After header names, then send the request again. If it continues, check "
         "PostgreSQL and its connections.",
     ),
     "storage-full": ("The disk of the server is full; nothing was stored.", "Free space on the disk, then try again."),
