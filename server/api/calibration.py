@@ -35,7 +35,7 @@ class RateEstimate:
 
 @dataclass(frozen=True, slots=True)
 class FittingCalibration:
-    """The calibration of a pair of modalities, and where it is from."""
+    """The calibration of a pair of modalities, and its origin."""
 
     calibration: Calibration
     used: CalibrationUsed

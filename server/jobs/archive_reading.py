@@ -53,7 +53,7 @@ class PartRead:
 
 
 class _ItemRow(VectorMetadata):
-    """The columns of a row, but for vector and thumbnail."""
+    """The columns of a row, except vector and thumbnail."""
 
     warnings: frozenset[CropWarning]
     content: str | None = Field(pattern=r"^[0-9a-f]{64}$")

@@ -331,7 +331,7 @@ class Jobs:
             thread.join()
 
     def _recover(self) -> None:
-        """Put in order what the last process left."""
+        """Clean up what the previous process left unfinished."""
         self._folder.mkdir(parents=True, exist_ok=True)
         active = self._table.active()
         for found in self._folder.iterdir():

@@ -49,7 +49,7 @@ def test_branches_are_of_the_reference_s_size(backbone: str, branch: Branch, par
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_a_branch_sees_its_own_modality_alone(branch: Branch) -> None:
+def test_a_branch_sees_only_its_own_modality(branch: Branch) -> None:
     """The visible rows keep their branch outputs, to the bit, when infrared ones change or come in another place."""
     torch.manual_seed(0)
     network = Emi("efficientnet_lite0", 3, branch=branch)

@@ -72,7 +72,7 @@ def read_pairs(root: Path, skipped: Skipped | None = None) -> list[Record]:
     if unpaired := sorted(visible.keys() ^ infrared.keys()):
         raise ValueError(f"{root}: {len(unpaired)} names in only one modality, first {unpaired[0]}")
     if not visible:
-        raise ValueError(f"{root}: no image")
+        raise ValueError(f"{root}: expected images in its folders visible and infrared, found none")
     return [
         Record(path, name, str(1 + kind.index), kind) for kind, named in files.items() for name, path in named.items()
     ]

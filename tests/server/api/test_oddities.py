@@ -1,4 +1,4 @@
-"""An archive with every oddity of the field at once: nothing is lost, nothing is garbled, everything is named."""
+"""An import of an archive with every known oddity: no crop is lost, and every ignored entry is reported."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class _RawName(zipfile.ZipInfo):
 
 def oddity_archive() -> tuple[bytes, list[str]]:
     """Return the archive, and the paths of all its crops that have no row in the manifest."""
-    out, images = io.BytesIO(), _pictures()
+    out, images = io.BytesIO(), _images()
     with zipfile.ZipFile(out, "w") as archive:
         archive.mkdir("night")
         archive.writestr("Manifest.CSV", _MANIFEST.encode("utf-16"))
@@ -125,7 +125,7 @@ def _raw_name(raw: bytes) -> _RawName:
     return member
 
 
-def _pictures() -> dict[str, bytes]:
+def _images() -> dict[str, bytes]:
     """Return crops in unusual formats and under unusual names."""
     people = [Image.fromarray(draw_person(100 + n, Modality.VISIBLE, size=(128, 64))) for n in range(20)]
     deep = (7600 + 4 * np.asarray(people[0].convert("L"), np.uint16)).astype(np.uint16)
