@@ -31,7 +31,7 @@ def test_every_network_takes_a_training_step_and_learns_everywhere(method: str, 
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_an_embedding_has_unit_length_and_depends_on_its_own_crop_alone(method: str) -> None:
+def test_an_embedding_has_unit_length_and_depends_only_on_its_own_crop(method: str) -> None:
     network = build(method, "efficientnet_lite0", identities=3).eval()
     images, modality = batch(5)
     with torch.inference_mode():

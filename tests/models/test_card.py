@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from models.card import Calibration, Card, InputSpec, Modality, Precision, TrainingFacts, Variant
+from models.card import Calibration, Card, DataName, InputSpec, Modality, Precision, TrainingFacts, Variant
 
 
 def calibration(**changes: object) -> Calibration:
@@ -104,3 +104,9 @@ def test_the_calibration_is_found_by_modality_pair() -> None:
     assert card().calibration(Modality.VISIBLE, Modality.INFRARED) == calibration()
     assert card().calibration(Modality.INFRARED, Modality.VISIBLE) is None
     assert Modality.VISIBLE.opposite is Modality.INFRARED
+
+
+def test_the_former_term_for_held_out_identities_is_replaced() -> None:
+    names = TypeAdapter(DataName)
+    assert names.validate_python("people, kept-out identities, mirrored") == "people, held-out identities, mirrored"
+    assert names.validate_python("people") == "people"

@@ -16,7 +16,7 @@ def test_every_osnet_has_start_weights() -> None:
     assert {entry.backbone for entry in START_WEIGHTS} == set(OSNETS)
 
 
-def test_missing_and_other_files_are_told_from_the_right_ones(tmp_path: Path) -> None:
+def test_missing_and_different_files_are_reported(tmp_path: Path) -> None:
     checksums = {suffix: hashlib.sha256(suffix.encode()).hexdigest() for suffix in (".xml", ".bin")}
     entry = StartWeights("drawn", "osnet_x0_5", checksums, "")
     assert entry.state(tmp_path) == "drawn.xml is missing"

@@ -96,6 +96,6 @@ def test_a_saved_state_dict_loads_and_a_wrong_one_is_rejected(tmp_path) -> None:
         ("efficientnet_lite0", "imagenet", "no packaged weights"),
     ],
 )
-def test_what_cannot_be_built_says_why(backbone: str, weights: str | None, message: str) -> None:
+def test_the_error_for_an_invalid_backbone_says_why(backbone: str, weights: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Trunk(backbone, weights)

@@ -101,7 +101,7 @@ def test_only_searches_with_equal_parameters_share_a_pass(callers: Callers) -> N
     assert [queries for queries, _, _ in callers.finish()] == [[0], [1, 7], [2], [3], [4, 6], [5]]
 
 
-def test_a_pass_is_limited_and_a_search_of_many_queries_runs_alone(callers: Callers) -> None:
+def test_a_pass_is_limited_and_a_search_of_many_queries_runs_separately(callers: Callers) -> None:
     for value in range(1, 67):
         callers.add_waiting(value)
     callers.add_waiting(*range(100, 200))

@@ -55,7 +55,7 @@ def test_endless_reading_is_interrupted_within_a_second() -> None:
     assert time.monotonic() - stopping < 1.0
 
 
-def test_death_and_refusal_of_the_process_are_told_apart() -> None:
+def test_death_and_refusal_of_the_process_are_distinguished() -> None:
     with pytest.raises(ReaderDied, match="signal 9"):
         list(read_in_process(f"{HERE}:killed", check=lambda: None))
     with pytest.raises(ArchiveRejected, match="it is bad"):

@@ -222,7 +222,7 @@ def test_migrations_create_the_schema_of_tables(sql_store: SqlStore) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_a_database_newer_than_the_program_is_refused_and_left_alone(url: str) -> None:
+def test_a_database_newer_than_the_program_is_refused_and_not_changed(url: str) -> None:
     _filled(url).close()
     with closing(sqlite3.connect(_file(url))) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -9,6 +9,7 @@ from models.card import Modality
 from training.evaluation.embeddings import Embeddings
 from training.evaluation.exclusion import Exclusion
 from training.evaluation.verification import (
+    Identification,
     PairCounts,
     PeopleCounts,
     ScoreCounts,
@@ -255,3 +256,10 @@ def test_the_interval_of_one_person_against_another_is_that_of_their_pairs() -> 
     vectors = np.tile(np.array([[1.0, 0.0]], np.float32), (6, 1))
     crops = Embeddings(vectors, np.array(list("aabbcc")), np.array(["1"] * 6), np.zeros(6, np.int64))
     assert PeopleCounts(crops, crops).intervals((0.5, 1.5)) == ((1.0, 1.0), (0.0, 0.0))
+
+
+def test_the_former_names_of_target_rates_are_read() -> None:
+    counts = {"mated_probes": 1, "unmated_probes": 0}
+    stored = {"asked_fpir": 0.1, "threshold": None, "fpir": None, "tpir": None, **counts}
+    assert Identification.model_validate(stored).target_fpir == 0.1
+    assert "asked_fpir" not in Identification.model_validate(stored).model_dump()
