@@ -212,7 +212,7 @@ def test_audit_log_records_searches_and_changes_without_images(admin: TestClient
     assert actions[-3:] == [("items.put", "open"), ("gallery.create", "closed"), ("gallery.create", "open")]
     deletion, found = entries[1], entries[2]
     assert deletion["key_id"] == found["key_id"] == created["id"] != entries[0]["key_id"]
-    assert deletion["detail"].keys() == {"identity", "deleted", "receipt"}
+    assert deletion["detail"].keys() == {"identities", "deleted", "receipt"}
     assert (deletion["detail"]["identity"], deletion["detail"]["deleted"]) == (["p1"], 1)
     assert found["detail"] == {
         "images": 1,
