@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from vireid.cli.console import stop
 from vireid.cli.local_server import read_settings, require_server
+
+if TYPE_CHECKING:
+    from server.runner import Host
 
 __all__ = ["app"]
 
@@ -30,7 +34,7 @@ def serve(
     try:
         server = Host(settings)
         logging.config.dictConfig(log_config(human_readable=sys.stderr.isatty()))
-        signal.signal(signal.SIGTERM, _exit_on_signal)
+        signal.signal(signal.SIGTERM, partial(_exit_on_signal, server))
         with logging_in_thread():
             server.run(lambda: typer.echo(f"vireid serves {server.url}/; Ctrl-C stops it"))
     except START_ERRORS as error:
@@ -41,5 +45,6 @@ def serve(
         typer.echo("stopped", err=True)
 
 
-def _exit_on_signal(_signal: int, _frame: object) -> NoReturn:
+def _exit_on_signal(server: Host, _signal: int, _frame: object) -> NoReturn:
+    server.stop()  # Python ignores the exception where the garbage collector runs
     raise SystemExit(0)  # unwinds the stack, so that everything is closed
