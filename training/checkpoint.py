@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.baseline import Baseline
-from models.card import DataSource
+from models.card import Card, DataSource, Precision
 from models.fused import Fused
 from models.registry import build
 from training.config import TrainingConfig
 from training.environment import Environment
+from training.export.onnx import read_weights
 from training.methods import build_method
 
 __all__ = ["Trained", "config_differences", "fingerprint", "load_trained", "start_from"]
 
 FREE_TO_CHANGE = frozenset({"workers", "checkpoint_minutes"})
 """Configuration keys that do not affect results, so they may differ when a run is resumed."""
+_SHARED = frozenset({"trunk", "pool", "neck"})
+"""Parts that every network has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +87,17 @@ def fingerprint(network: Baseline | Fused) -> str:
 
 
 def start_from(network: Baseline, path: Path) -> None:
-    """Load the weights of another run's ``model.pt`` into ``network``; parts that only one of them has are ignored.
+    """Give ``network`` the weights of another; parts that only one of them has stay as they are.
+
+    ``path``: ``model.pt`` of another run, or the folder of an exported model.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not such a file, or a common part has another shape.
+        ValueError: it is another kind of file, a part that both have has another shape, or an exported graph does not
+            name all weights of trunk and head.
     """
-    stored = load_trained(path).network.state_dict()
     own = network.state_dict()
+    stored = _exported_weights(path, own) if path.is_dir() else load_trained(path).network.state_dict()
     common = stored.keys() & own.keys()
     if different := sorted(name for name in common if stored[name].shape != own[name].shape):
         raise ValueError(
@@ -98,6 +105,18 @@ def start_from(network: Baseline, path: Path) -> None:
             f"{list(own[different[0]].shape)} here; backbone, data and validation must be the same"
         )
     network.load_state_dict({name: stored[name] for name in common}, strict=False)
+
+
+def _exported_weights(folder: Path, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    file = folder / Card.read(folder / "card.json").precisions[Precision.FP32].file
+    given = read_weights(file)
+    if missing := sorted(name for name in own if name.split(".")[0] in _SHARED and name not in given):
+        raise ValueError(
+            f"{file}: {len(missing)} weights are not there by name, first {missing[0]}: expected a graph of an OSNet "
+            "as `vireid export` writes it (it folds the batch norms of other backbones); start from the model.pt of "
+            "its run"
+        )
+    return {name: given[name].reshape(tensor.shape) for name, tensor in own.items() if name in given}
 
 
 def config_differences(stored: Mapping[str, Any], config: TrainingConfig) -> list[str]:

@@ -194,7 +194,8 @@ class TrainingConfig(ConfigPart):
     weights: str = "none"
     """``imagenet`` (packaged for one backbone), ``none``, or the path of a state dict."""
     start: Path | None = None
-    """``model.pt`` of a run of the same backbone on the same data; the parts that both networks have start from it."""
+    """To start from, where both networks have a part: ``model.pt`` of a run of the same backbone on the same data, or
+    the folder of an exported OSNet, as ``models/zoo/baseline``."""
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     input: InputSize = InputSize()
     batch: BatchShape = BatchShape()

@@ -65,6 +65,18 @@ class Quantiser:
         self._in_float = [node.name for node in model.graph.node if node.name not in roundable]
         self.layers = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in roundable]
         """Names of the convolutions that can be in int8, from input to output."""
+        self._weights = {node.name: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+
+    def layers_of(self, part: str) -> list[str]:
+        """The layers whose weights belong to that part of the network, such as ``trunk.stages.0``.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = [layer for layer in self.layers if f".{part}." in f".{self._weights[layer]}"]
+        if not found:
+            raise ValueError(f"expected a part of the network such as trunk.stages.0, found {part!r}: it has no layer")
+        return found
 
     def quantise(self, *, in_float: Sequence[str] = (), only: Sequence[str] = ()) -> bytes:
         """The graph in int8, but for the layers ``in_float``; with ``only``, nothing but those layers."""

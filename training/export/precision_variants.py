@@ -47,6 +47,7 @@ def add_variant(
     cache: Path,
     on: Sequence[EvaluationSet] = (),
     say: Callable[[str], None] = lambda _: None,
+    in_float: Sequence[str] = (),
 ) -> Variant:
     """Write the file of a precision to the folder of an exported model and record it, with its loss, in the card.
 
@@ -55,11 +56,15 @@ def add_variant(
     The loss is measured on the held-out identities of the training, or on the sets ``on``. For int8 an increasing
     number of the most sensitive layers is left in float until the loss is acceptable (:attr:`Variant.accepted`); if it
     never is, the best file is written. ``cache``: folder for decoded crops. ``say`` is called with progress messages.
+    ``in_float``: parts of the network that int8 leaves in float from the beginning, such as ``trunk.stages.0``.
 
     Raises:
         OSError: the model or its training data are missing.
-        ValueError: the precision is fp32, the graph is not an exported one, or there is no data to evaluate on.
+        ValueError: the precision is fp32, the graph is not an exported one, there is no data to evaluate on, or ``in_float``
+            names no part.
     """
+    if in_float and precision is not Precision.INT8:
+        raise ValueError(f"parts in float are for int8: {precision} has none")
     if precision is Precision.FP32:
         raise ValueError("a model is exported in fp32 already: expected int8, fp16 or bf16")
     exported = Card.read(folder / "card.json").precisions[Precision.FP32]
@@ -69,7 +74,7 @@ def add_variant(
         raise ValueError(f"{folder} has no held-out identities: name a data set with --on")
     exact = _measure(model, sets, cache)
     best: tuple[bytes, Variant] | None = None
-    for graph, in_float in _candidates(folder, precision, model, cache):
+    for graph, layers in _candidates(folder, precision, model, cache, in_float):
         measured = _measure(replace(model, embed=graph_embedder(graph, precision)), sets, cache)
         variant = Variant(
             file=exported.file if precision is Precision.BF16 else f"model.{precision}.onnx",
@@ -78,10 +83,10 @@ def add_variant(
             rank1_change=measured.rank1 - exact.rank1,
             map_change=measured.mean_ap - exact.mean_ap,
             cosine=_mean_cosine(exact.vectors, measured.vectors),
-            in_float=tuple(in_float),
+            in_float=tuple(layers),
         )
         say(
-            f"{precision} with {len(in_float)} layers in float: Rank-1 {variant.rank1_change:+.4f}, "
+            f"{precision} with {len(layers)} layers in float: Rank-1 {variant.rank1_change:+.4f}, "
             f"mAP {variant.map_change:+.4f}, mean cosine with fp32 {variant.cosine:.4f}"
         )
         if best is None or variant.loss < best[1].loss:
@@ -101,7 +106,7 @@ def write_variant(folder: Path, precision: Precision, graph: bytes, variant: Var
 
 
 def _candidates(
-    folder: Path, precision: Precision, model: LoadedModel, cache: Path
+    folder: Path, precision: Precision, model: LoadedModel, cache: Path, in_float: Sequence[str]
 ) -> Iterator[tuple[bytes, Sequence[str]]]:
     """Yield graphs and their layers in float, the fastest first."""
     exported = (folder / Card.read(folder / "card.json").precisions[Precision.FP32].file).read_bytes()
@@ -113,10 +118,12 @@ def _candidates(
         return
     with TemporaryDirectory() as scratch:
         quantiser = Quantiser(exported, _calibration_crops(model, cache), Path(scratch))
-        yield quantiser.quantise(), ()
-        sensitive = quantiser.most_sensitive()
+        fixed = [layer for part in in_float for layer in quantiser.layers_of(part)]
+        yield quantiser.quantise(in_float=fixed), fixed
+        sensitive = [layer for layer in quantiser.most_sensitive() if layer not in fixed]
         for count in LAYERS_IN_FLOAT[1:]:
-            yield quantiser.quantise(in_float=sensitive[:count]), sensitive[:count]
+            chosen = [*fixed, *sensitive[:count]]
+            yield quantiser.quantise(in_float=chosen), chosen
 
 
 def _calibration_crops(model: LoadedModel, cache: Path) -> Crops:

@@ -61,7 +61,13 @@ def evaluate(
     RUN/calibrations.json and with the next export into the card.
     """
     with one_line_errors():
-        from training.evaluation.evaluator import calibrations, evaluate_model, evaluation_set, held_out_sets
+        from training.evaluation.evaluator import (
+            calibrations,
+            evaluate_model,
+            evaluation_set,
+            grey_sets,
+            held_out_sets,
+        )
         from training.evaluation.model_loader import load_model
         from training.evaluation.rerank import KReciprocal
         from training.export.release import write_calibrations
@@ -80,7 +86,7 @@ def evaluate(
             source = source_from_options(on, modality, translate, trial)
             sets = [evaluation_set(source, misaligned=misaligned, presets=preset or ())]
         else:  # needs the data of the training, which may not be at hand
-            sets = held_out_sets(model.config)
+            sets = [*held_out_sets(model.config), *grey_sets(model.config)]
         method = KReciprocal() if rerank else None
         results = [
             r for data in sets for r in evaluate_model(model, data, cache, typed_command(), flip=flip, rerank=method)

@@ -68,6 +68,12 @@ def quantise(
     modality: DataModality = None,
     translate: Translate = False,
     misaligned: Misaligned = False,
+    in_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART", help="int8: part of the network that stays in float, such as trunk.stages.0; repeatable."
+        ),
+    ] = None,
     cache: Cache = CACHE,
 ) -> None:
     """Add int8, bf16 or fp16 to an exported model.
@@ -83,6 +89,6 @@ def quantise(
         if precision not in {Precision.INT8, Precision.BF16, Precision.FP16}:
             raise ValueError(f"--precision {precision}: expected int8, bf16 or fp16")
         sets = [evaluation_set(source_from_options(on, modality, translate), misaligned=misaligned)] if on else []
-        variant = add_variant(model, Precision(precision), cache, sets, typer.echo)
+        variant = add_variant(model, Precision(precision), cache, sets, typer.echo, in_float or ())
         use = "where it is faster" if variant.accepted else f"only on request: it loses more than {MAX_LOSS}"
         typer.echo(f"{model / variant.file}: used {use}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,9 +14,11 @@ from tests.training import synthetic_datasets as synthetic
 from tests.training.trainer_toys import run_on_people, toy_config
 from training.data.records import Record
 from training.data.sources import LLCM, Folder, SysuMM01
-from training.evaluation.evaluator import evaluation_set, held_out_sets
+from training.evaluation.evaluator import evaluation_set, grey_sets, held_out_sets, open_crops
 from training.evaluation.exclusion import Exclusion, usual_exclusion
+from training.evaluation.model_loader import load_model
 from training.evaluation.result import read_results
+from training.translation.channel import LUMA
 from vireid.cli import app
 
 
@@ -82,6 +85,25 @@ def test_evaluation_and_validation_use_the_same_exclusion(tmp_path: Path) -> Non
     config = toy_config(tmp_path, method="baseline", data=data, validation={"share": 0.5})
     evaluated = evaluation_set(config.data[0]), *held_out_sets(config)
     assert [p.exclusion for data in evaluated for p in data.protocols] == [Exclusion.SAME_ID_SAME_CAM] * 4
+
+
+def test_people_of_two_cameras_with_translated_infrared_are_searched_in_grey_too(tmp_path: Path, run: Path) -> None:
+    write_people(tmp_path, range(6), images=2, modalities=[Modality.VISIBLE])
+    source = {"root": tmp_path / "visible", "modality": "visible", "translate": "channel"}
+    data = [{"kind": "folder", "name": "v"} | source]
+    config = toy_config(tmp_path, method="baseline", data=data, validation={"share": 0.5})
+    (grey,) = grey_sets(config)
+    assert [p.id for p in grey.protocols] == ["custom-vis_to_ir-same_id_same_cam"]
+    assert grey.name == "v, kept-out identities, grey"
+    model = load_model(run)
+    crops = open_crops(model, grey, tmp_path / "cache")
+    for record, (image, modality) in zip(grey.records, crops, strict=True):
+        assert modality == record.modality.index
+        if record.translated:
+            same = next(r for r in grey.records if r.path == record.path and not r.translated)
+            visible, _ = crops[grey.records.index(same)]
+            np.testing.assert_array_equal(image[..., 0], np.rint(visible @ np.array(LUMA)))
+    assert not grey_sets(load_model(run).config)  # its infrared is not translated
 
 
 def test_reranking_adds_a_separate_row(run: Path) -> None:

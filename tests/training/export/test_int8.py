@@ -180,6 +180,13 @@ def test_behind_an_instance_norm_of_the_input_maps_are_int8_and_vectors_stay_in_
     for node in graph.node:
         if node.op_type in {"Sigmoid", "PRelu", "Gemm", "ReduceL2", "InstanceNormalization"}:
             assert "DequantizeLinear" not in {made.get(name) for name in node.input}
+    first = quantiser.layers_of("trunk.stages.0.0")
+    assert first == quantiser.layers[: len(first)]
+    assert len(first) == sum(name.startswith("trunk.stages.0.0") and ".gate." not in name for name in layers)
+    spared = kernels(quantiser.quantise(in_float=first))
+    assert {spared[layer][0] for layer in first} == {np.dtype(np.float32)}
+    with pytest.raises(ValueError, match="no layer"):
+        quantiser.layers_of("trunk.stages.9")
     for modality in Modality:
         assert cosines(osnet, rounded, np.full(8, modality.index)).min() > 0.98
 
@@ -283,6 +290,7 @@ def test_layers_are_left_in_float_until_the_loss_is_accepted_and_the_best_file_i
 
 
 def test_impossible_requests_have_clear_errors(model: Path, tmp_path: Path) -> None:
+    assert "parts in float are for int8" in quantise(model, "--precision", "fp16", "--in-float", "trunk", code=2)
     assert "expected int8, bf16 or fp16" in quantise(model, "--precision", "fp32", code=2)
     assert "card.json" in quantise(tmp_path, code=2)
     assert set(Card.read(model / "card.json").precisions) == {Precision.FP32}

@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 import torch
 
+import training.export.onnx
 from models.card import CARD_KEY, Card, InputSpec, Precision, TrainingFacts
 from models.icre import Icre
 from models.registry import build
-from training.checkpoint import fingerprint
+from training.checkpoint import fingerprint, start_from
 from training.export import onnx as exporting
 from training.export.onnx import ParityError, export, measure_parity, random_crops
 
@@ -157,3 +158,35 @@ def test_the_fingerprint_depends_on_the_weights_but_not_on_the_classifier() -> N
     with torch.no_grad():
         network.neck.weight.add_(1e-3)
     assert fingerprint(network) != before
+
+
+def test_an_exported_osnet_can_be_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.export.onnx, "PARITY_BATCHES", (3,))
+    monkeypatch.setattr(training.export.onnx, "PROBES", 4)
+    torch.manual_seed(0)
+    network = build("baseline", "osnet_x0_5", identities=3)
+    with torch.no_grad():  # so that no two weights are equal by their defaults
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.rand_like(parameter))
+    export(network, card_of(network, network.dimension), tmp_path / "whole")
+    export(network, card_of(network, network.dimension), tmp_path / "halved", half_weights=True)
+    for folder, tolerance in (("whole", 1e-6), ("halved", 1e-2)):
+        other = build("icre", "osnet_x0_5", identities=3, grid=(HEIGHT // 16, WIDTH // 16))
+        untouched = other.refinement.state_dict()["attend.weight"].clone()  # type: ignore[union-attr]
+        start_from(other, tmp_path / folder)
+        given, own = network.state_dict(), other.state_dict()
+        for name in own.keys() & given.keys():
+            if not name.startswith("classifier"):
+                torch.testing.assert_close(own[name], given[name], rtol=tolerance, atol=tolerance)
+        assert torch.equal(other.refinement.state_dict()["attend.weight"], untouched)  # type: ignore[union-attr]
+
+
+def test_a_graph_without_the_names_of_its_weights_cannot_be_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.export.onnx, "PARITY_BATCHES", (3,))
+    monkeypatch.setattr(training.export.onnx, "PROBES", 4)
+    network = build("baseline", "test_resnet", identities=3)  # with batch norms
+    export(network, card_of(network, network.dimension), tmp_path)
+    with pytest.raises(ValueError, match=r"not there by name.*start from the model\.pt"):
+        start_from(build("baseline", "test_resnet", identities=3), tmp_path)
