@@ -64,7 +64,7 @@ def test_the_card_holds_training_data_evaluations_and_calibrations(released: Pat
         for gallery in Modality:
             calibration = card.calibration(query, gallery)
             assert calibration is not None
-            assert "kept-out" in calibration.data
+            assert "held-out" in calibration.data
 
 
 def test_an_exported_model_evaluates_like_its_network(released: Path) -> None:

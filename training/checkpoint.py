@@ -14,10 +14,10 @@ from torch import Tensor
 from models.baseline import Baseline
 from models.card import Card, DataSource, Precision
 from models.fused import Fused
+from models.graph_weights import read_weights
 from models.registry import build
 from training.config import TrainingConfig
 from training.environment import Environment
-from training.export.onnx import read_weights
 from training.methods import build_method
 
 __all__ = ["Trained", "config_differences", "fingerprint", "load_trained", "start_from"]

@@ -79,7 +79,7 @@ def held_out_sets(config: TrainingConfig) -> list[EvaluationSet]:
 
 
 def grey_sets(config: TrainingConfig) -> list[EvaluationSet]:
-    """Visible queries, grey gallery, across cameras: kept-out identities of the data sets whose infrared is translated.
+    """Visible queries, grey gallery, across cameras: held-out identities of the data sets whose infrared is translated.
 
     Grey is luma, without the gamma and the stretch of a translation. It goes through the infrared stem and stands for
     near infrared at its easiest: what a network that knows people by visible crops should be able to match.

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from models.baseline import Baseline
 from models.card import CARD_KEY, Card, Modality, Precision, Variant
 from models.fused import Fused
+from models.graph_weights import name_weights
 
-__all__ = ["Parity", "ParityError", "export", "measure_parity", "random_crops", "read_weights"]
+__all__ = ["Parity", "ParityError", "export", "measure_parity", "random_crops"]
 
 PARITY_BATCHES = (1, 3, 8)
 MAX_ERROR = 1e-4
@@ -36,9 +37,6 @@ IR_VERSION = 8
 """Lowest version of the file format with operator set 18, which ONNX Runtime 1.15 and later can read."""
 HALVED_FROM = 10_000
 """Minimum number of elements of a weight stored as float16: the small first layers are sensitive to rounding."""
-
-_PREFIX = "network."
-"""Of the name of a weight in a graph; behind it stands its name in the network."""
 
 Network = Baseline | Fused
 
@@ -169,7 +167,7 @@ def _write_graph(network: Network, card: Card, file: Path) -> None:
         )
     assert program is not None  # noqa: S101 - only None without dynamo
     model = program.model_proto
-    _name_weights(model.graph, network)
+    name_weights(model.graph, network)
     model.ir_version = IR_VERSION
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
         del part.metadata_props[:]  # stack traces of the exporter, with local paths
@@ -177,43 +175,6 @@ def _write_graph(network: Network, card: Card, file: Path) -> None:
     entry.key, entry.value = CARD_KEY, card.embedded().model_dump_json()
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
-
-
-def _name_weights(graph: onnx.GraphProto, network: Network) -> None:
-    """Call each weight what the network calls it: the exporter renames those that it reshapes."""
-    unnamed = {tensor.name: tensor for tensor in graph.initializer if not tensor.name.startswith(_PREFIX)}
-    named = {tensor.name for tensor in graph.initializer} - unnamed.keys()
-    names: dict[str, str] = {}
-    for name, weight in network.named_parameters():
-        if _PREFIX + name in named:
-            continue
-        values = weight.detach().cpu().numpy().tobytes()
-        same = [found for found, tensor in unnamed.items() if _float_bytes(tensor) == values and found not in names]
-        if len(same) == 1:
-            names[same[0]] = _PREFIX + name
-    for tensor in graph.initializer:
-        tensor.name = names.get(tensor.name, tensor.name)
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-
-
-def _float_bytes(tensor: onnx.TensorProto) -> bytes | None:
-    is_float = tensor.data_type == onnx.TensorProto.FLOAT
-    return onnx.numpy_helper.to_array(tensor).tobytes() if is_float else None
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The weights of an exported graph by their names in the network, float32.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    found = {}
-    for tensor in onnx.load(str(file)).graph.initializer:
-        if tensor.name.startswith(_PREFIX):
-            array = onnx.numpy_helper.to_array(tensor).astype(np.float32)
-            found[tensor.name.removeprefix(_PREFIX).removesuffix(".float16")] = torch.from_numpy(array)
-    return found
 
 
 def _halve_weights(file: Path) -> None:

@@ -60,8 +60,8 @@ def add_variant(
 
     Raises:
         OSError: the model or its training data are missing.
-        ValueError: the precision is fp32, the graph is not an exported one, there is no data to evaluate on, or ``in_float``
-            names no part.
+        ValueError: the precision is fp32, the graph is not an exported one, there is no data to evaluate on, or
+            ``in_float`` names no part.
     """
     if in_float and precision is not Precision.INT8:
         raise ValueError(f"parts in float are for int8: {precision} has none")

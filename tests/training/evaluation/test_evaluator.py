@@ -94,7 +94,7 @@ def test_people_of_two_cameras_with_translated_infrared_are_searched_in_grey_too
     config = toy_config(tmp_path, method="baseline", data=data, validation={"share": 0.5})
     (grey,) = grey_sets(config)
     assert [p.id for p in grey.protocols] == ["custom-vis_to_ir-same_id_same_cam"]
-    assert grey.name == "v, kept-out identities, grey"
+    assert grey.name == "v, held-out identities, grey"
     model = load_model(run)
     crops = open_crops(model, grey, tmp_path / "cache")
     for record, (image, modality) in zip(grey.records, crops, strict=True):
