@@ -108,5 +108,5 @@ def test_the_calibration_is_found_by_modality_pair() -> None:
 
 def test_the_former_term_for_held_out_identities_is_replaced() -> None:
     names = TypeAdapter(DataName)
-    assert names.validate_python("people, kept-out identities, mirrored") == "people, held-out identities, mirrored"
+    assert names.validate_python("kept-out identities, mirrored") == "held-out identities, mirrored"
     assert names.validate_python("people") == "people"
