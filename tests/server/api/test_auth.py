@@ -213,7 +213,7 @@ def test_audit_log_records_searches_and_changes_without_images(admin: TestClient
     deletion, found = entries[1], entries[2]
     assert deletion["key_id"] == found["key_id"] == created["id"] != entries[0]["key_id"]
     assert deletion["detail"].keys() == {"identities", "deleted", "receipt"}
-    assert (deletion["detail"]["identity"], deletion["detail"]["deleted"]) == (["p1"], 1)
+    assert (deletion["detail"]["identities"], deletion["detail"]["deleted"]) == (["p1"], 1)
     assert found["detail"] == {
         "images": 1,
         "crops_sha256": [sha256(crop(1)).hexdigest()],
