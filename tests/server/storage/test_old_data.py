@@ -80,6 +80,25 @@ def test_old_data_is_complete(store: SqlStore, expected: dict[str, Any]) -> None
     assert [entry.action for entry in AuditLog(store.engine).list(10)] == expected["actions"]
 
 
+def test_limits_of_keys_and_the_hash_chain_of_old_data_hold(store: SqlStore, expected: dict[str, Any]) -> None:
+    log = AuditLog(store.engine)
+    found = log.verify()
+    chained = expected.get("chained", 0)
+    assert (found.problem, found.entries, found.unchained) == (None, chained, len(expected["actions"]) - chained)
+    log.record(None, "new", None, {})
+    after = log.verify()
+    assert (after.problem, after.entries) == (None, chained + 1)
+    if (guard := expected.get("guard")) is not None:
+        key = ApiKeys(store.engine).verify(guard["secret"])
+        assert key.expires_at is not None
+        assert (key.expires_at.isoformat(), key.requests_per_minute) == (
+            guard["expires_at"],
+            guard["requests_per_minute"],
+        )
+        assert key.galleries == frozenset({"gate"})
+        assert log.list(2)[1].case_reference == "2026/17"
+
+
 def test_search_of_old_data_equals_brute_force(store: SqlStore, expected: dict[str, Any]) -> None:
     galleries = Galleries(store, ExactIndex)
     query = unit_vectors(2, seed=7)
