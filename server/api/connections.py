@@ -44,14 +44,15 @@ class Connection(HttpToolsProtocol):
     """A connection that :meth:`check` closes when its client is too slow.
 
     When there are too many connections, the one whose client was silent for longest is closed, provided that no
-    request of it is being served; if every one is being served, the new connection is refused.
+    request of it is being served; first of all one that has had no response yet. If every one is being served, the new
+    connection is refused.
     """
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
         self._limits = limits
         self._part, self._since, self._received = _Part.NOTHING, 0.0, 0
-        self._heard = 0.0
+        self._heard, self._answered = 0.0, False
         self._unsent, self._unsent_since = 0, 0.0
 
     @property
@@ -88,6 +89,10 @@ class Connection(HttpToolsProtocol):
         self._part = _Part.NOTHING
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self._answered = True
+        super().on_response_complete()
+
     def resume_writing(self) -> None:
         self._unsent = 0
         super().resume_writing()
@@ -121,7 +126,7 @@ class Connection(HttpToolsProtocol):
     def _make_room(self) -> None:
         waiting = [other for other in self._others() if not other.serving and not other.transport.is_closing()]
         if waiting:
-            min(waiting, key=lambda other: other._heard)._refuse(TooManyConnections())
+            min(waiting, key=lambda other: (other._answered, other._heard))._refuse(TooManyConnections())
         else:
             self._received = 1  # it gets a response, though it has sent nothing yet
             self._refuse(TooManyConnections())

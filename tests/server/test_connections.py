@@ -159,6 +159,15 @@ def test_silent_connections_give_way_to_new_ones(serve: Serve) -> None:
         assert rest(silent[0]) == b""
 
 
+def test_connection_that_was_served_outlives_those_that_send_nothing(serve: Serve) -> None:
+    with serve(**LATE, max_connections=8) as url, connect(url) as known, ExitStack() as stack:
+        for _ in range(2):
+            known.sendall(REQUEST + b"\r\n")
+            assert known.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+            silent = [stack.enter_context(connect(url)) for _ in range(20)]
+            assert all(rest(one) == b"" for one in silent[:13])
+
+
 def test_slow_uploads_give_way_to_new_connections(serve: Serve) -> None:
     with serve(**LATE, max_connections=8) as url, ExitStack() as stack:
         slow = [stack.enter_context(connect(url)) for _ in range(8)]
