@@ -346,7 +346,8 @@ class Checker:
     def _check_search(self, gallery: str, items: Mapping[str, StoredItem], identities: set[str] | None) -> None:
         """Assert that all pages of a search together equal brute force."""
         query = _vector(self.draw.randrange(10**9))
-        options = {"k": 100, "filter": {"identities": None if identities is None else sorted(identities)}}
+        filter = {"identities": None if identities is None else sorted(identities)}
+        options: dict[str, Any] = {"k": 100, "paginate": True, "filter": filter}
         body: dict[str, Any] = {"vector": query.tolist(), "modality": "infrared", "query": options}
         expected = {
             id: float(np.dot(query.astype(np.float64), self.crops.vector(stored_item).astype(np.float64)))

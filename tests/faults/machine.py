@@ -303,7 +303,8 @@ class GalleriesMachine(RuleBasedStateMachine):
         batch: bool,
     ) -> None:
         path, gallery = self.draw_gallery(data)
-        query: dict[str, Any] = {"k": k, "filter": _search_filter(where)} | ({"group_by": "identity"} if group else {})
+        query: dict[str, Any] = {"k": k, "filter": _search_filter(where)}
+        query |= {"group_by": "identity"} if group else {"paginate": True}
         body: dict[str, Any] = {"query": query}
         if stored in gallery.items:
             body["item_id"], vector = stored, gallery.items[stored].vector
