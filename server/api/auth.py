@@ -101,9 +101,11 @@ class Authentication:
             request = Request(scope)
             try:
                 _check_syntax(request)
-                request_reference.set(read_reference(request))  # of this request's task and the threads that it uses
+                request_reference.set(RequestReference())  # of this request's task and the threads that it uses
                 if not self.required or scope["path"].startswith(_PROTECTED):
                     scope["state"][_KEY] = await self._caller(request)
+                token = (request_reference.get() or RequestReference()).token
+                request_reference.set(replace(read_reference(request), token=token))
             except ServiceError as error:
                 await problem_response(request, error)(scope, receive, send)
                 return
@@ -116,7 +118,7 @@ class Authentication:
         key = await self._valid_key(request)
         if isinstance(key, TokenCaller):
             token = {"issuer": key.issuer, "subject": key.subject}
-            request_reference.set(replace(request_reference.get() or RequestReference(), token=token))
+            request_reference.set(RequestReference(token=token))
         elif key.requests_per_minute is not None:
             if wait_s := self._requests.wait_s(key.id, key.requests_per_minute):
                 raise RateLimited(wait_s)

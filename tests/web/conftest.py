@@ -20,7 +20,7 @@ PEOPLE = range(6)
 START = datetime(2026, 11, 21, 8, tzinfo=UTC)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it runs an event loop, beside which no asynchronous test of another file can run
 def browser() -> Iterator[Browser]:
     with run_browser() as browser:
         yield browser

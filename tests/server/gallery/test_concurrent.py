@@ -17,6 +17,7 @@ from server.gallery.galleries import Galleries
 from server.gallery.snapshots import SnapshotDirectory
 from server.index.exact import ExactIndex
 from server.index.protocol import VectorIndex
+from server.storage.encryption import encryption_of
 from server.storage.protocol import DeleteResult, PutResult, Store
 from server.storage.sql_store import SqlStore
 from tests.server.gallery.builders import FINGERPRINT, new_item, search, unit_vectors
@@ -237,8 +238,10 @@ def test_compaction_and_snapshots_during_writes_neither_drop_nor_revive_items(st
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
     assert galleries.loader.progress() == {"g": (60, 60)}
     if isinstance(store, SqlStore):
+        with store.engine.connect() as connection:
+            encryption = encryption_of(connection)
         galleries.close()
-        store = SqlStore(store.engine.url.render_as_string(hide_password=False))
+        store = SqlStore(store.engine.url.render_as_string(hide_password=False), encryption=encryption)
     galleries = Galleries(store, ExactIndex, SnapshotDirectory(tmp_path / "index"))
     assert {hit.item.id for hit in search(galleries, "g", vectors[0], k=1000).hits} == expected
     galleries.close()

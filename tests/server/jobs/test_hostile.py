@@ -71,7 +71,7 @@ def test_valid_archive_is_read_and_resumed_from_any_position(source: Any, pack: 
 BAD_NAMES = {
     "/etc/passwd": "absolute", "C:/x.png": "absolute", "../up.png": "out of the archive",
     "a/../../up.png": "out of the archive", "a/..": "out of the archive", "line\nbreak.png": "control characters",
-    "esc\x1b[31m.png": "control characters", "x" * (LONGEST_PATH + 1): "1,025 characters", "././": "no name",
+    "esc\x1b[31m.png": "control characters", "x" * (LONGEST_PATH + 1): "1,025 characters", "././": "its path is empty",
 }  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def test_exported_models_and_translator_comparisons_have_tables(tmp_path: Path) 
     assert "| baseline | resnet50 | drawn |" in text
     assert "| learnt | 9.25 | 0.200 | 7 |" in text
     assert "2 frames were excluded" in text
-    assert "Learnt in 5 steps" in text
+    assert "Trained for 5 steps" in text
 
 
 def test_ablate_writes_a_plan_that_is_read_unchanged(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_every_packaged_configuration_has_the_transition_stream() -> None:
     from training.config import CONFIGS, read_config
 
     paths = [path for path in (Path(CONFIGS) / "mtrl").glob("*.yaml") if path.stem != "ablation"]
-    assert {path.stem for path in paths} == {"light", "study", "zoo", "sysu_mm01", "regdb", "llcm"}
+    assert {path.stem for path in paths} == {"light", "osnet", "study", "zoo", "sysu_mm01", "regdb", "llcm"}
     for path in paths:
         config = read_config(path)
         assert build_method(config.method, config.options).streams <= set(config.batch.streams)

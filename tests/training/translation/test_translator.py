@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights_and_restores_the_generator(frames:
     assert torch.rand(1) == expected
     one, other = (load_network(tmp_path / name)[0].state_dict() for name in ("one", "other"))
     assert all((one[key] == other[key]).all() for key in one)
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         train_translator(config, tmp_path / "one")
 
 
