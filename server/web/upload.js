@@ -1,4 +1,4 @@
-// Sends crops to a gallery in batches: with progress, failures by file, a stop and a way to go on.
+// Sends crops to a gallery in batches: with progress, failures by file, stop and continue.
 
 import { galleryPath, patiently, send } from "./api.js";
 

@@ -57,7 +57,7 @@ def demo(
         demo_search.write_folders(result, folder)
         typer.echo(f"Image of these queries and hits: {image}; the crops: {folder}/day and {folder}/night")
         if not keep:
-            typer.echo("The gallery is deleted again; --keep keeps it, to go on in the browser.")
+            typer.echo("The gallery is deleted again; --keep keeps it, to continue in the browser.")
             return
         typer.echo(f"Open {address}/ in a browser and choose the gallery {result.gallery}.")
         _open_page(f"{address}/")
