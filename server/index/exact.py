@@ -23,7 +23,7 @@ _MIN_CODED_ROWS = 2**14
 _CODED_SHARE = 0.3
 """Share of allowed rows from which all codes are read faster than the allowed vectors."""
 _MIN_SEGMENT_ROWS, _MAX_SEGMENT_ROWS = 1024, 65536
-_SINGLE_THREAD_BYTES = 2**25
+_SINGLE_THREAD_BYTES = 2**22
 """Bytes of vectors that one thread scans faster than several threads could share them: 0.4 ms of work."""
 _MIN_BLOCK_BYTES = 2**21
 """Least bytes of allowed vectors in a block. A thread takes its share of the remaining rows: first large blocks, which
